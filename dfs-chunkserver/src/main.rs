@@ -1,0 +1,2 @@
+//! dfs-chunkserver
+fn main() {}

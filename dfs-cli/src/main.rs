@@ -1,0 +1,2 @@
+//! dfs-cli
+fn main() {}

@@ -1,0 +1,2 @@
+//! dfs-fuse
+fn main() {}

@@ -1,0 +1,2 @@
+//! dfs-master
+fn main() {}

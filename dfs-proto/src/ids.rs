@@ -1,0 +1,100 @@
+//! Identifiers. Each is a newtype, so that a session can never be passed where a chunk is meant.
+//!
+//! All are plain numbers on the wire and on disk (little-endian). 128-bit ids print as 32 hex digits,
+//! chunk ids as 16.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($repr:ty), $fmt:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $repr);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, $fmt, self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "(", $fmt, ")"), self.0)
+            }
+        }
+    };
+}
+
+id!(/// Minted once by the master's `init`; in every handshake, disk label and chunk header.
+    ClusterId(u128), "{:032x}");
+id!(/// Bumped only when an operator forces a new history; the high 16 bits of every chunk id.
+    Generation(u16), "{}");
+id!(/// A chunk server's lasting identity, minted with its first disk.
+    ServerId(u128), "{:032x}");
+id!(/// The short number that the master's log gave a [`ServerId`] at its first registration. Never reused.
+    ServerNum(u16), "s{}");
+id!(/// A disk's lasting identity, in its label.
+    DiskId(u128), "{:032x}");
+id!(/// Random, one per process start: tells two incarnations of a server apart.
+    BootId(u64), "{:016x}");
+id!(/// The kernel's boot id (folded to 128 bits): unchanged by kill -9, changed by a reboot.
+    OsBootId(u128), "{:032x}");
+id!(/// `generation << 48 | counter`, allocated by the master's log and never reused.
+    ChunkId(u64), "{:016x}");
+id!(/// An inode number. 1 is the root. Never reused.
+    Ino(u64), "{}");
+id!(/// A client's session with the master.
+    SessionId(u64), "{}");
+id!(/// A session's own number for a mutation; an answer is kept under it until the client says it has it.
+    RequestId(u64), "{}");
+id!(/// Unique per (session, chunk): a chunk write takes effect once under it, however often it is sent.
+    OpId(u64), "{}");
+id!(/// An open file or directory of a session, chosen by the client and unique in the session.
+    Handle(u64), "{}");
+id!(/// A cache grant on an inode, unique at the master since its start.
+    GrantId(u64), "{}");
+id!(/// A Raft term.
+    Term(u64), "{}");
+id!(/// An index in the master's log; the first record is 1.
+    LogIndex(u64), "{}");
+id!(/// A chunk's data version: raised by every unclean change, a fence against older writers and readers.
+    ChunkVersion(u32), "v{}");
+id!(/// A chunk's configuration number: raised by every change of its member set.
+    ConfigNum(u32), "c{}");
+id!(/// Which opening of a chunk for writing this is.
+    OpenNum(u32), "o{}");
+id!(/// An inode's truncation epoch: a size or a write issued under an older one is refused.
+    SizeEpoch(u32), "e{}");
+id!(/// The order in which a chunk's primary applied a write, counted from 1 within one version.
+    Seq(u64), "{}");
+id!(/// The key that authenticates a capability. 0 says: not authenticated.
+    KeyId(u32), "{}");
+
+impl Ino {
+    /// The root directory.
+    pub const ROOT: Ino = Ino(1);
+}
+
+impl ChunkId {
+    /// How many low bits are the counter; the rest is the generation.
+    pub const COUNTER_BITS: u32 = 48;
+
+    /// The id of `counter` in `generation`.
+    ///
+    /// # Panics
+    /// When the counter has run out of its 48 bits: 2.8e14 chunks of one generation.
+    #[must_use]
+    pub fn new(generation: Generation, counter: u64) -> ChunkId {
+        assert!(counter >> Self::COUNTER_BITS == 0, "chunk counter exhausted");
+        ChunkId(u64::from(generation.0) << Self::COUNTER_BITS | counter)
+    }
+
+    /// The counter within the generation.
+    #[must_use]
+    pub fn counter(self) -> u64 {
+        self.0 & ((1 << Self::COUNTER_BITS) - 1)
+    }
+}
