@@ -1,1 +1,494 @@
-//! chunk
+//! Client to chunk server and chunk server to chunk server. READ, WRITE and FORWARD carry fixed binary
+//! metadata, because they are the hot path; the rest is MessagePack.
+//!
+//! Header words of a request: `word0` chunk id, `word1` version `<< 32 |` config, `word2` offset in the
+//! chunk, `word3` length in bytes (READ only). Of a READ's reply: `word0` chunk id, `word1` the
+//! [`MasterMs`] of the lease grant that the answer rests on, `word2` that grant's term (low 32 bits).
+//! Of a WRITE's reply: `word1` the sequence number.
+//!
+//! Checksums. A READ's reply carries whole 4 KiB blocks, from the block that holds `offset`, and in its
+//! metadata one CRC32C a block, as stored. It ends early at the chunk's written extent: what lies beyond
+//! reads as zeros. A WRITE carries one CRC32C for every part of a block that its ranges cover, in order.
+
+use serde::{Deserialize, Serialize};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::ids::{
+    BootId, ChunkId, ChunkVersion, ConfigNum, Ino, KeyId, OpId, OpenNum, Seq, ServerNum, SessionId, SizeEpoch,
+};
+use crate::meta::request;
+use crate::request::{Op, Request};
+use crate::status::Status;
+use crate::units::{BLOCK_SIZE, ChunkIndex, MasterMs};
+
+/// A server and the incarnation of it that is meant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
+pub struct Member {
+    #[serde(rename = "s")]
+    pub server: ServerNum,
+    #[serde(rename = "b")]
+    pub boot: BootId,
+}
+
+/// What a capability allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Rights {
+    pub read: bool,
+    pub write: bool,
+}
+
+/// The master's word that a session may use a chunk at a version. Checked by the chunk server alone:
+/// bound to chunk, version, rights, session and expiry. `mac` authenticates it under `key`; key 0 means
+/// that the cluster issues no keys yet, and `mac` is zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capability {
+    pub chunk: ChunkId,
+    pub session: SessionId,
+    pub ino: Ino,
+    pub index: ChunkIndex,
+    /// On the master's clock; no later than the session's lease.
+    pub expires: MasterMs,
+    pub version: ChunkVersion,
+    pub config: ConfigNum,
+    pub open_num: OpenNum,
+    pub size_epoch: SizeEpoch,
+    pub rights: Rights,
+    pub key: KeyId,
+    pub mac: [u8; 16],
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawCapability {
+    chunk: U64,
+    session: U64,
+    ino: U64,
+    index: U64,
+    expires: U64,
+    version: U32,
+    config: U32,
+    open_num: U32,
+    size_epoch: U32,
+    rights: U32,
+    key: U32,
+    mac: [u8; 16],
+}
+
+/// Length of a capability on the wire.
+pub const CAPABILITY_LEN: usize = size_of::<RawCapability>();
+
+impl Capability {
+    /// The capability as it travels: fixed, little-endian.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; CAPABILITY_LEN] {
+        let raw = RawCapability {
+            chunk: self.chunk.0.into(),
+            session: self.session.0.into(),
+            ino: self.ino.0.into(),
+            index: self.index.0.into(),
+            expires: self.expires.0.into(),
+            version: self.version.0.into(),
+            config: self.config.0.into(),
+            open_num: self.open_num.0.into(),
+            size_epoch: self.size_epoch.0.into(),
+            rights: (u32::from(self.rights.read) | u32::from(self.rights.write) << 1).into(),
+            key: self.key.0.into(),
+            mac: self.mac,
+        };
+        zerocopy::transmute!(raw)
+    }
+
+    /// Reads a capability from the front of `bytes`; what follows is left.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<(Capability, &[u8])> {
+        let (raw, rest) = RawCapability::read_from_prefix(bytes).ok()?;
+        let cap = Capability {
+            chunk: ChunkId(raw.chunk.get()),
+            session: SessionId(raw.session.get()),
+            ino: Ino(raw.ino.get()),
+            index: ChunkIndex(raw.index.get()),
+            expires: MasterMs(raw.expires.get()),
+            version: ChunkVersion(raw.version.get()),
+            config: ConfigNum(raw.config.get()),
+            open_num: OpenNum(raw.open_num.get()),
+            size_epoch: SizeEpoch(raw.size_epoch.get()),
+            rights: Rights { read: raw.rights.get() & 1 != 0, write: raw.rights.get() & 2 != 0 },
+            key: KeyId(raw.key.get()),
+            mac: raw.mac,
+        };
+        Some((cap, rest))
+    }
+}
+
+impl Serialize for Capability {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.to_bytes())
+    }
+}
+
+impl<'de> Deserialize<'de> for Capability {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Capability, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
+        let (cap, _) = Capability::from_bytes(&bytes).ok_or_else(|| serde::de::Error::custom("capability too short"))?;
+        Ok(cap)
+    }
+}
+
+/// `version << 32 | config`, the header's `word1` of chunk requests.
+#[must_use]
+pub fn version_word(version: ChunkVersion, config: ConfigNum) -> u64 {
+    u64::from(version.0) << 32 | u64::from(config.0)
+}
+
+/// Takes [`version_word`] apart.
+#[must_use]
+pub fn split_version_word(word: u64) -> (ChunkVersion, ConfigNum) {
+    let low = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+    let high = u32::try_from(word >> 32).unwrap_or(0);
+    (ChunkVersion(high), ConfigNum(low))
+}
+
+/// A stretch of a chunk, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
+pub struct Range {
+    pub offset: u32,
+    pub len: u32,
+}
+
+impl Range {
+    /// First byte behind the range.
+    #[must_use]
+    pub fn end(self) -> u32 {
+        self.offset.saturating_add(self.len)
+    }
+
+    /// Whether the two have a byte in common.
+    #[must_use]
+    pub fn overlaps(self, other: Range) -> bool {
+        self.offset < other.end() && other.offset < self.end()
+    }
+
+    /// How many blocks the range touches: the number of checksums it carries.
+    #[must_use]
+    pub fn blocks(self) -> u32 {
+        if self.len == 0 { 0 } else { (self.end() - 1) / BLOCK_SIZE - self.offset / BLOCK_SIZE + 1 }
+    }
+}
+
+/// Most ranges of one WRITE.
+pub const RANGES_MAX: usize = 256;
+
+/// A WRITE's metadata. The payload is the ranges' bytes, one behind the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WriteMeta {
+    pub capability: Capability,
+    pub op: OpId,
+    /// The lowest op id of this session on this chunk that is still unanswered.
+    pub done: OpId,
+    /// Not empty; in ascending order, disjoint.
+    pub ranges: Vec<Range>,
+    /// One for each part of a block that a range covers.
+    pub crcs: Vec<u32>,
+    /// All members, the primary first, when the chunk is new; else empty.
+    pub create: Vec<Member>,
+}
+
+/// What a FORWARD does at a secondary or learner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ForwardKind {
+    /// A client's write.
+    Write,
+    /// The ranges become zeros, under the size epoch given; no payload, no checksums.
+    Zero,
+    /// Bytes that the primary had already, for a learner: whole blocks with their stored checksums.
+    Fill,
+}
+
+/// A FORWARD's metadata: a write with its place in the order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForwardMeta {
+    pub kind: ForwardKind,
+    pub chunk: ChunkId,
+    pub session: SessionId,
+    pub ino: Ino,
+    pub index: ChunkIndex,
+    pub op: OpId,
+    pub done: OpId,
+    pub seq: Seq,
+    /// Every write up to here is on all members.
+    pub committed: Seq,
+    /// The incarnation of the receiver that is meant.
+    pub to: BootId,
+    pub version: ChunkVersion,
+    pub config: ConfigNum,
+    pub open_num: OpenNum,
+    pub size_epoch: SizeEpoch,
+    pub ranges: Vec<Range>,
+    pub crcs: Vec<u32>,
+    pub create: Vec<Member>,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawWrite {
+    op: U64,
+    done: U64,
+    ranges: U16,
+    create: U16,
+    crcs: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawForward {
+    chunk: U64,
+    session: U64,
+    ino: U64,
+    index: U64,
+    seq: U64,
+    committed: U64,
+    to: U64,
+    version: U32,
+    config: U32,
+    open_num: U32,
+    size_epoch: U32,
+    kind: U32,
+    write: RawWrite,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawRange {
+    offset: U32,
+    len: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct RawMember {
+    boot: U64,
+    server: U32,
+}
+
+/// Why write metadata was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadMeta {
+    #[error("metadata is too short or has bytes left over")]
+    Length,
+    #[error("ranges are empty, too many, overlapping, out of order or reach past the largest chunk")]
+    Ranges,
+    #[error("the number of checksums does not fit the ranges")]
+    Checksums,
+    #[error("the payload does not fit the ranges")]
+    Payload,
+    #[error("unknown kind of forward")]
+    Kind,
+}
+
+fn put_lists(out: &mut Vec<u8>, ranges: &[Range], crcs: &[u32], create: &[Member]) {
+    for range in ranges {
+        out.extend_from_slice(RawRange { offset: range.offset.into(), len: range.len.into() }.as_bytes());
+    }
+    for member in create {
+        let raw = RawMember { boot: member.boot.0.into(), server: u32::from(member.server.0).into() };
+        out.extend_from_slice(raw.as_bytes());
+    }
+    for crc in crcs {
+        out.extend_from_slice(&crc.to_le_bytes());
+    }
+}
+
+fn raw_write(op: OpId, done: OpId, ranges: &[Range], crcs: &[u32], create: &[Member]) -> RawWrite {
+    // The bounds hold for every message this process builds: RANGES_MAX, 16 members, one CRC a block of IO_MAX.
+    RawWrite {
+        op: op.0.into(),
+        done: done.0.into(),
+        ranges: u16::try_from(ranges.len()).unwrap_or(u16::MAX).into(),
+        create: u16::try_from(create.len()).unwrap_or(u16::MAX).into(),
+        crcs: u32::try_from(crcs.len()).unwrap_or(u32::MAX).into(),
+    }
+}
+
+struct Lists {
+    ranges: Vec<Range>,
+    crcs: Vec<u32>,
+    create: Vec<Member>,
+}
+
+/// Checks the counts against the bytes at hand before anything is allocated (I26).
+fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, checked: bool) -> Result<Lists, BadMeta> {
+    let (nr, nm) = (usize::from(raw.ranges.get()), usize::from(raw.create.get()));
+    let nc = usize::try_from(raw.crcs.get()).map_err(|_| BadMeta::Length)?;
+    if rest.len() != nr * size_of::<RawRange>() + nm * size_of::<RawMember>() + nc.saturating_mul(4) {
+        return Err(BadMeta::Length);
+    }
+    if nr == 0 || nr > RANGES_MAX {
+        return Err(BadMeta::Ranges);
+    }
+    let (range_bytes, rest) = rest.split_at(nr * size_of::<RawRange>());
+    let (member_bytes, crc_bytes) = rest.split_at(nm * size_of::<RawMember>());
+    let raws = <[RawRange]>::ref_from_bytes(range_bytes).map_err(|_| BadMeta::Length)?;
+    let ranges: Vec<Range> = raws.iter().map(|r| Range { offset: r.offset.get(), len: r.len.get() }).collect();
+    let mut bytes = 0usize;
+    let mut blocks = 0usize;
+    let mut from = 0u32;
+    for range in &ranges {
+        let end = range.offset.checked_add(range.len).ok_or(BadMeta::Ranges)?;
+        if range.len == 0 || range.offset < from || end > crate::units::CHUNK_SIZE_MAX {
+            return Err(BadMeta::Ranges);
+        }
+        from = end;
+        bytes += usize::try_from(range.len).map_err(|_| BadMeta::Ranges)?;
+        blocks += usize::try_from(range.blocks()).map_err(|_| BadMeta::Ranges)?;
+    }
+    if checked && (nc != blocks || payload_len != bytes) {
+        return Err(if nc == blocks { BadMeta::Payload } else { BadMeta::Checksums });
+    }
+    if !checked && (nc != 0 || payload_len != 0) {
+        return Err(BadMeta::Payload);
+    }
+    let (words, _) = crc_bytes.as_chunks::<4>();
+    let crcs = words.iter().map(|b| u32::from_le_bytes(*b)).collect();
+    let members = <[RawMember]>::ref_from_bytes(member_bytes).map_err(|_| BadMeta::Length)?;
+    let mut create = Vec::with_capacity(nm);
+    for m in members {
+        let server = ServerNum(u16::try_from(m.server.get()).map_err(|_| BadMeta::Length)?);
+        create.push(Member { server, boot: BootId(m.boot.get()) });
+    }
+    Ok(Lists { ranges, crcs, create })
+}
+
+impl WriteMeta {
+    /// The metadata as it travels.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(CAPABILITY_LEN + 24 + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
+        out.extend_from_slice(&self.capability.to_bytes());
+        out.extend_from_slice(raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create).as_bytes());
+        put_lists(&mut out, &self.ranges, &self.crcs, &self.create);
+        out
+    }
+
+    /// The one validator: counts, order and bounds are right afterwards, and fit a payload of `payload_len` bytes.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn from_bytes(bytes: &[u8], payload_len: usize) -> Result<WriteMeta, BadMeta> {
+        let (capability, rest) = Capability::from_bytes(bytes).ok_or(BadMeta::Length)?;
+        let (raw, rest) = RawWrite::read_from_prefix(rest).map_err(|_| BadMeta::Length)?;
+        let Lists { ranges, crcs, create } = take_lists(&raw, rest, payload_len, true)?;
+        Ok(WriteMeta { capability, op: OpId(raw.op.get()), done: OpId(raw.done.get()), ranges, crcs, create })
+    }
+}
+
+impl ForwardMeta {
+    /// The metadata as it travels.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let raw = RawForward {
+            chunk: self.chunk.0.into(),
+            session: self.session.0.into(),
+            ino: self.ino.0.into(),
+            index: self.index.0.into(),
+            seq: self.seq.0.into(),
+            committed: self.committed.0.into(),
+            to: self.to.0.into(),
+            version: self.version.0.into(),
+            config: self.config.0.into(),
+            open_num: self.open_num.0.into(),
+            size_epoch: self.size_epoch.0.into(),
+            kind: match self.kind {
+                ForwardKind::Write => 1,
+                ForwardKind::Zero => 2,
+                ForwardKind::Fill => 3,
+            }
+            .into(),
+            write: raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create),
+        };
+        let mut out = Vec::with_capacity(size_of::<RawForward>() + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
+        out.extend_from_slice(raw.as_bytes());
+        put_lists(&mut out, &self.ranges, &self.crcs, &self.create);
+        out
+    }
+
+    /// The one validator, as for [`WriteMeta::from_bytes`].
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn from_bytes(bytes: &[u8], payload_len: usize) -> Result<ForwardMeta, BadMeta> {
+        let (raw, rest) = RawForward::read_from_prefix(bytes).map_err(|_| BadMeta::Length)?;
+        let kind = match raw.kind.get() {
+            1 => ForwardKind::Write,
+            2 => ForwardKind::Zero,
+            3 => ForwardKind::Fill,
+            _ => return Err(BadMeta::Kind),
+        };
+        let checked = !matches!(kind, ForwardKind::Zero);
+        let Lists { ranges, crcs, create } = take_lists(&raw.write, rest, payload_len, checked)?;
+        Ok(ForwardMeta {
+            kind,
+            chunk: ChunkId(raw.chunk.get()),
+            session: SessionId(raw.session.get()),
+            ino: Ino(raw.ino.get()),
+            index: ChunkIndex(raw.index.get()),
+            op: OpId(raw.write.op.get()),
+            done: OpId(raw.write.done.get()),
+            seq: Seq(raw.seq.get()),
+            committed: Seq(raw.committed.get()),
+            to: BootId(raw.to.get()),
+            version: ChunkVersion(raw.version.get()),
+            config: ConfigNum(raw.config.get()),
+            open_num: OpenNum(raw.open_num.get()),
+            size_epoch: SizeEpoch(raw.size_epoch.get()),
+            ranges,
+            crcs,
+            create,
+        })
+    }
+}
+
+/// Makes writes durable on every member of each chunk.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sync {
+    pub chunks: Vec<SyncChunk>,
+}
+request!(Sync => Synced);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncChunk {
+    pub capability: Capability,
+    /// The lowest version under which a write since the last sync was acknowledged.
+    pub since: ChunkVersion,
+}
+
+/// One status a chunk, in the order asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Synced {
+    pub results: Vec<Status>,
+}
+
+/// Primary to secondary: make everything applied so far durable.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForwardSync {
+    pub chunks: Vec<ForwardSyncChunk>,
+}
+request!(ForwardSync => Synced);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForwardSyncChunk {
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    pub config: ConfigNum,
+    /// Everything up to here has to be on disk.
+    pub seq: Seq,
+    pub to: BootId,
+}
+
+/// Primary to secondaries, one way, within 1 ms when no other message carries it: every write up to
+/// `seq` is on all members, so its range is no longer pending.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Committed {
+    pub chunks: Vec<(ChunkId, ChunkVersion, Seq)>,
+}
+request!(Committed => crate::meta::Done);

@@ -93,8 +93,6 @@ ops! {
     Forward = 112;
     Committed = 113;
     ForwardSync = 114;
-    Fill = 115;
-    Pull = 116;
 
     // Chunk server to master.
     Register = 128;
@@ -109,6 +107,7 @@ ops! {
     Reconcile = 146;
     AddLearner = 147;
     Delete = 148;
+    Zero = 149;
 
     // Tools to master.
     ClusterStatus = 192;
