@@ -54,6 +54,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn remove(&self, path: &str) -> io::Result<()>;
     fn exists(&self, path: &str) -> io::Result<bool>;
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes every byte and every name written so far durable, for a batch of files at the price of one
+    /// (syncfs). After an error any file's unsynced bytes may be lost, and it does not say whose.
+    fn sync_all(&self) -> io::Result<()>;
     fn space(&self) -> io::Result<Space>;
     /// Takes the tree's exclusive lock for this process, held until the disk's last clone is dropped.
     /// `WouldBlock` when another process has it.

@@ -151,6 +151,10 @@ impl Disk for RealDisk {
         Ok(rustix::fs::fsync(self.open_dir(dir)?)?)
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0.dir)?)
+    }
+
     fn space(&self) -> io::Result<Space> {
         let stat = rustix::fs::fstatvfs(&self.0.dir)?;
         // f_bavail leaves out what is kept for root, which is not ours to fill even when we run as root.
@@ -326,6 +330,7 @@ mod tests {
         disk.remove("y").unwrap();
         assert!(disk.open("../y", Open::OrNew).is_err());
         assert!(disk.space().unwrap().total > 0);
+        disk.sync_all().unwrap();
 
         disk.lock().unwrap();
         disk.clone().lock().unwrap();

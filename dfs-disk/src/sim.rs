@@ -130,7 +130,7 @@ impl SimDisk {
         let state = &mut *state;
         state.names.power_cut(&mut state.rng);
         state.used = 0;
-        for node in state.names.files() {
+        for (_, node) in state.names.files() {
             let mut image = locked(node);
             image.unlinked = false;
             image.power_cut(&mut state.rng);
@@ -346,6 +346,29 @@ impl Disk for SimDisk {
         }
         state.names.sync_dir(dir);
         Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.faults.check(Call::Sync, "", 0..0)?;
+        let mut result = Ok(());
+        for (path, node) in state.names.files() {
+            let mut image = locked(node);
+            if !image.is_dirty() {
+                continue;
+            }
+            if state.faults.hits(Call::Sync, &path, &(0..0)) {
+                let before = image.space();
+                image.fail_sync(&mut state.rng);
+                state.used = state.used + image.space() - before;
+                result = Err(errno(libc::EIO));
+            } else {
+                image.sync();
+            }
+        }
+        state.names.sync_all();
+        result
     }
 
     fn space(&self) -> io::Result<Space> {

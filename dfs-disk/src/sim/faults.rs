@@ -56,12 +56,16 @@ impl Faults {
                 }
             }
         }
-        let hit = |bad: &Bad| {
+        if self.hits(call, path, &range) { Err(eio()) } else { Ok(()) }
+    }
+
+    /// Whether a lasting fault strikes such a call.
+    pub(super) fn hits(&self, call: Call, path: &str, range: &Range<u64>) -> bool {
+        self.bad.iter().any(|bad| {
             bad.call == call
                 && path.starts_with(&bad.prefix)
                 && (range.is_empty() || (bad.range.start < range.end && range.start < bad.range.end))
-        };
-        if self.bad.iter().any(hit) { Err(eio()) } else { Ok(()) }
+        })
     }
 
     pub(super) fn fail(&mut self, call: Call, prefix: &str, range: Range<u64>) {

@@ -70,6 +70,11 @@ impl Image {
         self.len
     }
 
+    /// Whether a sync would have anything to do.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.undo.is_empty() || self.len != self.durable_len
+    }
+
     /// Bytes of space taken.
     pub(super) fn space(&self) -> u64 {
         if self.unlinked { 0 } else { self.pages * PAGE_U64 }

@@ -159,11 +159,20 @@ impl Names {
         self.durable = reachable;
     }
 
+    /// Makes every change durable.
+    pub(super) fn sync_all(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            change.apply(&mut self.durable);
+        }
+    }
+
     /// The files that processes can name, in the order of their paths.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Node> {
-        self.live.values().flat_map(BTreeMap::values).filter_map(|target| match target {
-            Target::File(node) => Some(node),
-            Target::Dir => None,
+    pub(super) fn files(&self) -> impl Iterator<Item = (String, &Node)> {
+        self.live.iter().flat_map(|(dir, entries)| {
+            entries.iter().filter_map(|(name, target)| match target {
+                Target::File(node) => Some((Path { dir: dir.clone(), name: name.clone() }.full(), node)),
+                Target::Dir => None,
+            })
         })
     }
 

@@ -134,3 +134,23 @@ fn a_fork_shares_nothing_and_equal_seeds_agree() {
     assert_eq!(read_file(&left, "f", 9999).ok(), read_file(&right, "f", 9999).ok());
     assert_eq!(read_file(&disk, "f", 9999).unwrap(), [1; 4096]);
 }
+
+#[test]
+fn a_sync_of_everything_covers_bytes_and_names_and_tells_of_one_loss() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed, CAPACITY);
+        disk.create_dir_all("x").unwrap();
+        write(&disk, "x/a", b"kept");
+        disk.sync_all().unwrap();
+        write(&disk, "x/b", b"kept too");
+        write(&disk, "x/a", b"lost");
+        disk.fail(Call::Sync, "x/a");
+        assert!(disk.sync_all().is_err());
+        disk.heal();
+        disk.sync_all().unwrap();
+        disk.power_cut();
+        assert_eq!(read_file(&disk, "x/b", 10).unwrap(), b"kept too");
+        let a = read_file(&disk, "x/a", 10).unwrap();
+        assert!(a == b"kept" || a == b"lost");
+    }
+}
