@@ -1,1 +1,10 @@
-//! dfs-master
+//! The dfs master: the namespace, the chunk map, leases, placement and the log that makes them last.
+//!
+//! Reading order: [`core`] (all decisions, a state machine without I/O), [`log`] (segments, snapshots,
+//! recovery). The binary's driver feeds the core with what happens and does what it asks for.
+
+pub mod core;
+pub mod log {
+    //! Log.
+    pub mod entry;
+}
