@@ -1,2 +1,62 @@
-//! dfs-cli
-fn main() {}
+//! The `dfs` command: what an operator or a user asks of a cluster. One file a command; this one only
+//! parses and dispatches. It holds no state of the cluster and changes none by itself.
+
+mod clock;
+mod connect;
+mod dev;
+mod file;
+mod output;
+mod server;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Ask a dfs cluster how it is, and run one on this machine for trying.
+#[derive(Debug, Parser)]
+#[command(name = "dfs", version, max_term_width = 100)]
+struct Args {
+    /// The master's address, HOST:PORT or unix:/PATH. Commands on a path find it from the path's own mount.
+    #[arg(long, global = true, env = "DFS_MASTER")]
+    master: Option<String>,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The cluster on one page
+    Status,
+    /// Chunk servers
+    #[command(subcommand)]
+    Server(server::Command),
+    /// Files
+    #[command(subcommand)]
+    File(file::Command),
+    /// A cluster of ordinary processes on this machine, for trying and testing
+    #[command(subcommand)]
+    Dev(dev::Command),
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let args = Args::parse();
+    let target = connect::Target { master: args.master, json: args.json };
+    let result = match args.command {
+        Command::Status => status::run(&target),
+        Command::Server(command) => server::run(&target, &command),
+        Command::File(command) => file::run(&target, &command),
+        Command::Dev(command) => dev::run(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dfs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

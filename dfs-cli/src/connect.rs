@@ -1,0 +1,141 @@
+//! Finding and asking the master: one connection, one question, one answer.
+
+use std::net::ToSocketAddrs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use dfs_proto::conn::{CallsOnly, Conn, Hello, PeerAddr, Role};
+use dfs_proto::request::Request;
+
+/// How long a command waits for the master: long enough for one that replays its log on a busy machine,
+/// short enough that nobody thinks the command hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the global options say.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) master: Option<String>,
+    pub(crate) json: bool,
+}
+
+impl Target {
+    /// Asks the master that `--master` or `DFS_MASTER` names, or else the one whose mount holds `path`.
+    pub(crate) fn ask<R: Request>(&self, request: &R, path: Option<&Path>) -> anyhow::Result<R::Reply> {
+        let addr = match (&self.master, path) {
+            (Some(addr), _) => addr.clone(),
+            (None, Some(path)) => master_of_mount(path)?,
+            (None, None) => match only_mount()? {
+                Some(addr) => addr,
+                None => bail!(
+                    "which cluster? Name its master with --master HOST:PORT or in DFS_MASTER \
+                     (`dfs dev addr --dir DIR` prints a local one's)"
+                ),
+            },
+        };
+        let addr = parse(&addr)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let hello = Hello::new(Role::Tool, "dfs", None);
+            let (conn, _) =
+                Conn::connect(&addr, hello, Arc::new(CallsOnly), PATIENCE).await.map_err(|error| {
+                    anyhow!("no answer from the master: {error}; is dfs-master running there?")
+                })?;
+            let reply = conn.call(request, PATIENCE).await.context("the master refused")?;
+            Ok(reply.body)
+        })
+    }
+}
+
+/// An address with a name or number for its host.
+fn parse(text: &str) -> anyhow::Result<PeerAddr> {
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+    found.map(PeerAddr::Tcp).ok_or_else(|| anyhow!("{text:?} is no address: give HOST:PORT or unix:/PATH"))
+}
+
+/// One dfs mount of this machine.
+struct Mount {
+    at: String,
+    master: String,
+}
+
+/// The mounts of type `fuse.dfs`, whose source is the master's address with an optional `:/subdirectory`.
+fn mounts() -> anyhow::Result<Vec<Mount>> {
+    let table = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    Ok(parse_mounts(&table))
+}
+
+fn parse_mounts(table: &str) -> Vec<Mount> {
+    let mut found = Vec::new();
+    for line in table.lines() {
+        let mut words = line.split(' ');
+        let (Some(source), Some(at), Some(kind)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        if kind == "fuse.dfs" {
+            let source = unescape(source);
+            let master = source.split_once(":/").map_or(source.as_str(), |(master, _)| master).to_owned();
+            found.push(Mount { at: unescape(at), master });
+        }
+    }
+    found
+}
+
+/// The kernel writes blanks and backslashes of a mount table as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((head, tail)) = rest.split_once('\\') {
+        out.push_str(head);
+        match tail.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &tail[3..];
+            }
+            None => {
+                out.push('\\');
+                rest = tail;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn master_of_mount(path: &Path) -> anyhow::Result<String> {
+    let full = std::fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
+    let mut best: Option<Mount> = None;
+    for mount in mounts()? {
+        if full.starts_with(&mount.at) && best.as_ref().is_none_or(|b| b.at.len() < mount.at.len()) {
+            best = Some(mount);
+        }
+    }
+    let mount = best.ok_or_else(|| anyhow!("{} is not on a dfs mount", path.display()))?;
+    Ok(mount.master)
+}
+
+/// The master of this machine's mounts, if they all have the same one.
+fn only_mount() -> anyhow::Result<Option<String>> {
+    let mut masters: Vec<String> = mounts()?.into_iter().map(|m| m.master).collect();
+    masters.sort();
+    masters.dedup();
+    Ok(if masters.len() == 1 { masters.pop() } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found() {
+        let table = "proc /proc proc rw 0 0\n127.0.0.1:9000 /mnt/a\\040b fuse.dfs rw 0 0\nm:1:/sub /x fuse.dfs rw 0 0\n";
+        let found = parse_mounts(table);
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].at.as_str(), found[0].master.as_str()), ("/mnt/a b", "127.0.0.1:9000"));
+        assert_eq!((found[1].at.as_str(), found[1].master.as_str()), ("/x", "m:1"));
+    }
+}
