@@ -19,22 +19,37 @@ mod reader;
 mod responder;
 mod stream;
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 pub use addr::{BadPeerAddr, PeerAddr};
 pub use error::{BindError, CallError, ConnError};
-pub use handshake::{Acceptor, FEATURES, Hello, Role, RoleSet, Welcome};
+pub use handshake::{Acceptor, FEATURES, HANDSHAKE_MAX, Hello, Role, RoleSet, Welcome};
 pub use listen::Listener;
 pub use pool::Pool;
 pub use responder::Responder;
 pub use stream::Stream;
 
+use crate::conn::calls::Calls;
+use crate::conn::outbox::{Left, Outbox, Waiter};
+use crate::conn::reader::Reader;
+use crate::frame::wire::WireFrame;
 use crate::frame::{Frame, Outgoing};
-use crate::header::{Header, Words};
-use crate::request::Request;
+use crate::header::{CallId, Flags, Header, Words};
+use crate::request::{Op, Request};
+use crate::status::Status;
+
+/// Most requests of one peer that are served at once; more are answered with [`Status::Overloaded`].
+pub const SERVING_MAX: usize = 1024;
+/// Most bytes that they may hold together: 128 of the largest writes.
+pub const SERVING_BYTES_MAX: usize = 160 << 20;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Serves the requests that arrive on a connection.
 pub trait Handler: Send + Sync + 'static {
@@ -57,6 +72,20 @@ pub struct CallsOnly;
 #[derive(Clone)]
 pub struct Conn {
     inner: Arc<Inner>,
+}
+
+/// What the clones of a [`Conn`] and its tasks share.
+struct Inner {
+    id: u64,
+    peer: PeerInfo,
+    outbox: Outbox,
+    calls: Calls,
+    /// Requests that arrived and are not answered.
+    serving: AtomicUsize,
+    /// Their bytes.
+    serving_bytes: AtomicUsize,
+    closed: AtomicBool,
+    over: Notify,
 }
 
 /// Who is at the other end.
@@ -96,12 +125,39 @@ impl Conn {
         handler: Arc<dyn Handler>,
         limit: Duration,
     ) -> Result<(Conn, Welcome), ConnError> {
-        unimplemented!()
+        let dialled = tokio::time::timeout(limit, handshake::dial(addr, &hello));
+        let (shaken, welcome) =
+            dialled.await.map_err(|_elapsed| ConnError::TimedOut { addr: addr.clone() })??;
+        let peer = PeerInfo { addr: addr.clone(), said: PeerSaid::Welcome(welcome.clone()) };
+        Ok((Conn::start(shaken, peer, handler), welcome))
     }
 
     /// Takes the listening side of the handshake on a stream that was just accepted.
     pub async fn accept(stream: Stream, acceptor: &Acceptor) -> Result<Conn, ConnError> {
-        unimplemented!()
+        let addr = stream.peer_addr();
+        let (shaken, hello) = handshake::receive(stream, &addr, acceptor).await?;
+        let peer = PeerInfo { addr, said: PeerSaid::Hello(hello) };
+        Ok(Conn::start(shaken, peer, Arc::clone(&acceptor.handler)))
+    }
+
+    fn start(shaken: handshake::Shaken, peer: PeerInfo, handler: Arc<dyn Handler>) -> Conn {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let inner = Arc::new(Inner {
+            id,
+            peer,
+            outbox: Outbox::new(id, shaken.write),
+            calls: Calls::new(),
+            serving: AtomicUsize::new(0),
+            serving_bytes: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            over: Notify::new(),
+        });
+        let conn = Conn { inner };
+        tokio::spawn(reader::flush(Arc::clone(&conn.inner)));
+        tokio::spawn(reader::sweep(Arc::clone(&conn.inner)));
+        let reader = Reader { conn: conn.clone(), read: shaken.read, decoder: shaken.decoder, handler };
+        tokio::spawn(reader.run());
+        conn
     }
 
     /// Sends a MessagePack request and waits for its reply, at most `deadline`.
@@ -126,51 +182,137 @@ impl Conn {
         Ok(Reply { header: frame.header, body, payload: frame.payload })
     }
 
-    /// Sends a request and waits for its reply, at most `deadline`. Waits for room while much is queued.
+    /// Sends a request and waits for its reply, at most `deadline`; a reply other than `Ok` is an error.
+    /// Waits before sending while much is queued. Dropping the future gives the call up.
     pub async fn call_frame(&self, out: Outgoing, deadline: Duration) -> Result<Frame, CallError> {
-        unimplemented!()
+        let inner = &self.inner;
+        let (until, deadline_ms) = calls::deadline_after(deadline);
+        if inner.outbox.is_full(Waiter::Caller) {
+            let room = tokio::time::timeout_at(until, inner.outbox.wait_room(Waiter::Caller));
+            room.await.map_err(|_elapsed| CallError::Deadline)?;
+        }
+        let call = inner.calls.start(until)?;
+        inner.send(WireFrame::new(out, call.id, deadline_ms)?)?;
+        let frame = call.reply().await?;
+        let status = frame.header.status;
+        if status == Status::Ok { Ok(frame) } else { Err(CallError::Status(status, frame.detail())) }
     }
 
-    /// Sends a request that wants no reply. Never waits: [`Status::Overloaded`](crate::status::Status)
-    /// when too much is queued.
-    pub fn notify(&self, out: Outgoing) -> Result<(), CallError> {
-        unimplemented!()
+    /// Sends a request that wants no reply. Never waits: [`Status::Overloaded`] when too much is queued.
+    pub fn notify(&self, mut out: Outgoing) -> Result<(), CallError> {
+        if !self.is_closed() && self.inner.outbox.is_full(Waiter::Caller) {
+            return Err(CallError::Status(Status::Overloaded, "the peer does not keep up".into()));
+        }
+        out.flags = out.flags.with(Flags::ONE_WAY);
+        self.inner.send(WireFrame::new(out, CallId::default(), 0)?)
     }
 
     /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> &PeerInfo {
-        unimplemented!()
+        &self.inner.peer
     }
 
     /// A number that no other connection of this process has had.
     #[must_use]
     pub fn id(&self) -> u64 {
-        unimplemented!()
+        self.inner.id
     }
 
-    /// Ends the connection: callers at both ends learn it at once.
+    /// Ends the connection: callers at both ends learn it at once. What is queued and not yet written is
+    /// dropped.
     pub fn close(&self) {
-        unimplemented!()
+        self.inner.close();
     }
 
     /// Whether it is over.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        unimplemented!()
+        self.inner.is_closed()
     }
 
     /// Returns once it is over.
     pub async fn wait_closed(&self) {
-        unimplemented!()
+        let mut over = std::pin::pin!(self.inner.over.notified());
+        over.as_mut().enable();
+        if !self.is_closed() {
+            over.await;
+        }
     }
 }
 
-struct Inner;
 impl Inner {
-    fn done_serving(&self, _: usize) {}
-    fn send_reply(&self, _: crate::request::Op, _: crate::header::CallId, _: Outgoing) {}
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.outbox.close();
+            self.calls.close();
+            self.over.notify_waiters();
+        }
+    }
+
+    fn broken(&self, error: &std::io::Error) {
+        log::debug!("{}: write: {error}", self.peer.addr);
+        self.close();
+    }
+
+    fn send(&self, frame: WireFrame) -> Result<(), CallError> {
+        if self.after(self.outbox.send(frame)) { Ok(()) } else { Err(CallError::Closed) }
+    }
+
+    /// Does what a send left to do. Whether the connection still stands.
+    fn after(&self, left: Left) -> bool {
+        match left {
+            Left::Done => true,
+            Left::Blocked => {
+                self.outbox.wake_flusher();
+                true
+            }
+            Left::Closed => false,
+            Left::Broken(error) => {
+                self.broken(&error);
+                false
+            }
+        }
+    }
+
+    /// Sends a reply, or that it cannot be sent. On a closed connection nobody waits for either.
+    fn send_reply(&self, op: Op, call: CallId, out: Outgoing) {
+        let out = Outgoing { op, flags: out.flags.with(Flags::REPLY), ..out };
+        let frame = WireFrame::new(out, call, 0).or_else(|error| {
+            log::error!("{error}");
+            WireFrame::new(Outgoing::failure(op, Status::Io, &error.to_string()), call, 0)
+        });
+        match frame {
+            Ok(frame) => drop(self.send(frame)),
+            Err(error) => log::error!("an error reply is too long: {error}"),
+        }
+    }
+
+    /// Counts a request that arrived. Whether it may be served.
+    fn start_serving(&self, bytes: usize) -> bool {
+        let requests = self.serving.fetch_add(1, Ordering::Relaxed);
+        let in_all = self.serving_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        requests < SERVING_MAX && in_all <= SERVING_BYTES_MAX
+    }
+
+    fn done_serving(&self, bytes: usize) {
+        self.serving.fetch_sub(1, Ordering::Relaxed);
+        self.serving_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
-impl std::fmt::Debug for Conn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("Conn") }
+
+impl Handler for CallsOnly {
+    fn handle(&self, _conn: &Conn, _frame: Frame, reply: Responder) {
+        reply.fail(Status::NotSupported, "this end serves no requests");
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("id", &self.inner.id).field("peer", &self.inner.peer).finish()
+    }
 }

@@ -225,7 +225,9 @@ impl Outgoing {
 
 /// A frame over [`META_MAX`] or [`PAYLOAD_MAX`], caught at its sender.
 #[derive(Debug, thiserror::Error)]
-#[error("{op:?} with {meta} bytes of meta and {payload} of payload, at most {META_MAX} and {PAYLOAD_MAX} can be sent")]
+#[error(
+    "{op:?} with {meta} bytes of meta and {payload} of payload, at most {META_MAX} and {PAYLOAD_MAX} can be sent"
+)]
 pub struct TooLong {
     /// The frame's operation.
     pub op: Op,

@@ -32,19 +32,17 @@ pub enum Stream {
 impl Stream {
     /// Dials. The system's own time limit applies; callers set a shorter one.
     pub async fn connect(addr: &PeerAddr) -> io::Result<Stream> {
-        let stream = match addr {
+        match addr {
             PeerAddr::Tcp(addr) => {
                 let stream = TcpStream::connect(addr).await?;
                 // Dialling a free port of our own may pick that port as the source: then we reached ourselves.
                 if stream.local_addr()? == stream.peer_addr()? {
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
-                Stream::Tcp(stream)
+                Ok(Stream::Tcp(stream))
             }
-            PeerAddr::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-        };
-        stream.set_options()?;
-        Ok(stream)
+            PeerAddr::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        }
     }
 
     /// Small replies leave at once, and a peer that vanished without a word is noticed.
@@ -113,11 +111,7 @@ pub(crate) enum ReadHalf {
 }
 
 impl AsyncRead for ReadHalf {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             ReadHalf::Tcp(half) => Pin::new(half).poll_read(cx, buf),
             ReadHalf::Unix(half) => Pin::new(half).poll_read(cx, buf),

@@ -14,6 +14,8 @@ use crate::header::{FrameError, HEADER_LEN, Header, Limits, RawHeader};
 pub const DIRECT_MIN: usize = 16 << 10;
 /// How much is read at once while small frames come: some hundred of them.
 const READ_SMALL: usize = 64 << 10;
+/// With less room than this left the shared buffer is replaced: reading less at once wastes system calls.
+const READ_MIN: usize = 4 << 10;
 /// How much is read at once after a large payload: likely the next large frame's header and meta, and
 /// little of its payload, since that part has to be copied.
 const READ_BETWEEN_LARGE: usize = 4 << 10;
@@ -25,7 +27,10 @@ pub struct Decoder {
     limits: Limits,
     buf: BytesMut,
     large: Option<Large>,
+    /// Most bytes to read at once into `buf`.
     read_next: usize,
+    /// Bytes that the frame at the start of `buf` still lacks, as far as they belong into `buf`.
+    missing: usize,
 }
 
 /// A large frame whose payload is still coming.
@@ -41,7 +46,7 @@ impl Decoder {
     /// A decoder at the start of a stream.
     #[must_use]
     pub fn new(limits: Limits) -> Decoder {
-        Decoder { limits, buf: BytesMut::new(), large: None, read_next: READ_SMALL }
+        Decoder { limits, buf: BytesMut::new(), large: None, read_next: READ_SMALL, missing: 0 }
     }
 
     /// Changes what is accepted from the next frame on.
@@ -60,8 +65,12 @@ impl Decoder {
         match &mut self.large {
             Some(large) => (&mut large.payload).limit(large.missing),
             None => {
-                self.buf.reserve(self.read_next);
-                (&mut self.buf).limit(self.read_next)
+                let room = self.buf.capacity() - self.buf.len();
+                if room < self.missing.max(READ_MIN) {
+                    self.buf.reserve(self.missing.max(READ_SMALL));
+                }
+                let room = self.buf.capacity() - self.buf.len();
+                (&mut self.buf).limit(room.min(self.read_next.max(self.missing)))
             }
         }
     }
@@ -69,18 +78,25 @@ impl Decoder {
     /// The next frame, if all its bytes are here.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.large.is_none() {
+            self.missing = 0;
             let Some(raw) = RawHeader::at_start_of(&self.buf) else { return Ok(None) };
             let header = raw.check(self.limits)?;
             let (meta_len, payload_len) = (length(header.meta_len), length(header.payload_len));
             if payload_len < DIRECT_MIN {
                 return self.small_frame(&raw, header, meta_len, payload_len);
             }
-            if self.buf.len() < HEADER_LEN + meta_len {
+            if !self.holds(HEADER_LEN + meta_len) {
                 return Ok(None);
             }
             self.start_large(&raw, header, meta_len, payload_len)?;
         }
         Ok(self.finished_large())
+    }
+
+    /// Whether the next `len` bytes are in the shared buffer; notes how many are not.
+    fn holds(&mut self, len: usize) -> bool {
+        self.missing = len.saturating_sub(self.buf.len());
+        self.missing == 0
     }
 
     fn small_frame(
@@ -90,7 +106,7 @@ impl Decoder {
         meta_len: usize,
         payload_len: usize,
     ) -> Result<Option<Frame>, FrameError> {
-        if self.buf.len() < HEADER_LEN + meta_len + payload_len {
+        if !self.holds(HEADER_LEN + meta_len + payload_len) {
             return Ok(None);
         }
         let meta = self.take_meta(raw, meta_len)?;
