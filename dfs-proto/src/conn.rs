@@ -12,6 +12,7 @@ mod addr;
 mod calls;
 mod error;
 mod handshake;
+mod hello;
 mod listen;
 mod outbox;
 mod pool;
@@ -29,7 +30,8 @@ use tokio::sync::Notify;
 
 pub use addr::{BadPeerAddr, PeerAddr};
 pub use error::{BindError, CallError, ConnError};
-pub use handshake::{Acceptor, FEATURES, HANDSHAKE_MAX, Hello, Role, RoleSet, Welcome};
+pub use handshake::{Acceptor, HANDSHAKE_MAX};
+pub use hello::{FEATURES, Hello, Role, RoleSet, Welcome};
 pub use listen::Listener;
 pub use pool::Pool;
 pub use responder::Responder;

@@ -19,7 +19,8 @@ use crate::status::Status;
 /// Most bytes of an error's detail: a sentence or two for people.
 pub const DETAIL_MAX: usize = 512;
 
-/// A received frame. Its header and meta are verified, its payload is not.
+/// A received frame. Its header and meta are verified, its payload is not. Meta and a small payload share
+/// the connection's 64 KiB read buffer: who keeps some bytes of them for long copies those.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The checked header.

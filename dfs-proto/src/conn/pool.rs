@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use crate::conn::{Conn, ConnError, Handler, Hello, PeerAddr};
@@ -27,9 +28,17 @@ pub struct Pool {
 }
 
 struct Peer {
-    live: Mutex<Option<Conn>>,
+    link: Mutex<Link>,
     /// Held while dialling.
-    dial: tokio::sync::Mutex<Failures>,
+    dial: Arc<tokio::sync::Mutex<Failures>>,
+}
+
+enum Link {
+    None,
+    /// Perhaps broken by now.
+    Made(Conn),
+    /// The pool has dropped the address: a dial that still runs is in vain.
+    Forgotten,
 }
 
 /// What dialling an address came to lately.
@@ -65,25 +74,21 @@ impl Pool {
             return Ok(conn);
         }
         let asked = Instant::now();
-        let mut failures = peer.dial.lock().await;
+        let failures = Arc::clone(&peer.dial).lock_owned().await;
         if let Some(conn) = peer.live() {
             return Ok(conn);
         }
         if let Some(error) = failures.stands(asked) {
             return Err(error);
         }
-        let hello = lock(&self.hello).clone();
-        match Conn::connect(addr, hello, Arc::clone(&self.handler), self.limit).await {
-            Ok((conn, _welcome)) => {
-                *failures = Failures::default();
-                *lock(&peer.live) = Some(conn.clone());
-                Ok(conn)
-            }
-            Err(error) => {
-                failures.add(error.clone());
-                Err(error)
-            }
-        }
+        // In a task of its own: a caller that gives up must not take the dial, and what it would teach the
+        // next caller, with it.
+        let dialling = tokio::spawn(peer.dial(failures, addr.clone(), self.introduction(), self.limit));
+        dialling.await.unwrap_or_else(|_ended| Err(ConnError::Closed { addr: addr.clone() }))
+    }
+
+    fn introduction(&self) -> (Hello, Arc<dyn Handler>) {
+        (lock(&self.hello).clone(), Arc::clone(&self.handler))
     }
 
     /// The live connection to `addr`, without dialling.
@@ -96,16 +101,16 @@ impl Pool {
     /// Closes and forgets the connection to `addr`, and its failures.
     pub fn forget(&self, addr: &PeerAddr) {
         let peer = lock(&self.peers).remove(addr);
-        if let Some(conn) = peer.and_then(|peer| peer.live()) {
-            conn.close();
+        if let Some(peer) = peer {
+            peer.forget();
         }
     }
 
     /// Closes and forgets all connections.
     pub fn close_all(&self) {
         let peers = std::mem::take(&mut *lock(&self.peers));
-        for conn in peers.values().filter_map(|peer| peer.live()) {
-            conn.close();
+        for peer in peers.values() {
+            peer.forget();
         }
     }
 
@@ -114,7 +119,7 @@ impl Pool {
         if let Some(peer) = peers.get(addr) {
             return Arc::clone(peer);
         }
-        let peer = Arc::new(Peer { live: Mutex::new(None), dial: tokio::sync::Mutex::default() });
+        let peer = Arc::new(Peer { link: Mutex::new(Link::None), dial: Arc::default() });
         peers.insert(addr.clone(), Arc::clone(&peer));
         peer
     }
@@ -122,11 +127,53 @@ impl Pool {
 
 impl Peer {
     fn live(&self) -> Option<Conn> {
-        let mut live = lock(&self.live);
-        if live.as_ref().is_some_and(Conn::is_closed) {
-            *live = None;
+        match &*lock(&self.link) {
+            Link::Made(conn) if !conn.is_closed() => Some(conn.clone()),
+            Link::None | Link::Made(_) | Link::Forgotten => None,
         }
-        live.clone()
+    }
+
+    fn forget(&self) {
+        let link = std::mem::replace(&mut *lock(&self.link), Link::Forgotten);
+        if let Link::Made(conn) = link {
+            conn.close();
+        }
+    }
+
+    /// Dials and keeps the outcome.
+    async fn dial(
+        self: Arc<Self>,
+        mut failures: OwnedMutexGuard<Failures>,
+        addr: PeerAddr,
+        (hello, handler): (Hello, Arc<dyn Handler>),
+        limit: Duration,
+    ) -> Result<Conn, ConnError> {
+        match Conn::connect(&addr, hello, handler, limit).await {
+            Ok((conn, _welcome)) => {
+                *failures = Failures::default();
+                self.made(conn.clone()).map(|()| conn).ok_or(ConnError::Closed { addr })
+            }
+            Err(error) => {
+                failures.add(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps the connection, or closes it if nobody is going to ask for it any more.
+    fn made(&self, conn: Conn) -> Option<()> {
+        let mut link = lock(&self.link);
+        match &*link {
+            Link::None | Link::Made(_) => {
+                *link = Link::Made(conn);
+                Some(())
+            }
+            Link::Forgotten => {
+                drop(link);
+                conn.close();
+                None
+            }
+        }
     }
 }
 

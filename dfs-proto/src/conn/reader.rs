@@ -32,6 +32,15 @@ pub(crate) struct Reader {
     pub(crate) handler: Arc<dyn Handler>,
 }
 
+/// How far the reader got with what it had read.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    /// The next frame is not whole yet.
+    All,
+    /// The peer has to take replies first.
+    UntilFull,
+}
+
 /// Ends the connection however the reader ends: by return, panic of a handler, or end of the runtime.
 struct Over {
     conn: Conn,
@@ -59,10 +68,8 @@ impl Reader {
     /// Until the stream ends or breaks. An error is the peer's, and it should be told.
     async fn read_all(&mut self) -> Result<(), FrameError> {
         loop {
-            self.take_frames()?;
-            let outbox = &self.conn.inner.outbox;
-            if outbox.is_full(Waiter::Reader) {
-                outbox.wait_room(Waiter::Reader).await;
+            while self.take_frames()? == Taken::UntilFull {
+                self.conn.inner.outbox.wait_room(Waiter::Reader).await;
             }
             match self.read.read_buf(&mut self.decoder.space()).await {
                 Ok(0) => return Ok(()),
@@ -75,18 +82,23 @@ impl Reader {
         }
     }
 
-    /// Hands on every whole frame that is here. What is answered meanwhile leaves together at the end.
-    fn take_frames(&mut self) -> Result<(), FrameError> {
-        let cork = Cork::new(self.conn.id());
+    /// Hands on the whole frames that are here. What is answered meanwhile leaves together at the end.
+    fn take_frames(&mut self) -> Result<Taken, FrameError> {
+        let inner = Arc::clone(&self.conn.inner);
+        let cork = Cork::new(inner.id);
         let result = loop {
+            // One read may hold a thousand requests for a megabyte each: asking once a read is too late.
+            if inner.outbox.is_full(Waiter::Reader) && !inner.is_closed() {
+                break Ok(Taken::UntilFull);
+            }
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => self.take(frame),
-                Ok(None) => break Ok(()),
+                Ok(None) => break Ok(Taken::All),
                 Err(error) => break Err(error),
             }
         };
         drop(cork);
-        self.conn.inner.after(self.conn.inner.outbox.flush());
+        inner.after(inner.outbox.flush());
         result
     }
 

@@ -69,3 +69,15 @@ async fn a_failing_address_rests_and_is_tried_again() {
     }
     until(|| served.echo.opened.lock().unwrap().len() == 1).await;
 }
+
+#[tokio::test]
+async fn a_dial_given_up_still_teaches_the_next_caller() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = PeerAddr::Tcp(silent.local_addr().unwrap());
+    let pool = Pool::new(hello(), Arc::new(CallsOnly), Duration::from_millis(100));
+    assert!(tokio::time::timeout(Duration::from_millis(20), pool.get(&addr)).await.is_err());
+    let error = pool.get(&addr).await.unwrap_err();
+    assert!(matches!(error, ConnError::TimedOut { .. }), "{error}");
+    let error = pool.get(&addr).await.unwrap_err();
+    assert!(matches!(error, ConnError::BackedOff { .. }), "{error}");
+}

@@ -39,8 +39,8 @@ async fn requests_are_not_read_while_replies_are_not_taken() {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let served_now = served.echo.served.load(Ordering::Relaxed);
-    // 64 MiB queued, some in the socket's buffers, and the requests of one last read.
-    assert!(served_now < 600, "{served_now} replies of 1 MiB were made for nobody");
+    // 64 MiB queued and up to 10 MiB in the buffers of both sockets.
+    assert!(served_now < 100, "{served_now} replies of 1 MiB were made for nobody");
     served.dial().await.call_frame(ask(act::ECHO), SOON).await.unwrap();
 
     let mut decoder = Decoder::new(Limits::NORMAL);
