@@ -6,6 +6,9 @@ pub mod command;
 pub mod config;
 pub mod contract;
 pub mod image;
+pub mod namespace;
+pub mod ops;
+pub mod table;
 
 pub use config::{CoreConfig, MetadataSync, Recovered, RecoveredSnapshot, StartError};
 pub use contract::{After, CallNum, ConnId, Effect, Input, Now, Peer, ReqId};
