@@ -1,1 +1,3 @@
-//! dfs-tests
+//! Tests of the whole: a reference model, a whole-cluster simulator, and clusters of real processes.
+
+pub mod cluster;

@@ -1,0 +1,57 @@
+# Sourced by the scripts beside it: where the tree is, what is installed, a cluster that goes away by itself.
+# shellcheck shell=bash
+set -eu
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=$root/target/tools/bin
+bin=$root/target/release
+
+say() { printf '\n== %s\n' "$*"; }
+die() { echo "${0##*/}: $*" >&2; exit 1; }
+
+# need_packages PACKAGE...: Debian packages that are not there yet are installed.
+need_packages() {
+  local missing=() p
+  for p in "$@"; do dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p"); done
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" = 0 ] || die "needs the packages ${missing[*]}: install them, or run as root"
+  say "installing ${missing[*]}"
+  apt-get update -q >/dev/null || true
+  DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# need_tool CRATE: a program from the Rust registry, kept under target/.
+need_tool() {
+  [ -x "$tools/$1" ] && return
+  say "building $1"
+  cargo install --quiet --locked --root "$root/target/tools" --target-dir "$root/target/tools-build" "$1"
+}
+
+need_fuse() { [ -c /dev/fuse ] || die "/dev/fuse is missing: load the fuse module, or give the container the device"; }
+
+build_release() {
+  say "building dfs"
+  (cd "$root" && cargo build --release --quiet --locked -p dfs-master -p dfs-chunkserver -p dfs-fuse -p dfs-cli)
+}
+
+# start_cluster [dfs dev up arguments...]: sets $work, $mnt and $master; goes down with the script.
+# The state is on a disk (TMPDIR, else /var/tmp): the chunk store wants real fdatasync and fallocate.
+start_cluster() {
+  work=$(mktemp -d "${TMPDIR:-/var/tmp}/dfs.XXXXXX")
+  mnt=$work/mnt
+  trap 'stop_cluster' EXIT
+  trap 'exit 130' INT TERM
+  "$bin/dfs" dev up --dir "$work/cluster" --mount "$mnt" "$@" >/dev/null
+  master=$("$bin/dfs" dev addr --dir "$work/cluster")
+}
+
+stop_cluster() {
+  local code=$?
+  trap - EXIT
+  if [ $code -ne 0 ] && [ -d "$work/cluster/log" ]; then tail -n 15 "$work"/cluster/log/*.log >&2 || true; fi
+  "$bin/dfs" dev down --dir "$work/cluster" >/dev/null || true
+  rm -rf "$work"
+  exit $code
+}
+
+dev() { "$bin/dfs" dev "$1" --dir "$work/cluster" "${@:2}"; }
+now_ms() { echo $(($(date +%s%N) / 1000000)); }

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The POSIX suites on a mounted cluster of its own: pjdfstest, and fsx with small chunks so that it crosses
+# chunk borders. Exits 1 when fewer than PJD_MIN cases pass or one fails that scripts/posix-known.txt does not name.
+# Usage: scripts/posix.sh [FSX_OPERATIONS]    (default 20000)
+. "$(dirname "$0")/lib.sh"
+ops=${1:-20000}
+PJD_MIN=${PJD_MIN:-375}
+need_packages fuse3 acl
+need_fuse
+need_tool pjdfstest
+need_tool fsx
+[ -x "$bin/dfs-fuse" ] || build_release
+start_cluster --chunk-size 65536
+
+say "pjdfstest"
+# Two users and a group without rights of their own; the suite switches between them.
+cat >"$work/pjd.toml" <<C
+[features]
+posix_fallocate = {}
+rename_ctime = {}
+stat_st_birthtime = {}
+utimensat = {}
+utime_now = {}
+[settings]
+naptime = 0.001
+allow_remount = false
+[dummy_auth]
+entries = [["nobody", "nogroup"], ["daemon", "daemon"], ["bin", "bin"]]
+C
+mkdir "$mnt/pjd" && chmod 0755 "$mnt/pjd"
+out=$work/pjd.out
+"$tools/pjdfstest" -c "$work/pjd.toml" -p "$mnt/pjd" >"$out" 2>&1 || true
+passed=$(grep -cE '\bsuccess$' "$out" || true)
+skipped=$(grep -cE '\bskipped$' "$out" || true)
+grep -E '\bFAILED$' "$out" | sed 's/[[:space:]]*FAILED$//' | sort >"$work/failed" || true
+grep -vE '^(#|$)' "$root/scripts/posix-known.txt" | sed 's/[[:space:]]*#.*//' | sort >"$work/known"
+new=$(comm -23 "$work/failed" "$work/known")
+echo "pjdfstest: $passed passed, $skipped skipped, $(wc -l <"$work/failed") failed"
+if [ -n "$new" ]; then echo "$new"; tail -n 60 "$out"; die "cases fail that posix-known.txt does not name"; fi
+[ "$passed" -ge "$PJD_MIN" ] || { tail -n 30 "$out"; die "only $passed of $PJD_MIN cases pass"; }
+
+say "fsx, $ops operations"
+cat >"$work/fsx.toml" <<C
+flen = 1048576
+[opsize]
+max = 131072
+[weights]
+close_open = 1.0
+invalidate = 1.0
+read = 10.0
+write = 10.0
+mapread = 5.0
+mapwrite = 0.0
+truncate = 5.0
+fsync = 1.0
+fdatasync = 1.0
+punch_hole = 0.0
+posix_fallocate = 0.0
+copy_file_range = 0.0
+sendfile = 2.0
+posix_fadvise = 1.0
+C
+(cd "$mnt" && "$tools/fsx" -N "$ops" -S "${SEED:-7}" -f "$work/fsx.toml" "$mnt/fsx.bin" >"$work/fsx.out" 2>&1) || { tail -n 30 "$work/fsx.out"; die "fsx failed"; }
+tail -n 1 "$work/fsx.out"

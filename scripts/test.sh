@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, the simulator,
+# the mounted and kill tests with real processes, and the POSIX suites. As root, with /dev/fuse.
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+[ "$(id -u)" = 0 ] || die "run as root: the tests mount file systems"
+need_packages fuse3 acl attr git procps util-linux
+need_fuse
+begin=$(now_ms)
+took() { say "$1: $((($(now_ms) - begin) / 1000)) s since the start"; }
+scripts/check.sh; took "checks done"
+build_release; took "release build done"
+say "tests"
+# The mounted tests run the release binaries, so they are told where those are.
+DFS_BIN=$bin cargo test --workspace --locked --quiet; took "tests done"
+say "simulator"
+cargo run --release --locked --quiet -p dfs-tests --bin simulate -- --seed 1 --seeds "${SIM_SEEDS:-1000}"; took "simulator done"
+scripts/posix.sh; took "POSIX suites done"
+say "all passed"

@@ -1,0 +1,154 @@
+//! A cluster of real processes with a mount, for tests: `dfs dev` under a temporary directory, taken down
+//! when dropped. Each uses free ports and a directory of its own, so copies run side by side.
+//!
+//! The binaries come from `DFS_BIN`, else from this workspace's release or debug build; without them a
+//! test fails, it doesn't skip.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: TempDir,
+    bin: PathBuf,
+}
+
+/// Where the daemons' binaries are.
+#[must_use]
+pub fn binaries() -> PathBuf {
+    if let Some(dir) = std::env::var_os("DFS_BIN") {
+        return PathBuf::from(dir);
+    }
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let found = ["release", "debug"].iter().map(|kind| target.join(kind)).find(|dir| dir.join("dfs-fuse").exists());
+    found.expect("no binaries: run `cargo build --release` first, or set DFS_BIN")
+}
+
+impl Cluster {
+    /// Starts a cluster with a mount; `args` go to `dfs dev up`.
+    #[must_use]
+    pub fn up(args: &[&str]) -> Cluster {
+        // On a disk: tmpfs refuses what the chunk store asks of a filesystem.
+        let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let dir = TempDir::with_prefix_in("dfs-test.", base).expect("temporary directory");
+        let cluster = Cluster { dir, bin: binaries() };
+        let mount = cluster.mount().display().to_string();
+        let mut all = vec!["--mount", &mount];
+        all.extend_from_slice(args);
+        cluster.dev("up", &all);
+        cluster
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn mount(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    /// A path on the mount.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.mount().join(name)
+    }
+
+    /// A directory beside the mount, on a local disk.
+    #[must_use]
+    pub fn local(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `dfs dev COMMAND --dir ... ARGS`; what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn dev(&self, command: &str, args: &[&str]) -> String {
+        let state = self.dir.path().join("cluster");
+        let mut run = Command::new(self.bin.join("dfs"));
+        run.arg("dev").arg(command).arg("--dir").arg(state).args(args);
+        text(run.output().expect("dfs runs"), command)
+    }
+
+    /// `dfs ARGS` with the cluster's master; what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn dfs(&self, args: &[&str]) -> String {
+        let master = self.dev("addr", &[]);
+        let mut run = Command::new(self.bin.join("dfs"));
+        run.args(args).env("DFS_MASTER", master.trim());
+        text(run.output().expect("dfs runs"), &args.join(" "))
+    }
+
+    /// `dfs --json ARGS`, parsed.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    #[must_use]
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        let mut all = vec!["--json"];
+        all.extend_from_slice(args);
+        serde_json::from_str(&self.dfs(&all)).expect("JSON")
+    }
+
+    /// The names of the servers that hold the first chunk of the file, the primary first.
+    ///
+    /// # Panics
+    /// When the file has no chunk.
+    #[must_use]
+    pub fn holders(&self, path: &Path) -> Vec<String> {
+        let info = self.json(&["file", "info", &path.display().to_string()]);
+        let members = info["chunks"][0]["members"].as_array().expect("a chunk with members");
+        members.iter().map(|m| m["name"].as_str().unwrap_or("?").to_owned()).collect()
+    }
+
+    /// The last lines of every process's log, for a failing test's message.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        let logs = std::fs::read_dir(self.dir.path().join("cluster/log")).into_iter().flatten().flatten();
+        for entry in logs {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(20).collect();
+            all.push_str(&format!("== {}\n", entry.path().display()));
+            all.extend(tail.iter().rev().map(|line| format!("{line}\n")));
+        }
+        all
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        let state = self.dir.path().join("cluster");
+        let down = Command::new(self.bin.join("dfs")).args(["dev", "down", "--dir"]).arg(state).output();
+        if !down.as_ref().is_ok_and(|o| o.status.success()) {
+            eprintln!("dfs dev down: {down:?}");
+        }
+    }
+}
+
+fn text(output: Output, what: &str) -> String {
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Runs a shell command in a directory; fails the test when it does.
+///
+/// # Panics
+/// When the command fails.
+pub fn sh(dir: &Path, script: &str) -> String {
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).current_dir(dir).output().expect("bash");
+    text(output, script)
+}

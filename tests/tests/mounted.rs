@@ -1,0 +1,200 @@
+//! What a user does on a mount, with real processes: trees, programs, attributes, errors in words.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
+
+use dfs_tests::cluster::{Cluster, binaries, sh};
+
+/// 64 KiB chunks, so that files of a few hundred KiB cross borders.
+const SMALL_CHUNKS: [&str; 2] = ["--chunk-size", "65536"];
+
+#[test]
+fn a_tree_survives_the_way_in_and_a_restart_of_everything() {
+    let cluster = Cluster::up(&SMALL_CHUNKS);
+    let source = cluster.local("source");
+    sh(cluster.mount().parent().unwrap(), "mkdir source && cd source && for d in a b c; do mkdir $d; for i in $(seq 40); do head -c $((i * 5000)) /dev/urandom > $d/f$i; done; ln -s f1 $d/link; ln $d/f2 $d/hard; done; touch -d 1969-12-31T23:00:00.5Z a/f3; chmod 751 a; touch empty");
+    let copy = cluster.path("copy");
+    sh(&cluster.mount(), &format!("cp -a {} {}", source.display(), copy.display()));
+    let compare = format!("diff -r --no-dereference {} {}", source.display(), copy.display());
+    sh(&cluster.mount(), &compare);
+    let listing = "find . -printf '%p %y %m %s %n %l\\n' | sort";
+    assert_eq!(sh(&source, listing).replace("4096", "-"), sh(&copy, listing).replace("4096", "-"));
+    assert_eq!(fs::metadata(copy.join("empty")).unwrap().len(), 0);
+
+    for member in ["mount", "cs1", "cs2", "cs3", "master"] {
+        cluster.dev("stop", &[member]);
+    }
+    for member in ["master", "cs1", "cs2", "cs3", "mount"] {
+        cluster.dev("start", &[member]);
+    }
+    sh(&cluster.mount(), &compare);
+}
+
+#[test]
+fn random_writes_across_chunks_read_back() {
+    let cluster = Cluster::up(&SMALL_CHUNKS);
+    let path = cluster.path("file");
+    let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    let mut model = vec![0u8; 1 << 20];
+    let mut x = 0x9e37_79b9_u64;
+    let mut random = |below: usize| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        usize::try_from(x % below as u64).unwrap()
+    };
+    let mut end = 0;
+    for round in 0..400u32 {
+        let at = random(model.len() - 70_000);
+        let len = 1 + random(70_000);
+        let fill = u8::try_from(round % 251).unwrap();
+        file.write_all_at(&vec![fill; len], at as u64).unwrap();
+        model[at..at + len].fill(fill);
+        end = end.max(at + len);
+        if round % 100 == 99 {
+            file.sync_all().unwrap();
+        }
+    }
+    let mut back = Vec::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_end(&mut back).unwrap();
+    assert!(back == model[..end], "through the writing descriptor");
+    drop(file);
+    assert!(fs::read(&path).unwrap() == model[..end], "after reopening");
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100_001).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(300_000).unwrap();
+    let mut want = model[..100_001].to_vec();
+    want.resize(300_000, 0);
+    assert!(fs::read(&path).unwrap() == want, "truncated bytes come back as zeros");
+}
+
+#[test]
+fn names_links_and_attributes() {
+    let cluster = Cluster::up(&[]);
+    let at = |name: &str| cluster.path(name);
+    write_file(&at("a"), b"one");
+    assert_eq!(fs::create_dir(at("a")).unwrap_err().raw_os_error(), Some(17));
+    fs::hard_link(at("a"), at("b")).unwrap();
+    assert_eq!(fs::metadata(at("a")).unwrap().nlink(), 2);
+    symlink("nowhere/at all", at("s")).unwrap();
+    assert_eq!(fs::read_link(at("s")).unwrap().to_str(), Some("nowhere/at all"));
+    fs::create_dir(at("d")).unwrap();
+    fs::rename(at("b"), at("d/c")).unwrap();
+    assert_eq!(fs::read(at("d/c")).unwrap(), b"one");
+    assert_eq!(fs::remove_dir(at("d")).unwrap_err().raw_os_error(), Some(39));
+    fs::set_permissions(at("a"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(fs::metadata(at("d/c")).unwrap().mode() & 0o7777, 0o640);
+
+    // An unlinked file lives on until it is closed.
+    let mut open = fs::OpenOptions::new().read(true).write(true).open(at("a")).unwrap();
+    fs::remove_file(at("a")).unwrap();
+    fs::remove_file(at("d/c")).unwrap();
+    open.write_all(b"two!").unwrap();
+    open.seek(SeekFrom::Start(0)).unwrap();
+    let mut text = String::new();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "two!");
+
+    let long = "n".repeat(255);
+    write_file(&at(&long), b"");
+    assert_eq!(fs::File::create(at(&format!("{long}n"))).unwrap_err().raw_os_error(), Some(36));
+    sh(&cluster.mount(), "setfattr -n user.colour -v blue d && test \"$(getfattr --only-values -n user.colour d)\" = blue && setfattr -x user.colour d && ! getfattr -n user.colour d 2>/dev/null");
+    sh(&cluster.mount(), "for i in $(seq 2500); do : > d/$i; done; test $(ls d | wc -l) = 2500; rm -r d; test ! -e d");
+}
+
+#[test]
+fn git_and_a_second_mount_agree() {
+    let cluster = Cluster::up(&[]);
+    let work = cluster.mount();
+    sh(&work, "git init -q r && cd r && git config user.email a@b && git config user.name t && for i in $(seq 50); do echo $i > f$i; done && git add . && git commit -qm one && git gc -q && git fsck --strict 2>&1 && cd .. && git clone -q r c && diff -r -x .git r c");
+    // A second mount sees what the first closed, and the first sees the second's changes.
+    let second = cluster.local("second");
+    fs::create_dir(&second).unwrap();
+    let master = cluster.dev("addr", &[]);
+    let mounted = Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
+    assert!(mounted.unwrap().success());
+    let _unmount = Unmount(second.clone());
+    for round in 0..20 {
+        let (here, there) = if round % 2 == 0 { (&work, &second) } else { (&second, &work) };
+        let text = format!("round {round} {}", "x".repeat(round * 1000));
+        write_file(&here.join("shared"), text.as_bytes());
+        assert_eq!(fs::read_to_string(there.join("shared")).unwrap(), text, "round {round}");
+    }
+}
+
+#[test]
+fn both_mounts_keep_a_file_open_and_read_each_others_writes() {
+    let cluster = Cluster::up(&[]);
+    let second = cluster.local("second");
+    fs::create_dir(&second).unwrap();
+    let master = cluster.dev("addr", &[]);
+    let mounted = Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
+    assert!(mounted.unwrap().success());
+    let _unmount = Unmount(second.clone());
+    let open = |path: &std::path::Path| {
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+    };
+    let one = open(&cluster.path("shared"));
+    one.write_all_at(&[b'a'; 10_000], 0).unwrap();
+    let two = open(&second.join("shared"));
+    let mut buf = vec![0; 10_000];
+    two.read_exact_at(&mut buf, 0).unwrap();
+    assert!(buf.iter().all(|b| *b == b'a'), "what one wrote before two opened");
+    for round in 0..50u8 {
+        let (writer, reader) = if round % 2 == 0 { (&two, &one) } else { (&one, &two) };
+        let at = u64::from(round) * 37 % 9000;
+        writer.write_all_at(&[round; 500], at).unwrap();
+        let mut buf = [0; 500];
+        reader.read_exact_at(&mut buf, at).unwrap();
+        assert_eq!(buf, [round; 500], "round {round}");
+    }
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let bin = binaries();
+    let dir = tempfile::tempdir().unwrap();
+    let fails = |binary: &str, args: &[&str], wants: &str| {
+        let out = Command::new(bin.join(binary)).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success(), "{binary} {args:?} succeeded");
+        assert!(said.contains(wants), "{binary} {args:?} said: {said}");
+    };
+    let path = dir.path().display().to_string();
+    let missing = format!("{path}/missing");
+    fails("dfs-fuse", &["--master", "127.0.0.1:1", &missing], "missing");
+    fails("dfs-fuse", &["--master", "127.0.0.1:1", &path, "-o", "nonsense"], "nonsense");
+    fails("dfs-master", &["run", "--data", &missing, "--listen", "127.0.0.1:0"], "init");
+    fails("dfs", &["dev", "down", "--dir", &missing], "no dev cluster");
+    fails("dfs", &["--master", "127.0.0.1:1", "status"], "no answer from the master");
+    // A mount point that is not empty, a busy port, a disk of another cluster.
+    let one = Cluster::up(&["--servers", "1", "--replicas", "1"]);
+    let addr = one.dev("addr", &[]);
+    write_file(&dir.path().join("something"), b"here");
+    fails("dfs-fuse", &["--master", addr.trim(), &path], "not empty");
+    let fresh = format!("{path}/master");
+    sh(dir.path(), &format!("{} init --data {fresh}", bin.join("dfs-master").display()));
+    fails("dfs-master", &["run", "--data", &fresh, "--listen", addr.trim()], "in use");
+    let other = Cluster::up(&["--servers", "1", "--replicas", "1"]);
+    other.dev("stop", &["cs1"]);
+    let disk = other.local("cluster/cs1/disk").display().to_string();
+    fails("dfs-chunkserver", &["--master", addr.trim(), "--listen", "127.0.0.1:0", "--disk", &disk], "another cluster");
+}
+
+/// What `echo > file` does. (`std::fs::write` is not allowed in this workspace, see clippy.toml.)
+fn write_file(path: &std::path::Path, bytes: &[u8]) {
+    fs::File::create(path).unwrap().write_all(bytes).unwrap();
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let status = Command::new("fusermount3").arg("-u").arg(&self.0).status();
+        if !status.is_ok_and(|s| s.success()) {
+            drop(Command::new("umount").arg("-l").arg(&self.0).status());
+        }
+    }
+}
