@@ -8,6 +8,7 @@ pub mod contract;
 pub mod image;
 pub mod namespace;
 pub mod ops;
+pub mod raft;
 pub mod table;
 
 pub use config::{CoreConfig, MetadataSync, Recovered, RecoveredSnapshot, StartError};

@@ -4,7 +4,4 @@
 //! recovery). The binary's driver feeds the core with what happens and does what it asks for.
 
 pub mod core;
-pub mod log {
-    //! Log.
-    pub mod entry;
-}
+pub mod log;
