@@ -1,0 +1,305 @@
+//! The chunk server's decisions: who may read and write what, in which order, and when it is done.
+//!
+//! [`Core`] holds every replica's state and takes one [`Input`] at a time; what follows from it comes out as
+//! [`Effect`]s for a driver: the real one (`server`), or a simulator. No I/O, no clock, no randomness: the
+//! same inputs give the same effects. Reads are the exception in form only: [`Core::begin_read`] and
+//! [`Core::end_read`] enclose the driver's disk read.
+//!
+//! Keeps I4 (an acknowledged write is on all members), I6 (nothing is served without lease, confirmation and
+//! version, before and after the disk), I20 (no older master is obeyed) and I23 (a write takes effect once).
+//!
+//! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
+//! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `fill`, `remove`
+//! (the master), `work`, `timers` (what is under way), `heat`.
+
+pub mod io;
+
+mod lease;
+mod replica;
+mod lead;
+mod ops;
+mod window;
+mod read;
+mod write;
+mod primary;
+mod secondary;
+mod sync;
+mod zero;
+mod events;
+mod fence;
+mod fill;
+mod remove;
+mod work;
+mod timers;
+mod heat;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_proto::chunk::Member;
+use dfs_proto::control::{ChunkHeat, ReplicaInfo};
+use dfs_proto::ids::{ChunkId, ChunkVersion, LogIndex, ServerNum, SessionId, Term};
+use dfs_proto::status::Status;
+use dfs_proto::units::{CHUNK_SIZE_MAX, Micros};
+
+use crate::core::heat::Heat;
+use crate::core::io::{
+    CallToken, DiskIx, DiskOp, DiskSetup, Effect, FoundReplica, Identity, Input, Reply,
+};
+use crate::core::lease::Lease;
+use crate::core::replica::{Replica, Standing};
+use crate::core::timers::{Timer, Timers};
+use crate::core::work::{DiskWork, Jobs, Work};
+
+pub use crate::core::read::{ReadEnd, ReadRequest, ReadStart, ReadTicket};
+
+/// A disk takes no writes below this share of its space: what is left is for headers, logs and repair
+/// (section 15: refuses at 95 %).
+const RESERVE_PARTS: u64 = 20;
+
+/// The state of one chunk server process.
+#[derive(Debug)]
+pub struct Core {
+    identity: Identity,
+    /// Given by the master at registration.
+    num: Option<ServerNum>,
+    chunk_size: u32,
+    max_term: Term,
+    max_index: LogIndex,
+    /// What the disks were last told of the two.
+    kept: (Term, LogIndex),
+    lease: Lease,
+    stopped: bool,
+    /// Number of the last event applied, of this registration.
+    events: u64,
+    disks: Vec<Disk>,
+    replicas: BTreeMap<ChunkId, Replica>,
+    /// Versions below which a chunk is refused, whether it has a replica here or not.
+    fences: BTreeMap<ChunkId, ChunkVersion>,
+    /// Chunks whose op tables name a session.
+    session_chunks: BTreeMap<SessionId, BTreeSet<ChunkId>>,
+    /// Sessions that ended lately; their capabilities run out soon after.
+    ended: BTreeMap<SessionId, Micros>,
+    /// Replicas that failed, until a heartbeat that says so was answered.
+    lost: BTreeMap<ChunkId, Option<Micros>>,
+    work: Work,
+    jobs: Jobs,
+    timers: Timers,
+    heat: Heat,
+}
+
+#[derive(Debug)]
+struct Disk {
+    setup: DiskSetup,
+    full: bool,
+    failed: bool,
+}
+
+impl Core {
+    /// A core of this boot with these disks and what was found on them.
+    #[must_use]
+    pub fn new(identity: Identity, disks: Vec<DiskSetup>, found: &[FoundReplica]) -> Core {
+        let replicas = found.iter().map(|found| (found.chunk, Replica::found(found))).collect();
+        Core {
+            identity,
+            num: None,
+            chunk_size: CHUNK_SIZE_MAX,
+            max_term: identity.max_term,
+            max_index: identity.max_index,
+            kept: (identity.max_term, identity.max_index),
+            lease: Lease::default(),
+            stopped: false,
+            events: 0,
+            disks: disks.into_iter().map(|setup| Disk { setup, full: false, failed: false }).collect(),
+            replicas,
+            fences: BTreeMap::new(),
+            session_chunks: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            work: Work::default(),
+            jobs: Jobs::default(),
+            timers: Timers::default(),
+            heat: Heat::default(),
+        }
+    }
+
+    /// Takes one input; what has to be done is appended to `out`, in the order in which it should be begun.
+    pub fn step(&mut self, now: Micros, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Write { call, meta, payload } => self.client_write(now, call, meta, payload, out),
+            Input::Forward { call, meta, payload } => self.forward(now, call, meta, payload, out),
+            Input::Peer { token, answer } => self.peer_answered(now, token, answer, out),
+            Input::Disk { token, done } => self.disk_done(now, token, done, out),
+            Input::Committed(chunks) => self.committed(&chunks),
+            Input::Sync { call, chunks } => self.client_sync(now, call, &chunks, out),
+            Input::ForwardSync { call, chunks, digest } => self.forward_sync(call, &chunks, digest, out),
+            Input::Registered(body) => self.registered(now, &body, out),
+            Input::MasterLost => {}
+            Input::Heartbeat(body) => self.heartbeat_reply(now, &body, out),
+            Input::Apply { call, body } => self.apply_pushed(now, call, &body, out),
+            Input::Fence { call, body } => self.fence(now, call, &body, out),
+            Input::Reconcile { call, body } => self.reconcile(call, &body, out),
+            Input::AddLearner { call, body } => self.add_learner(now, call, &body, out),
+            Input::Zero { call, body } => self.zero(now, call, &body, out),
+            Input::Delete { call, body } => self.delete(call, &body, out),
+            Input::LearnerJudged { chunk, learner, accepted } => {
+                self.learner_judged(now, chunk, learner, accepted, out);
+            }
+            Input::DiskSpace { disk, total_bytes, free_bytes } => self.disk_space(disk, total_bytes, free_bytes),
+            Input::DiskFailed { disk } => self.disk_failed(disk, out),
+            Input::Tick => self.tick(now, out),
+            Input::Stop => self.stop(out),
+        }
+    }
+
+    /// When [`Input::Tick`] is due; `None` while nothing waits for time.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Micros> {
+        self.timers.next()
+    }
+
+    /// What the server has, for the master.
+    #[must_use]
+    pub fn inventory(&self) -> Vec<ReplicaInfo> {
+        let there = self.replicas.values().filter(|replica| replica.made && replica.standing != Standing::Failed);
+        let info = there.map(|replica| ReplicaInfo {
+            chunk: replica.chunk,
+            version: replica.version,
+            config: replica.config,
+            open_num: replica.open_num,
+            disk: self.disks[usize::from(replica.disk.0)].setup.id,
+            learner: replica.learner,
+            ino: replica.ino,
+            index: replica.index,
+        });
+        info.collect()
+    }
+
+    /// The server's number, once a master gave it.
+    #[must_use]
+    pub fn server_num(&self) -> Option<ServerNum> {
+        self.num
+    }
+
+    /// The last event applied: what a heartbeat says.
+    #[must_use]
+    pub fn applied_events(&self) -> u64 {
+        self.events
+    }
+
+    /// The highest term and durable index ever seen.
+    #[must_use]
+    pub fn high_water(&self) -> (Term, LogIndex) {
+        (self.max_term, self.max_index)
+    }
+
+    /// Whether the lease is valid.
+    #[must_use]
+    pub fn has_lease(&self, now: Micros) -> bool {
+        !self.stopped && self.lease.is_valid(now)
+    }
+
+    /// The busiest chunks.
+    pub fn hottest(&mut self, now: Micros, most: usize) -> Vec<ChunkHeat> {
+        self.heat.hottest(now, most)
+    }
+
+    /// Replicas that the heartbeat sent at `t_send` has to name as lost.
+    pub fn lost(&mut self, t_send: Micros) -> Vec<ChunkId> {
+        for sent in self.lost.values_mut() {
+            sent.get_or_insert(t_send);
+        }
+        self.lost.keys().copied().collect()
+    }
+
+    /// How many replicas a disk has.
+    #[must_use]
+    pub fn replicas_on(&self, disk: DiskIx) -> usize {
+        self.replicas.values().filter(|replica| replica.made && replica.disk == disk).count()
+    }
+
+    fn me(&self) -> Option<Member> {
+        self.num.map(|server| Member { server, boot: self.identity.boot })
+    }
+
+    /// The disk for a new replica: the one with most free space that still takes any.
+    fn disk_for_new(&self) -> Result<DiskIx, Status> {
+        let usable = self.disks.iter().enumerate().filter(|(_, disk)| !disk.failed);
+        if usable.clone().next().is_none() {
+            return Err(Status::DiskFailed);
+        }
+        let best = usable.filter(|(_, disk)| !disk.full).max_by_key(|(_, disk)| disk.setup.free_bytes);
+        let (at, _) = best.ok_or(Status::NoSpace)?;
+        u16::try_from(at).map(DiskIx).map_err(|_| Status::NoSpace)
+    }
+
+    fn disk_space(&mut self, disk: DiskIx, total_bytes: u64, free_bytes: u64) {
+        if let Some(disk) = self.disks.get_mut(usize::from(disk.0)) {
+            disk.setup.free_bytes = free_bytes;
+            disk.full = free_bytes < total_bytes / RESERVE_PARTS;
+        }
+    }
+
+    fn is_full(&self, disk: DiskIx) -> bool {
+        self.disks.get(usize::from(disk.0)).is_none_or(|disk| disk.full)
+    }
+
+    /// Remembers a master's term, and refuses a master that is older than one seen before (I20).
+    fn obey(&mut self, term: Term) -> Result<(), Status> {
+        if term < self.max_term {
+            return Err(Status::Behind);
+        }
+        self.max_term = term;
+        Ok(())
+    }
+
+    /// Has the disks remember the high-water marks. The index moves with every heartbeat and is told to the
+    /// disks with the timer; a new term at once.
+    fn keep_high_water(&mut self, out: &mut Vec<Effect>) {
+        if self.kept == (self.max_term, self.max_index) {
+            return;
+        }
+        self.kept = (self.max_term, self.max_index);
+        for (at, disk) in self.disks.iter().enumerate() {
+            if let (false, Ok(at)) = (disk.failed, u16::try_from(at)) {
+                let op = DiskOp::HighWater { term: self.max_term, index: self.max_index };
+                self.work.disk(DiskIx(at), DiskWork::Nothing, op, out);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Micros, out: &mut Vec<Effect>) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Committed => self.tell_committed(out),
+                Timer::Resend { chunk, seq } => self.resend(now, chunk, seq, out),
+                Timer::SyncAgain { job } => self.sync_again(now, job, out),
+                Timer::FenceOver { job } => self.fence_over(job, out),
+                Timer::Remind { chunk } => self.remind(now, chunk, out),
+                Timer::HighWater => self.keep_high_water(out),
+            }
+        }
+    }
+
+    /// Serves nothing from here on. What is in flight is answered as it ends.
+    fn stop(&mut self, out: &mut Vec<Effect>) {
+        self.stopped = true;
+        self.lease.drop_grant();
+        self.keep_high_water(out);
+        let chunks: Vec<ChunkId> = self.replicas.keys().copied().collect();
+        for chunk in chunks {
+            self.step_down(chunk, Status::NotServing, out);
+        }
+    }
+}
+
+/// Answers a call.
+fn answer(call: CallToken, reply: Reply, out: &mut Vec<Effect>) {
+    out.push(Effect::Reply { call, reply });
+}
+
+/// Answers a call with an error.
+fn refuse(call: CallToken, status: Status, out: &mut Vec<Effect>) {
+    answer(call, Reply::Failed(status), out);
+}

@@ -1,0 +1,388 @@
+//! The words between the core and whoever drives it: what goes in ([`Input`]), what has to be done
+//! ([`Effect`]), and the work for one disk ([`DiskOp`], answered by a [`DiskDone`]).
+//!
+//! A driver hands every effect to its place and brings each answer back as an input, once, in any order.
+//! Nothing here performs anything.
+
+use bytes::Bytes;
+use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member, Range, SyncChunk, WriteMeta};
+use dfs_proto::control::{
+    AddLearner, Apply, Delete, Fence, Fenced, HeartbeatReply, LearnerReady, Reconcile, Reconciled,
+    Registered, ReportTrouble, Zero,
+};
+use dfs_proto::ids::{
+    BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Ino, LogIndex, OpenNum, Seq, ServerNum, SizeEpoch, Term,
+};
+use dfs_proto::status::Status;
+use dfs_proto::units::{ChunkIndex, MasterMs};
+
+/// A request that is owed a reply, numbered by the driver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct CallToken(pub u64);
+
+/// A disk operation that is owed an [`Input::Disk`], numbered by the core.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct DiskToken(pub u64);
+
+/// A message to another chunk server that is owed an [`Input::Peer`], numbered by the core.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct PeerToken(pub u64);
+
+/// A disk of this server: its place in the list that the core was made with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct DiskIx(pub u16);
+
+/// A disk as the core has to know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskSetup {
+    pub id: DiskId,
+    pub free_bytes: u64,
+}
+
+/// What a disk holds of a chunk at start, from its header and fence log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundReplica {
+    pub disk: DiskIx,
+    pub chunk: ChunkId,
+    /// The higher of header and fence log.
+    pub version: ChunkVersion,
+    pub config: ConfigNum,
+    pub open_num: OpenNum,
+    pub size_epoch: SizeEpoch,
+    pub ino: Ino,
+    pub index: ChunkIndex,
+    pub synced: Seq,
+    pub learner: bool,
+    /// The kernel has not rebooted since the replica joined its config: the page cache was kept. True as
+    /// well after a clean shutdown.
+    pub same_kernel: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The master took this server in. All memberships wait for a new confirmation.
+    Registered(Registered),
+    /// The connection to the master is gone; the lease runs on.
+    MasterLost,
+    Heartbeat(HeartbeatReply),
+    /// A client's WRITE, as decoded.
+    Write {
+        call: CallToken,
+        meta: WriteMeta,
+        payload: Bytes,
+    },
+    Sync {
+        call: CallToken,
+        chunks: Vec<SyncChunk>,
+    },
+    Forward {
+        call: CallToken,
+        meta: ForwardMeta,
+        payload: Bytes,
+    },
+    ForwardSync {
+        call: CallToken,
+        chunks: Vec<ForwardSyncChunk>,
+        /// The asker wants the digest of the only chunk named.
+        digest: bool,
+    },
+    Committed(Vec<(ChunkId, ChunkVersion, Seq)>),
+    Apply {
+        call: CallToken,
+        body: Apply,
+    },
+    Fence {
+        call: CallToken,
+        body: Fence,
+    },
+    Reconcile {
+        call: CallToken,
+        body: Reconcile,
+    },
+    AddLearner {
+        call: CallToken,
+        body: AddLearner,
+    },
+    Zero {
+        call: CallToken,
+        body: Zero,
+    },
+    Delete {
+        call: CallToken,
+        body: Delete,
+    },
+    /// A disk finished what it was given.
+    Disk {
+        token: DiskToken,
+        done: DiskDone,
+    },
+    /// Another server answered, or it is known that it did not.
+    Peer {
+        token: PeerToken,
+        answer: PeerAnswer,
+    },
+    /// The master answered [`Effect::LearnerReady`]: true takes the learner in (the config follows as an event).
+    LearnerJudged {
+        chunk: ChunkId,
+        learner: ServerNum,
+        accepted: bool,
+    },
+    /// A disk's free space, measured.
+    DiskSpace {
+        disk: DiskIx,
+        total_bytes: u64,
+        free_bytes: u64,
+    },
+    /// A disk failed for good: every replica on it with it.
+    DiskFailed {
+        disk: DiskIx,
+    },
+    /// Time passed; due whenever `Core::next_wake` says.
+    Tick,
+    /// This process stops: nothing is served from here on.
+    Stop,
+}
+
+/// What has to be done.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    Disk(DiskTask),
+    /// Send a FORWARD; answer with [`Input::Peer`]. Not sent again by the driver.
+    Forward {
+        to: Member,
+        token: PeerToken,
+        meta: ForwardMeta,
+        payload: Bytes,
+    },
+    ForwardSync {
+        to: Member,
+        token: PeerToken,
+        chunks: Vec<ForwardSyncChunk>,
+        digest: bool,
+    },
+    /// One way.
+    Committed {
+        to: Member,
+        chunks: Vec<(ChunkId, ChunkVersion, Seq)>,
+    },
+    /// Answer a request. Every call that came in is answered exactly once.
+    Reply {
+        call: CallToken,
+        reply: Reply,
+    },
+    /// A parked read can be tried again with `Core::begin_read`.
+    RetryRead {
+        call: CallToken,
+    },
+    /// Tell the master; no answer is needed. What still stands is told again each second.
+    Trouble(ReportTrouble),
+    /// Tell the master; its answer comes back as [`Input::LearnerJudged`]. Repeated each second until then.
+    LearnerReady(LearnerReady),
+    /// The master does not grant a lease any more: register again.
+    Reregister,
+}
+
+/// One operation for one disk.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DiskTask {
+    pub disk: DiskIx,
+    pub token: DiskToken,
+    pub op: DiskOp,
+}
+
+/// A replica's header, as the core decides it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplicaHeader {
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    pub config: ConfigNum,
+    pub open_num: OpenNum,
+    pub size_epoch: SizeEpoch,
+    pub ino: Ino,
+    pub index: ChunkIndex,
+    pub learner: bool,
+}
+
+/// Work for a disk. Operations of one chunk that touch the same blocks are never given out together.
+#[derive(Clone, PartialEq, Debug)]
+pub enum DiskOp {
+    /// Verifies the payload against `crcs` and writes it, merging partial blocks. Answer: `Done`.
+    Write {
+        chunk: ChunkId,
+        /// Make the file first; one that is there already is kept.
+        create: Option<ReplicaHeader>,
+        ranges: Vec<Range>,
+        crcs: Vec<u32>,
+        payload: Bytes,
+    },
+    /// The range becomes zeros. Answer: `Done`.
+    Zero {
+        chunk: ChunkId,
+        create: Option<ReplicaHeader>,
+        range: Range,
+        size_epoch: SizeEpoch,
+    },
+    /// Makes everything written so far durable. Answer: `Synced`, one result a chunk.
+    Sync {
+        chunks: Vec<(ChunkId, Seq)>,
+    },
+    /// Replaces the header, not necessarily durably. Answer: `Done`.
+    Header(ReplicaHeader),
+    /// Durably refuses everything below the versions, then says what the replicas hold. Answer: `Fenced`.
+    Fence {
+        chunks: Vec<FenceItem>,
+    },
+    /// Answer: `Digest`.
+    Digest {
+        chunk: ChunkId,
+    },
+    /// Reads the written blocks of a range. Answer: `Blocks`.
+    ReadBlocks {
+        chunk: ChunkId,
+        range: Range,
+    },
+    /// Takes blocks with invalid checksums as they are (B3). Answer: `Resolved`.
+    ResolveTorn {
+        chunk: ChunkId,
+    },
+    /// Moves an old replica away and makes an empty one to be filled. Answer: `Done`.
+    BeginLearner(ReplicaHeader),
+    /// Moves the file to the trash, if there is one. Answer: `Done`.
+    Trash {
+        chunk: ChunkId,
+    },
+    /// Remembers the highest term and durable log index seen. Answer: `Done`.
+    HighWater {
+        term: Term,
+        index: LogIndex,
+    },
+}
+
+/// One chunk of a [`DiskOp::Fence`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FenceItem {
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    /// Check every block against its checksum: this process has not held the replica all the time.
+    pub verify: bool,
+}
+
+/// How a disk operation ended.
+#[derive(Clone, PartialEq, Debug)]
+pub enum DiskDone {
+    Done,
+    Failed(DiskFault),
+    Synced(Vec<Result<(), DiskFault>>),
+    Fenced(Vec<Result<FencedReplica, DiskFault>>),
+    Digest(u128),
+    /// Runs of whole blocks, in order.
+    Blocks(Vec<BlockRun>),
+    Resolved {
+        digest: u128,
+        torn: u32,
+    },
+}
+
+/// Why a disk operation failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DiskFault {
+    /// The bytes given do not match their checksums; nothing was written.
+    #[error("the bytes do not match their checksums")]
+    BadChecksum,
+    /// A stored block that had to be read does not match its checksum; nothing was written.
+    #[error("stored block {block} does not match its checksum")]
+    Corrupt { block: u32 },
+    #[error("no space left on the disk")]
+    NoSpace,
+    #[error("no file of this chunk")]
+    Missing,
+    /// The system failed it, or the disk failed before.
+    #[error("the disk failed")]
+    Io,
+}
+
+impl DiskFault {
+    /// What a caller in another process is told.
+    #[must_use]
+    pub fn status(self) -> Status {
+        match self {
+            DiskFault::BadChecksum => Status::BadChecksum,
+            DiskFault::Corrupt { .. } => Status::Corrupt,
+            DiskFault::NoSpace => Status::NoSpace,
+            DiskFault::Missing => Status::NoChunk,
+            DiskFault::Io => Status::DiskFailed,
+        }
+    }
+}
+
+/// What a fenced replica holds on its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FencedReplica {
+    pub synced: Seq,
+    pub good_blocks: u32,
+    pub bad_blocks: u32,
+    pub digest: u128,
+}
+
+/// Blocks that follow one another, with their stored checksums.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BlockRun {
+    pub range: Range,
+    pub crcs: Vec<u32>,
+    pub data: Bytes,
+}
+
+/// What another server said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerAnswer {
+    Ok,
+    Synced {
+        results: Vec<Status>,
+        digest: Option<u128>,
+    },
+    /// It answered with an error.
+    Refused(Status),
+    /// No connection, or no answer in time; it may or may not have acted.
+    Silent,
+    /// Its Unix socket refused the connection: that process is dead.
+    Dead,
+}
+
+/// The reply to a call.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Reply {
+    Failed(Status),
+    Written {
+        chunk: ChunkId,
+        seq: Seq,
+    },
+    /// To FORWARD, AddLearner and Zero.
+    Done,
+    Synced {
+        results: Vec<Status>,
+        digest: Option<u128>,
+    },
+    Applied {
+        applied: u64,
+    },
+    Fenced(Fenced),
+    Reconciled(Reconciled),
+    Deleted(Vec<Status>),
+}
+
+/// The lease grant that a read rests on; the client checks it (R4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    pub term: Term,
+    pub now: MasterMs,
+}
+
+/// Who this process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub boot: BootId,
+    /// The highest term and durable index that its disks remember.
+    pub max_term: Term,
+    pub max_index: LogIndex,
+}

@@ -1,0 +1,124 @@
+//! The server's one lease with the master (L1), the stamp that reads carry (R4), and a bound on the
+//! master's clock for judging whether a capability is over (L7).
+//!
+//! Keeps I8's half of this side: the lease counts from when the heartbeat was *sent*, so this server always
+//! stops before the master stops counting on it.
+
+use dfs_proto::control::HeartbeatReply;
+use dfs_proto::ids::Term;
+use dfs_proto::units::{MasterMs, Micros};
+
+use crate::core::io::Stamp;
+
+/// Two clocks drift apart by at most one part in this many: the fault model's 1 % each.
+const DRIFT_PARTS: u64 = 100;
+
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
+    registered: Option<Registration>,
+    grant: Option<Grant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Registration {
+    term: Term,
+    lease_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    /// When the heartbeat that it answers was sent, on our clock.
+    sent: Micros,
+    until: Micros,
+    stamp: Stamp,
+}
+
+impl Lease {
+    /// A master took us in. What another one granted before is void: it may not know who serves now.
+    pub(crate) fn register(&mut self, term: Term, lease_ms: u64) {
+        self.registered = Some(Registration { term, lease_ms });
+        self.grant = None;
+    }
+
+    /// Takes a grant. A reply to an older heartbeat never shortens what a newer one gave.
+    pub(crate) fn granted(&mut self, reply: &HeartbeatReply) {
+        let Some(registration) = self.registered else { return };
+        if reply.term != registration.term || self.grant.is_some_and(|grant| grant.sent >= reply.t_send) {
+            return;
+        }
+        self.grant = Some(Grant {
+            sent: reply.t_send,
+            until: reply.t_send.plus_ms(registration.lease_ms),
+            stamp: Stamp { term: reply.term, now: reply.now },
+        });
+    }
+
+    /// Gives the lease up: no lease until registered again.
+    pub(crate) fn drop_grant(&mut self) {
+        self.registered = None;
+        self.grant = None;
+    }
+
+    /// The stamp of the grant in force.
+    pub(crate) fn stamp(&self, now: Micros) -> Option<Stamp> {
+        self.grant.filter(|grant| now < grant.until).map(|grant| grant.stamp)
+    }
+
+    pub(crate) fn is_valid(&self, now: Micros) -> bool {
+        self.stamp(now).is_some()
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registered.is_some()
+    }
+
+    /// Whether the master's clock can have passed `expires` by now. The master read its clock after we sent
+    /// the heartbeat, so its time now is at most the stamp plus all that went by since the sending.
+    pub(crate) fn may_be_past(&self, expires: MasterMs, now: Micros) -> bool {
+        let Some(grant) = self.grant else { return true };
+        let since = now.ms_since(grant.sent);
+        let bound = grant.stamp.now.0.saturating_add(since).saturating_add(since.div_ceil(DRIFT_PARTS / 2));
+        bound > expires.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_proto::ids::LogIndex;
+
+    fn reply(term: u64, t_send: u64, now: u64) -> HeartbeatReply {
+        HeartbeatReply {
+            t_send: Micros(t_send),
+            granted: true,
+            term: Term(term),
+            now: MasterMs(now),
+            durable: LogIndex(0),
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn counts_from_the_sending() {
+        let mut lease = Lease::default();
+        lease.granted(&reply(1, 0, 0));
+        assert!(!lease.is_valid(Micros(0)), "no registration, no lease");
+        lease.register(Term(1), 6000);
+        lease.granted(&reply(1, 1_000_000, 50));
+        assert!(lease.is_valid(Micros(6_999_999)));
+        assert!(!lease.is_valid(Micros(7_000_000)));
+        lease.granted(&reply(1, 500_000, 40));
+        assert!(lease.is_valid(Micros(6_999_999)), "a late reply shortens nothing");
+        lease.granted(&reply(2, 5_000_000, 40));
+        assert!(!lease.is_valid(Micros(7_000_000)), "another term's grant is not ours");
+    }
+
+    #[test]
+    fn a_capability_ends_early_rather_than_late() {
+        let mut lease = Lease::default();
+        lease.register(Term(1), 6000);
+        lease.granted(&reply(1, 0, 10_000));
+        assert!(!lease.may_be_past(MasterMs(11_100), Micros(1_000_000)));
+        assert!(lease.may_be_past(MasterMs(11_000), Micros(1_000_000)));
+    }
+}
