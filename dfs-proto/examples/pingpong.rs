@@ -73,8 +73,8 @@ async fn run(conn: &Conn, what: &str, len: usize, depth: usize, calls: usize) {
     all.sort_unstable();
     let at = |percent: usize| all[(all.len() - 1) * percent / 100];
     let per_second = 1.0 / (took.as_secs_f64() / u32::try_from(all.len()).map(f64::from).unwrap());
-    let rate =
-        took.as_secs_f64().recip() * f64::from(u32::try_from((len * all.len()) >> 10).unwrap()) / 1e9 * 1024.0;
+    let rate = took.as_secs_f64().recip() * f64::from(u32::try_from((len * all.len()) >> 10).unwrap()) / 1e9
+        * 1024.0;
     println!("{what:28} p50 {:>9.1?} p99 {:>9.1?} {per_second:>9.0}/s {rate:>6.2} GB/s", at(50), at(99));
 }
 

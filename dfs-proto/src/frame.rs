@@ -178,7 +178,9 @@ impl Outgoing {
         Outgoing::failure(request.op, status, detail)
     }
 
-    pub(crate) fn failure(op: Op, status: Status, detail: &str) -> Outgoing {
+    /// [`Outgoing::error`] for one who has the operation but not the request's header.
+    #[must_use]
+    pub fn failure(op: Op, status: Status, detail: &str) -> Outgoing {
         let mut end = detail.len().min(DETAIL_MAX);
         while !detail.is_char_boundary(end) {
             end -= 1;
