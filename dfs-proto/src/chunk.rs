@@ -130,7 +130,8 @@ impl Serialize for Capability {
 impl<'de> Deserialize<'de> for Capability {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Capability, D::Error> {
         let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
-        let (cap, _) = Capability::from_bytes(&bytes).ok_or_else(|| serde::de::Error::custom("capability too short"))?;
+        let (cap, _) =
+            Capability::from_bytes(&bytes).ok_or_else(|| serde::de::Error::custom("capability too short"))?;
         Ok(cap)
     }
 }
@@ -329,7 +330,8 @@ fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, checked: bool) ->
     let (range_bytes, rest) = rest.split_at(nr * size_of::<RawRange>());
     let (member_bytes, crc_bytes) = rest.split_at(nm * size_of::<RawMember>());
     let raws = <[RawRange]>::ref_from_bytes(range_bytes).map_err(|_| BadMeta::Length)?;
-    let ranges: Vec<Range> = raws.iter().map(|r| Range { offset: r.offset.get(), len: r.len.get() }).collect();
+    let ranges: Vec<Range> =
+        raws.iter().map(|r| Range { offset: r.offset.get(), len: r.len.get() }).collect();
     let mut bytes = 0usize;
     let mut blocks = 0usize;
     let mut from = 0u32;
@@ -363,9 +365,12 @@ impl WriteMeta {
     /// The metadata as it travels.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(CAPABILITY_LEN + 24 + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
+        let mut out =
+            Vec::with_capacity(CAPABILITY_LEN + 24 + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
         out.extend_from_slice(&self.capability.to_bytes());
-        out.extend_from_slice(raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create).as_bytes());
+        out.extend_from_slice(
+            raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create).as_bytes(),
+        );
         put_lists(&mut out, &self.ranges, &self.crcs, &self.create);
         out
     }
@@ -406,7 +411,8 @@ impl ForwardMeta {
             .into(),
             write: raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create),
         };
-        let mut out = Vec::with_capacity(size_of::<RawForward>() + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
+        let mut out =
+            Vec::with_capacity(size_of::<RawForward>() + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
         out.extend_from_slice(raw.as_bytes());
         put_lists(&mut out, &self.ranges, &self.crcs, &self.create);
         out

@@ -155,7 +155,21 @@ impl Attr {
         let kind = FileKind::from_code(kind)?;
         let xattrs = xattrs != 0;
         Some(Attr {
-            ino, kind, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime, size_epoch, xattrs,
+            ino,
+            kind,
+            mode,
+            nlink,
+            uid,
+            gid,
+            rdev,
+            size,
+            blocks,
+            atime,
+            mtime,
+            ctime,
+            btime,
+            size_epoch,
+            xattrs,
         })
     }
 }
@@ -169,7 +183,8 @@ impl Serialize for Attr {
 impl<'de> Deserialize<'de> for Attr {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Attr, D::Error> {
         let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
-        Attr::from_bytes(&bytes).ok_or_else(|| serde::de::Error::custom("attributes too short or of an unknown kind"))
+        Attr::from_bytes(&bytes)
+            .ok_or_else(|| serde::de::Error::custom("attributes too short or of an unknown kind"))
     }
 }
 
