@@ -1,1 +1,2 @@
 //! dfs-chunkserver
+pub mod store;

@@ -1,0 +1,236 @@
+//! Changes to a chunk that are no client's write: zeroing behind a truncation, repairing a damaged block,
+//! settling a torn one, and changes to the header.
+
+use std::sync::atomic::Ordering;
+
+use dfs_disk::{Disk, DiskFile};
+use dfs_proto::checksum::{Crc, crc32c};
+use dfs_proto::ids::{ChunkId, SizeEpoch};
+
+use super::Store;
+use super::chunk::{Place, Shared, State, locked};
+use super::error::{Damage, StoreError};
+use super::header::{Header, HeaderChange};
+use super::layout::{BLOCK, data_at};
+use super::read::{ReadMode, fill, matches};
+use super::table::{HOLE, entry_of, sector_of};
+use super::write::{ragged_ends, whole_blocks, write_sectors};
+
+/// Whether a change is on disk when the call returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// With the chunk's next sync.
+    Later,
+    Synced,
+}
+
+impl<D: Disk> Store<D> {
+    /// Makes the bytes `from..to` zeros under `epoch`; blocks wholly inside become holes and give their
+    /// space back. False, and nothing done, when the chunk has seen `epoch` or a later one.
+    ///
+    /// On return the zeros are durable: the epoch in the header, which makes a repetition a no-op, must
+    /// never be found on disk without them.
+    ///
+    /// # Errors
+    /// `Corrupt` when a block at the ends is damaged: it has to be repaired first. `Io`: failed for good.
+    pub fn zero(&self, id: ChunkId, from: u32, to: u32, epoch: SizeEpoch) -> Result<bool, StoreError> {
+        let to = to.min(self.config.chunk_size.bytes());
+        let chunk = self.find(id)?;
+        let _one = locked(&chunk.syncing);
+        let mut state = chunk.write();
+        state.usable()?;
+        if epoch <= state.header.size_epoch {
+            return Ok(false);
+        }
+        self.open_body(&chunk, &mut state)?;
+        if state.place == Place::Here {
+            self.zero_blocks(&chunk, &mut state, from, to)?;
+        }
+        state.header.size_epoch = epoch;
+        self.header_to_file(&mut state)?;
+        Ok(true)
+    }
+
+    fn zero_blocks(
+        &self,
+        chunk: &Shared<D::File>,
+        state: &mut State<D::File>,
+        from: u32,
+        to: u32,
+    ) -> Result<(), StoreError> {
+        let Some(body) = &mut state.body else { return Ok(()) };
+        let extent = body.table.extent();
+        let mut merged = Vec::new();
+        for (block, start, end) in ragged_ends(from, to) {
+            if body.table.get(block) != HOLE {
+                let mut bytes = self.old_block(chunk.id, Some(body), block)?;
+                bytes[start..end].fill(0);
+                merged.push((block, bytes));
+            }
+        }
+        state.writes += 1;
+        let file = body.file.clone();
+        let holes = whole_blocks(from, to.min(extent.saturating_mul(dfs_proto::units::BLOCK_SIZE)));
+        let mut changed = Vec::new();
+        for block in holes.clone() {
+            body.table.set(block, HOLE);
+            changed.push(sector_of(block));
+        }
+        let mut result = Ok(());
+        for (block, bytes) in &merged {
+            body.table.set(*block, entry_of(crc32c(&bytes[..])));
+            changed.push(sector_of(*block));
+            result =
+                result.and_then(|()| file.write_at(&[std::io::IoSlice::new(&bytes[..])], data_at(*block)));
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        result = result.and_then(|()| write_sectors(&*file, chunk.id, &body.table, &changed));
+        let (writes, slot_gen) = (state.writes, state.slots.slot_gen);
+        if let Err(err) = result.and_then(|()| file.sync_data()) {
+            return Err(self.fail(state, "zero behind a truncation", err));
+        }
+        self.covered(state, writes, slot_gen);
+        if !holes.is_empty() {
+            // Only gives space back: a hole's bytes are never read. Not before the table is durable, or a
+            // power cut could leave checksums without their bytes.
+            let _ = file.punch(data_at(holes.start), data_at(holes.end) - data_at(holes.start));
+        }
+        Ok(())
+    }
+
+    /// Writes the header, if the chunk has a file.
+    fn header_to_file(&self, state: &mut State<D::File>) -> Result<(), StoreError> {
+        let Some(file) = state.body.as_ref().map(|body| body.file.clone()) else { return Ok(()) };
+        match state.put_header(&file, self.label.cluster) {
+            Ok(()) => Ok(()),
+            Err(err) => Err(self.fail(state, "write a header", err)),
+        }
+    }
+
+    /// Replaces a damaged block by bytes from another member, verified here once more. Takes from the
+    /// reserve: repair must work on a full disk.
+    ///
+    /// # Errors
+    /// `BadChecksum` when the bytes do not match. `Io`: failed for good.
+    pub fn repair_block(&self, id: ChunkId, block: u32, bytes: &[u8], crc: Crc) -> Result<(), StoreError> {
+        if bytes.len() != BLOCK || block >= self.config.chunk_size.blocks() {
+            return Err(StoreError::Invalid);
+        }
+        if crc32c(bytes) != crc {
+            let offset = block * dfs_proto::units::BLOCK_SIZE;
+            return Err(StoreError::BadChecksum { chunk: id, offset });
+        }
+        let chunk = self.find(id)?;
+        let mut state = chunk.write();
+        state.usable()?;
+        self.open_body(&chunk, &mut state)?;
+        let Some(body) = &state.body else { return Err(StoreError::NoChunk(id)) };
+        let written = body.file.write_at(&[std::io::IoSlice::new(bytes)], data_at(block));
+        if let Err(err) = written {
+            return Err(self.fail(&mut state, "repair a block", err));
+        }
+        self.counters.repaired_blocks.add(1);
+        log::warn!("chunk {id}: block {block} was replaced by another member's");
+        self.set_entry(&mut state, block, entry_of(crc))
+    }
+
+    /// Makes a block a hole that other members have as one, whatever its own checksum says.
+    ///
+    /// # Errors
+    /// `Io`: failed for good.
+    pub fn repair_hole(&self, id: ChunkId, block: u32) -> Result<(), StoreError> {
+        let chunk = self.find(id)?;
+        let mut state = chunk.write();
+        state.usable()?;
+        self.open_body(&chunk, &mut state)?;
+        if state.body.as_ref().is_none_or(|body| body.table.get(block) == HOLE) {
+            return Ok(());
+        }
+        self.counters.repaired_blocks.add(1);
+        self.set_entry(&mut state, block, HOLE)
+    }
+
+    /// Rule B3: takes a block's bytes as they are and computes their checksum, because no member has a
+    /// copy that matches. Only for chunks that may have been torn: the caller answers for that. False
+    /// when the block matches already.
+    ///
+    /// # Errors
+    /// `Corrupt` when the bytes can't be read (rule B4). `Io`: failed for good.
+    pub fn resolve_torn(&self, id: ChunkId, block: u32) -> Result<bool, StoreError> {
+        let chunk = self.find(id)?;
+        let mut state = chunk.write();
+        state.usable()?;
+        self.open_body(&chunk, &mut state)?;
+        let Some(body) = &state.body else { return Ok(false) };
+        let mut bytes = [0; BLOCK];
+        if !fill(body, block, &mut bytes, ReadMode::MayBlock)? {
+            return Err(StoreError::Corrupt { chunk: id, block, damage: Damage::Unreadable });
+        }
+        if matches(body.table.get(block), &bytes).is_ok() {
+            return Ok(false);
+        }
+        self.counters.torn_resolved.add(1);
+        log::warn!("chunk {id}: block {block} was torn; its bytes are taken as they are");
+        let entry = entry_of(crc32c(&bytes));
+        self.set_entry(&mut state, block, entry)?;
+        Ok(true)
+    }
+
+    fn set_entry(&self, state: &mut State<D::File>, block: u32, entry: u32) -> Result<(), StoreError> {
+        let id = state.header.chunk;
+        let Some(body) = &mut state.body else { return Ok(()) };
+        let had = body.table.sectors();
+        body.table.set(block, entry);
+        let sector = sector_of(block);
+        let changed: Vec<usize> = if sector < had { vec![sector] } else { (had..=sector).collect() };
+        state.writes += 1;
+        state.blocks = state.blocks.max(block + 1);
+        if let Err(err) = write_sectors(&*body.file, id, &body.table, &changed) {
+            return Err(self.fail(state, "write a chunk's checksums", err));
+        }
+        Ok(())
+    }
+
+    /// What the replica's header says now.
+    ///
+    /// # Errors
+    /// When the chunk is not here. A failed replica's header can be read.
+    pub fn header(&self, id: ChunkId) -> Result<Header, StoreError> {
+        Ok(self.find(id)?.read().header.clone())
+    }
+
+    /// Changes the header, and the file's if there is one.
+    ///
+    /// # Errors
+    /// `Older`, and nothing changed, when version or configuration would go backwards (I2).
+    pub fn set_header(
+        &self,
+        id: ChunkId,
+        change: &HeaderChange,
+        durability: Durability,
+    ) -> Result<Header, StoreError> {
+        let chunk = self.find(id)?;
+        let header = {
+            let mut state = chunk.write();
+            state.usable()?;
+            let mut header = state.header.clone();
+            if !change.apply(&mut header) {
+                let Header { version, config, .. } = header;
+                return Err(StoreError::Older { chunk: id, version, config });
+            }
+            if header != state.header {
+                self.open_body(&chunk, &mut state)?;
+                state.header = header.clone();
+                self.header_to_file(&mut state)?;
+            }
+            header
+        };
+        chunk.used.store(true, Ordering::Relaxed);
+        if durability == Durability::Synced {
+            self.sync(id, header.seq_synced)?;
+        }
+        self.limit_open_files();
+        Ok(header)
+    }
+}
