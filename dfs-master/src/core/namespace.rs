@@ -6,6 +6,7 @@
 //! lost its last name stays as an orphan until `FreeInodes` names it.
 
 mod access;
+mod chunks;
 mod directory;
 mod inode;
 mod inodes;
@@ -13,6 +14,7 @@ mod read;
 mod snapshot;
 mod time;
 mod varint;
+mod xattr;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,17 +27,15 @@ use dfs_proto::units::{ChunkSize, Timespec};
 pub use access::{Caller, READ, SEARCH, WRITE};
 pub use snapshot::{LoadError, NamespaceReader};
 
-pub(crate) use directory::{Directory, NameEntry};
-pub(crate) use inode::{Inode, MODE_MASK, Payload, S_ISGID};
+pub(crate) use directory::Directory;
+pub(crate) use inode::{Inode, MODE_MASK, Payload, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP};
 pub(crate) use read::check_name;
-pub(crate) use time::{advance, is_valid};
+pub(crate) use time::{advance, check_time};
+pub(crate) use xattr::{Space, Xattrs, fits};
 
 use super::ops::Intent;
 use super::table::CowTable;
 use inodes::InodeTable;
-
-/// Extended attributes of one inode by name.
-pub(crate) type Xattrs = Arc<BTreeMap<Arc<[u8]>, Arc<[u8]>>>;
 
 /// Inode numbers end here: a directory entry stores the kind below the number in one word.
 pub(crate) const INO_END: u64 = 1 << 60;
@@ -152,6 +152,26 @@ impl Namespace {
 
     pub(crate) fn inode(&self, ino: Ino) -> Result<Inode, Status> {
         self.inodes.get(ino).ok_or(Status::Stale)
+    }
+
+    /// Changes an inode that is there.
+    pub(crate) fn update(&mut self, ino: Ino, change: impl FnOnce(&mut Inode)) {
+        if let Some(mut inode) = self.inodes.get(ino) {
+            change(&mut inode);
+            self.inodes.set(ino, &inode);
+        }
+    }
+
+    /// The entries of a directory for changing.
+    pub(crate) fn entries_mut(&mut self, dir: Ino, change: impl FnOnce(&mut Directory)) {
+        if !self.directories.contains(dir.0) {
+            self.directories.insert(dir.0, Directory::default());
+        }
+        let Some(entries) = self.directories.get_mut(dir.0) else { return };
+        change(entries);
+        if entries.is_empty() {
+            self.directories.remove(dir.0);
+        }
     }
 
     /// A directory's inode.

@@ -14,6 +14,7 @@ mod free;
 mod link;
 mod mkdir;
 mod mknod;
+mod node;
 mod removal;
 mod rename;
 mod rmdir;

@@ -74,9 +74,23 @@ impl Inode {
         }
     }
 
+    /// The device number; 0 for what is no device.
+    pub(crate) fn rdev(&self) -> u32 {
+        match self.payload {
+            Payload::Device(rdev) => rdev,
+            Payload::Nothing | Payload::First(_) | Payload::List => 0,
+        }
+    }
+
     /// Sets all four times.
     pub(crate) fn born(self, now: Timespec) -> Inode {
         Inode { atime: now, mtime: now, ctime: now, btime: now, ..self }
+    }
+
+    /// What a directory gets when its entries change.
+    pub(crate) fn touch(&mut self, now: Timespec) {
+        self.mtime = now;
+        self.ctime = now;
     }
 
     /// Appends the record.

@@ -1,12 +1,13 @@
 //! Arithmetic on times of day that may lie before 1970 and further away than 64-bit nanoseconds reach.
 
+use dfs_proto::status::Status;
 use dfs_proto::units::Timespec;
 
 const NS_PER_S: i128 = 1_000_000_000;
 
-/// Whether the nanoseconds are ones: only such times enter the namespace.
-pub(crate) fn is_valid(time: Timespec) -> bool {
-    time.nsec < 1_000_000_000
+/// Whether the nanoseconds are less than a second: only such times enter the namespace.
+pub(crate) fn check_time(time: Timespec) -> Result<(), Status> {
+    if time.nsec < 1_000_000_000 { Ok(()) } else { Err(Status::Invalid) }
 }
 
 pub(crate) fn to_ns(time: Timespec) -> i128 {

@@ -1,13 +1,13 @@
-//! Makes a regular file.
+//! Makes a regular file. Opening it, and finding that it is there already, is the sessions' business.
 
-use dfs_proto::ids::{ChunkId, Ino, SizeEpoch};
-use dfs_proto::meta::{Attr, FileKind, Name, Removed, RenameMode, Renamed, SetTime, SetxattrMode};
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{Attr, FileKind, Name};
 use dfs_proto::status::Status;
-use dfs_proto::units::{ChunkIndex, Timespec};
+use dfs_proto::units::Timespec;
 use serde::{Deserialize, Serialize};
 
-use super::NsOutcome;
-use crate::core::namespace::{Caller, Namespace};
+use super::node::NewNode;
+use crate::core::namespace::{Caller, Inode, Namespace, Payload};
 
 /// Makes a regular file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -21,11 +21,24 @@ pub struct Create {
 }
 
 impl Create {
-    pub(super) fn check(&self, _: &Namespace) -> Result<(), Status> {
-        Err(Status::NotSupported)
+    fn node(&self) -> NewNode<'_> {
+        NewNode {
+            parent: self.parent,
+            name: &self.name,
+            kind: FileKind::File,
+            mode: self.mode,
+            payload: Payload::Nothing,
+            size: 0,
+            now: self.now,
+            by: &self.by,
+        }
     }
 
-    pub(super) fn apply(&self, _: &mut Namespace) -> Result<Attr, Status> {
-        Err(Status::NotSupported)
+    pub(super) fn check(&self, ns: &Namespace) -> Result<Inode, Status> {
+        self.node().check(ns)
+    }
+
+    pub(super) fn apply(&self, ns: &mut Namespace) -> Result<Attr, Status> {
+        self.node().apply(ns)
     }
 }

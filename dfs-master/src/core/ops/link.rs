@@ -1,13 +1,13 @@
 //! Gives an inode another name.
 
-use dfs_proto::ids::{ChunkId, Ino, SizeEpoch};
-use dfs_proto::meta::{Attr, FileKind, Name, Removed, RenameMode, Renamed, SetTime, SetxattrMode};
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{Attr, FileKind, Name};
 use dfs_proto::status::Status;
-use dfs_proto::units::{ChunkIndex, Timespec};
+use dfs_proto::units::{LINK_MAX, Timespec};
 use serde::{Deserialize, Serialize};
 
-use super::NsOutcome;
-use crate::core::namespace::{Caller, Namespace};
+use super::node::check_new_name;
+use crate::core::namespace::{Caller, Inode, Namespace, check_time};
 
 /// Gives an inode another name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,11 +20,26 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn check(&self, _: &Namespace) -> Result<(), Status> {
-        Err(Status::NotSupported)
+    /// The inode as it will be.
+    pub(super) fn check(&self, ns: &Namespace) -> Result<Inode, Status> {
+        check_time(self.now)?;
+        let inode = ns.inode(self.ino)?;
+        check_new_name(ns, self.parent, &self.name, &self.by)?;
+        if inode.kind == FileKind::Dir {
+            return Err(Status::NotPermitted);
+        }
+        match inode.nlink {
+            0 => Err(Status::NotFound),
+            LINK_MAX.. => Err(Status::TooManyLinks),
+            nlink => Ok(Inode { nlink: nlink + 1, ctime: self.now, parent: self.parent, ..inode }),
+        }
     }
 
-    pub(super) fn apply(&self, _: &mut Namespace) -> Result<Attr, Status> {
-        Err(Status::NotSupported)
+    pub(super) fn apply(&self, ns: &mut Namespace) -> Result<Attr, Status> {
+        let inode = self.check(ns)?;
+        ns.inodes.set(self.ino, &inode);
+        ns.entries_mut(self.parent, |entries| entries.insert(&self.name, self.ino, inode.kind));
+        ns.update(self.parent, |dir| dir.touch(self.now));
+        Ok(ns.attr(self.ino, &inode))
     }
 }

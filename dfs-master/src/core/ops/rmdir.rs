@@ -1,13 +1,13 @@
 //! Removes an empty directory.
 
-use dfs_proto::ids::{ChunkId, Ino, SizeEpoch};
-use dfs_proto::meta::{Attr, FileKind, Name, Removed, RenameMode, Renamed, SetTime, SetxattrMode};
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{Name, Removed};
 use dfs_proto::status::Status;
-use dfs_proto::units::{ChunkIndex, Timespec};
+use dfs_proto::units::Timespec;
 use serde::{Deserialize, Serialize};
 
-use super::NsOutcome;
-use crate::core::namespace::{Caller, Namespace};
+use super::removal::{Victim, lose_name};
+use crate::core::namespace::{Caller, Namespace, check_time};
 
 /// Removes an empty directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -19,11 +19,23 @@ pub struct Rmdir {
 }
 
 impl Rmdir {
-    pub(super) fn check(&self, _: &Namespace) -> Result<(), Status> {
-        Err(Status::NotSupported)
+    pub(super) fn check(&self, ns: &Namespace) -> Result<Victim, Status> {
+        check_time(self.now)?;
+        let victim = Victim::find(ns, self.parent, &self.name, &self.by)?;
+        if !victim.is_dir() {
+            return Err(Status::NotDir);
+        }
+        victim.check_empty(ns)?;
+        Ok(victim)
     }
 
-    pub(super) fn apply(&self, _: &mut Namespace) -> Result<Removed, Status> {
-        Err(Status::NotSupported)
+    pub(super) fn apply(&self, ns: &mut Namespace) -> Result<Removed, Status> {
+        let victim = self.check(ns)?;
+        ns.entries_mut(self.parent, |entries| entries.remove(&self.name));
+        ns.update(self.parent, |dir| {
+            dir.touch(self.now);
+            dir.nlink = dir.nlink.saturating_sub(1);
+        });
+        Ok(lose_name(ns, victim.ino, victim.inode, self.now))
     }
 }

@@ -1,13 +1,15 @@
-//! Makes a symlink.
+//! Makes a symlink. Its target is bytes that nothing here looks into.
 
-use dfs_proto::ids::{ChunkId, Ino, SizeEpoch};
-use dfs_proto::meta::{Attr, FileKind, Name, Removed, RenameMode, Renamed, SetTime, SetxattrMode};
+use std::sync::Arc;
+
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{Attr, FileKind, Name};
 use dfs_proto::status::Status;
-use dfs_proto::units::{ChunkIndex, Timespec};
+use dfs_proto::units::{SYMLINK_MAX, Timespec};
 use serde::{Deserialize, Serialize};
 
-use super::NsOutcome;
-use crate::core::namespace::{Caller, Namespace};
+use super::node::NewNode;
+use crate::core::namespace::{Caller, Inode, Namespace, Payload};
 
 /// Makes a symlink.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,11 +22,35 @@ pub struct Symlink {
 }
 
 impl Symlink {
-    pub(super) fn check(&self, _: &Namespace) -> Result<(), Status> {
-        Err(Status::NotSupported)
+    fn node(&self) -> Result<NewNode<'_>, Status> {
+        if self.target.is_empty() {
+            return Err(Status::NotFound);
+        }
+        if self.target.len() > SYMLINK_MAX {
+            return Err(Status::NameTooLong);
+        }
+        if self.target.contains(&0) {
+            return Err(Status::Invalid);
+        }
+        Ok(NewNode {
+            parent: self.parent,
+            name: &self.name,
+            kind: FileKind::Symlink,
+            mode: 0o777,
+            payload: Payload::Nothing,
+            size: self.target.len() as u64,
+            now: self.now,
+            by: &self.by,
+        })
     }
 
-    pub(super) fn apply(&self, _: &mut Namespace) -> Result<Attr, Status> {
-        Err(Status::NotSupported)
+    pub(super) fn check(&self, ns: &Namespace) -> Result<Inode, Status> {
+        self.node()?.check(ns)
+    }
+
+    pub(super) fn apply(&self, ns: &mut Namespace) -> Result<Attr, Status> {
+        let attr = self.node()?.apply(ns)?;
+        ns.symlinks.insert(attr.ino.0, Arc::from(self.target.as_slice()));
+        Ok(attr)
     }
 }

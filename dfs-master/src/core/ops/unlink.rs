@@ -1,13 +1,13 @@
 //! Removes a name of anything but a directory.
 
-use dfs_proto::ids::{ChunkId, Ino, SizeEpoch};
-use dfs_proto::meta::{Attr, FileKind, Name, Removed, RenameMode, Renamed, SetTime, SetxattrMode};
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{Name, Removed};
 use dfs_proto::status::Status;
-use dfs_proto::units::{ChunkIndex, Timespec};
+use dfs_proto::units::Timespec;
 use serde::{Deserialize, Serialize};
 
-use super::NsOutcome;
-use crate::core::namespace::{Caller, Namespace};
+use super::removal::{Victim, lose_name};
+use crate::core::namespace::{Caller, Namespace, check_time};
 
 /// Removes a name of anything but a directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -19,11 +19,16 @@ pub struct Unlink {
 }
 
 impl Unlink {
-    pub(super) fn check(&self, _: &Namespace) -> Result<(), Status> {
-        Err(Status::NotSupported)
+    pub(super) fn check(&self, ns: &Namespace) -> Result<Victim, Status> {
+        check_time(self.now)?;
+        let victim = Victim::find(ns, self.parent, &self.name, &self.by)?;
+        if victim.is_dir() { Err(Status::IsDir) } else { Ok(victim) }
     }
 
-    pub(super) fn apply(&self, _: &mut Namespace) -> Result<Removed, Status> {
-        Err(Status::NotSupported)
+    pub(super) fn apply(&self, ns: &mut Namespace) -> Result<Removed, Status> {
+        let victim = self.check(ns)?;
+        ns.entries_mut(self.parent, |entries| entries.remove(&self.name));
+        ns.update(self.parent, |dir| dir.touch(self.now));
+        Ok(lose_name(ns, victim.ino, victim.inode, self.now))
     }
 }

@@ -4,7 +4,8 @@
 //! It keeps bytes in order and tight, and knows nothing of what they mean. The holder bounds the number
 //! of records and their length so that all ends fit 16 bits.
 
-/// Spare bytes that a growing list reserves: a reallocation each few records, two bytes a record wasted.
+/// Most spare bytes that a growing list reserves: a reallocation each few records, and at most three bytes
+/// of waste for each record of a full list. Short lists reserve less: most directories are small.
 const BYTES_STEP: usize = 192;
 const ENDS_STEP: usize = 16;
 
@@ -24,11 +25,6 @@ impl Packed {
         if at == 0 { 0 } else { usize::from(self.ends[at - 1]) }
     }
 
-    /// Bytes of all records.
-    pub(crate) fn byte_len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Record `at`.
     ///
     /// # Panics
@@ -44,7 +40,7 @@ impl Packed {
     /// Puts a record before the one that is at `at` now.
     pub(crate) fn insert(&mut self, at: usize, record: &[u8]) {
         if self.ends.len() == self.ends.capacity() {
-            self.ends.reserve_exact(ENDS_STEP);
+            self.ends.reserve_exact((self.ends.len() / 4).clamp(2, ENDS_STEP));
         }
         let start = self.start(at);
         self.ends.insert(at, end_of(start));
@@ -91,24 +87,12 @@ impl Packed {
         self.insert(self.len(), record);
     }
 
-    /// Room for what is known to come.
-    pub(crate) fn reserve(&mut self, records: usize, bytes: usize) {
-        self.ends.reserve_exact(records);
-        self.bytes.reserve_exact(bytes);
-    }
-
-    /// Gives spare room back.
-    pub(crate) fn shrink(&mut self) {
-        self.ends.shrink_to_fit();
-        self.bytes.shrink_to_fit();
-    }
-
     /// Writes `record` over `start..end`, which is record `at`, and moves the ends from there on.
     fn splice(&mut self, at: usize, start: usize, end: usize, record: &[u8]) {
         let old_len = self.bytes.len();
         let new_len = old_len - (end - start) + record.len();
         if new_len > self.bytes.capacity() {
-            self.bytes.reserve_exact(new_len + BYTES_STEP - old_len);
+            self.bytes.reserve_exact(new_len - old_len + (old_len / 8).min(BYTES_STEP));
         }
         if new_len > old_len {
             self.bytes.resize(new_len, 0);
