@@ -1,2 +1,49 @@
-//! dfs-fuse
-fn main() {}
+//! `dfs-fuse`: mounts a dfs file system and serves the mount.
+//!
+//! Reading order: [`config`] (what is wanted), [`daemon`] (one process becomes two), [`serve`] (the life of
+//! a mount), [`mount`] (the kernel's side), [`adapter`] (each request), [`inodes`] and [`notify`] (what the
+//! kernel may remember), [`errno`]. All knowledge of the cluster is in `dfs-client`.
+
+mod adapter;
+mod clock;
+mod config;
+mod daemon;
+mod errno;
+mod handles;
+mod inodes;
+mod logging;
+mod mount;
+mod notify;
+mod procfs;
+mod serve;
+
+use std::process::ExitCode;
+
+use config::{Config, ConfigError, Wish};
+use daemon::{Report, Side};
+
+fn main() -> ExitCode {
+    match config::from_command_line(std::env::args_os()) {
+        Ok(Wish::Mount(config)) => start(*config),
+        Ok(Wish::Nothing) => ExitCode::SUCCESS,
+        // Clap knows what is an error and what is --help, and prints each where it belongs.
+        Err(ConfigError::Usage(usage)) => usage.exit(),
+        Err(error) => complain(&error),
+    }
+}
+
+fn start(config: Config) -> ExitCode {
+    if config.foreground {
+        return serve::run(&config, Report::to_nobody());
+    }
+    match daemon::fork() {
+        Ok(Side::Parent(code)) => code,
+        Ok(Side::Child(report)) => serve::run(&config, report),
+        Err(error) => complain(&format!("cannot become a daemon: {error}")),
+    }
+}
+
+fn complain(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("dfs-fuse: {error}");
+    ExitCode::FAILURE
+}

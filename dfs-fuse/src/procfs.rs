@@ -1,0 +1,61 @@
+//! What `/proc` knows about a caller that FUSE does not say: supplementary groups, and whether the caller
+//! was killed while it waits for us.
+
+/// The supplementary groups of a thread; `None` when it is gone or not visible from here.
+pub(crate) fn groups(pid: u32) -> Option<Vec<u32>> {
+    parse_groups(&status(pid)?)
+}
+
+/// Whether the thread has been killed and only waits for our answer to die.
+pub(crate) fn killed(pid: u32) -> bool {
+    status(pid).is_some_and(|text| parse_killed(&text))
+}
+
+fn status(pid: u32) -> Option<String> {
+    // The kernel gives 0 for a request of its own, and for a caller in a pid namespace that cannot be named.
+    if pid == 0 {
+        return None;
+    }
+    std::fs::read_to_string(format!("/proc/{pid}/status")).ok()
+}
+
+fn parse_groups(text: &str) -> Option<Vec<u32>> {
+    field(text, "Groups:")?.split_whitespace().map(|group| group.parse().ok()).collect()
+}
+
+/// Any signal that ends a process makes the kernel queue a SIGKILL to each of its threads.
+fn parse_killed(text: &str) -> bool {
+    const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
+    ["SigPnd:", "ShdPnd:"].iter().any(|name| {
+        let pending = field(text, name).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        pending.is_some_and(|pending| pending & SIGKILL_BIT != 0)
+    })
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str =
+        "Name:\tcat\nGroups:\t4 24 1000 \nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n";
+
+    #[test]
+    fn reads_a_status() {
+        assert_eq!(parse_groups(STATUS), Some(vec![4, 24, 1000]));
+        assert!(parse_killed(STATUS));
+        assert!(!parse_killed(&STATUS.replace("0100", "4000")));
+        assert_eq!(parse_groups("Groups:\t \n"), Some(vec![]));
+        assert_eq!(parse_groups("Name:\tcat\n"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive() {
+        assert!(groups(std::process::id()).is_some());
+        assert!(!killed(std::process::id()));
+        assert_eq!(groups(0), None);
+    }
+}

@@ -1,0 +1,215 @@
+//! The life of a mount: connect, mount, answer, and leave nothing behind.
+//!
+//! Order matters. What can fail without the cluster is checked first, then the cluster is reached, and only
+//! then is the mount made, so that a program never sees a mount whose first request fails. Signals are
+//! caught before that, so that none can end the process between mount and unmount.
+
+mod stop;
+
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use dfs_client::client::ConnectError;
+use dfs_client::net::NetError;
+use dfs_client::net::tcp::{TcpConfig, TcpNet};
+use dfs_client::{Caller, Client, Error};
+use dfs_proto::ids::{Ino, OsBootId};
+use dfs_proto::meta::FileKind;
+use dfs_proto::status::Status;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use crate::adapter::{Recalls, Session, Shared};
+use crate::config::{Config, Patience};
+use crate::daemon::Report;
+use crate::inodes::Inodes;
+use crate::mount::{self, Manner, Mount, MountPoint};
+use crate::{logging, notify};
+use stop::Signals;
+
+/// Workers of the runtime. What they do is wait for the network and copy; two keep a 2-core machine busy and
+/// leave the rest of a larger one to the programs.
+const WORKERS: usize = 2;
+
+/// How long a master is looked for before the command says that none answers. A boot that is faster than
+/// the master's is what `nofail` and systemd's retries are for.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest wait for one connection, so that a dead first master leaves time for the others.
+const DIAL_LIMIT: Duration = Duration::from_secs(3);
+
+/// A mount that answers.
+struct Live {
+    mount: Arc<Mount>,
+    shared: Arc<Shared>,
+    /// How the threads that read requests ended.
+    ended: oneshot::Receiver<io::Result<()>>,
+    pid_file: Option<PathBuf>,
+}
+
+/// Mounts, reports, and serves until the mount is gone.
+pub(crate) fn run(config: &Config, report: Report) -> ExitCode {
+    let (runtime, mut signals, live) = match start(config) {
+        Ok(started) => started,
+        Err(error) => {
+            report.failed(&format!("dfs-fuse: {error:#}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = report.live() {
+        log::error!("cannot let go of the terminal: {error}");
+    }
+    log::info!("mounted {} on {}", config.spec.source(), config.mount_point.display());
+    let clean = runtime.block_on(stop::serve_until_over(live, &mut signals));
+    // Tasks may hang in a cluster that does not answer; nothing waits for them any more.
+    runtime.shutdown_background();
+    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
+    mount::check_device()?;
+    let point = MountPoint::check(&config.mount_point, config.options.non_empty)?;
+    logging::start(config.log_file.as_deref(), config.foreground).context("cannot open the log file")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("dfs")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let mut signals = runtime.block_on(async { Signals::new() }).context("cannot catch signals")?;
+
+    let (notify, jobs) = notify::channel();
+    let recalls = Recalls { inodes: Arc::new(Inodes::new()), notify, runtime: runtime.handle().clone() };
+    let connected = runtime.block_on(async {
+        tokio::select! {
+            connected = connect(config, &point, &recalls) => connected,
+            () = signals.any() => Err(anyhow!("interrupted")),
+        }
+    });
+    let (client, root) = connected?;
+    let shared = Shared::new(client, &recalls, root, runtime.handle().clone(), &config.options);
+
+    let allow_other = config.options.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root());
+    let (mount, device) = Mount::new(point, &config.options, allow_other)?;
+    let session = Session::start(device, Arc::clone(&shared)).and_then(|session| {
+        jobs.serve(session.kernel_cache(&shared))?;
+        write_pid_file(config)?;
+        answer(session)
+    });
+    let ended = match session {
+        Ok(ended) => ended,
+        Err(error) => {
+            // A mount that nobody answers would be left behind.
+            drop(mount.unmount(Manner::Lazy));
+            return Err(error).context("the mount did not come to life");
+        }
+    };
+    mount.tune();
+    let live = Live { mount: Arc::new(mount), shared, ended, pid_file: config.pid_file.clone() };
+    Ok((runtime, signals, live))
+}
+
+/// A session with the cluster, and the directory to mount.
+async fn connect(
+    config: &Config,
+    point: &MountPoint,
+    recalls: &Recalls,
+) -> anyhow::Result<(Client<TcpNet>, Ino)> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = format!("{host}:{}", point.path().display());
+    let os_boot = os_boot_id().context("cannot read the kernel's boot id")?;
+    let net = TcpNet::new(TcpConfig {
+        masters: config.spec.masters.clone(),
+        name: name.clone(),
+        os_boot,
+        cluster: None,
+        unix: !config.options.tcp_only,
+        dial_timeout: DIAL_LIMIT,
+    });
+    // Two mounts of a machine must not choose alike; the seed of a hash map is as random as that takes.
+    let mut settings =
+        dfs_client::Config::new(name, os_boot, RandomState::new().hash_one(std::process::id()));
+    settings.connect_timeout = CONNECT_LIMIT;
+    settings.patience = match config.options.patience {
+        Patience::Hard => dfs_client::Patience::Hard,
+        Patience::Soft { timeo } => dfs_client::Patience::Soft(timeo),
+    };
+    if let Some(bytes) = config.options.cache_bytes {
+        settings.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    let client = Client::connect(settings, net, Arc::new(recalls.clone())).await;
+    let client = client.map_err(|error| anyhow!(explain(&config.spec.masters, &error)))?;
+    let root = root(&client, config).await?;
+    Ok((client, root))
+}
+
+/// One line that says what to do.
+fn explain(masters: &[String], error: &ConnectError) -> String {
+    let masters = masters.join(", ");
+    let ConnectError::NoMaster(error) = error;
+    match error {
+        NetError::Status(Status::WrongVersion, text) => {
+            format!(
+                "{masters} speaks another protocol version ({text}): install the same dfs version here and there"
+            )
+        }
+        NetError::Status(Status::WrongCluster, text) => {
+            format!("{masters} belongs to another cluster ({text}): check the address")
+        }
+        NetError::Status(status, text) => format!("{masters} refused the mount: {status}: {text}"),
+        NetError::Malformed => format!("{masters} does not speak dfs: check the address and the port"),
+        NetError::Deadline | NetError::Closed | NetError::Unreachable { .. } => format!(
+            "no master answers at {masters} ({error}): check the address, and that dfs-master runs there"
+        ),
+    }
+}
+
+/// Walks to the directory to mount, with the rights of root: who mounts decides what is mounted.
+async fn root(client: &Client<TcpNet>, config: &Config) -> anyhow::Result<Ino> {
+    let mut at = Ino::ROOT;
+    let path = String::from_utf8_lossy(&config.spec.sub);
+    for name in config.spec.sub_names() {
+        let attr = match client.lookup(at, name, Caller::default()).await {
+            Ok(attr) => attr,
+            Err(Error::NotFound | Error::NotDir) => {
+                bail!("there is no directory {path} in the cluster: make it on a mount of the whole first")
+            }
+            Err(error) => return Err(anyhow!(error).context(format!("cannot look up {path} in the cluster"))),
+        };
+        if attr.kind != FileKind::Dir {
+            bail!("{path} in the cluster is not a directory: mount a directory");
+        }
+        at = attr.ino;
+    }
+    Ok(at)
+}
+
+/// The same number that chunk servers of this host show, or another host's does not.
+fn os_boot_id() -> anyhow::Result<OsBootId> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    Ok(OsBootId(u128::from_str_radix(&digits, 16)?))
+}
+
+fn write_pid_file(config: &Config) -> io::Result<()> {
+    match &config.pid_file {
+        Some(path) => writeln!(File::create(path)?, "{}", std::process::id()),
+        None => Ok(()),
+    }
+}
+
+/// Starts the threads that answer.
+fn answer(session: Session) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new().name("fuser".into()).spawn(move || {
+        // Nobody listens any more when the process is about to end anyway.
+        let _ = done.send(session.run());
+    })?;
+    Ok(ended)
+}
