@@ -101,6 +101,11 @@ impl Mount {
         Ok((Mount { point, device, through_helper }, fd))
     }
 
+    /// Where.
+    pub(crate) fn path(&self) -> &Path {
+        self.point.path()
+    }
+
     /// Sets the read-ahead, which only root may.
     pub(crate) fn tune(&self) {
         let path = format!("/sys/class/bdi/{}/read_ahead_kb", self.device);

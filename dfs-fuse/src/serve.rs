@@ -65,7 +65,7 @@ pub(crate) fn run(config: &Config, report: Report) -> ExitCode {
     if let Err(error) = report.live() {
         log::error!("cannot let go of the terminal: {error}");
     }
-    log::info!("mounted {} on {}", config.spec.source(), config.mount_point.display());
+    log::info!("mounted {} on {}", config.spec.source(), live.mount.path().display());
     let clean = runtime.block_on(stop::serve_until_over(live, &mut signals));
     // Tasks may hang in a cluster that does not answer; nothing waits for them any more.
     runtime.shutdown_background();
@@ -97,17 +97,20 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
 
     let allow_other = config.options.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root());
     let (mount, device) = Mount::new(point, &config.options, allow_other)?;
-    let session = Session::start(device, Arc::clone(&shared)).and_then(|session| {
-        jobs.serve(session.kernel_cache(&shared))?;
-        write_pid_file(config)?;
-        answer(session)
-    });
+    let answering = || -> anyhow::Result<_> {
+        let session =
+            Session::start(device, Arc::clone(&shared)).context("the handshake with the kernel failed")?;
+        jobs.serve(session.kernel_cache(&shared)).context("cannot start a thread")?;
+        write_pid_file(config).context("cannot write the pid file")?;
+        answer(session).context("cannot start a thread")
+    };
+    let session = answering();
     let ended = match session {
         Ok(ended) => ended,
         Err(error) => {
             // A mount that nobody answers would be left behind.
             drop(mount.unmount(Manner::Lazy));
-            return Err(error).context("the mount did not come to life");
+            return Err(error);
         }
     };
     mount.tune();

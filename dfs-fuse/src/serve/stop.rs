@@ -63,9 +63,12 @@ pub(crate) async fn serve_until_over(mut live: Live, signals: &mut Signals) -> b
     if let Err(error) = written {
         log::error!("written bytes may be lost: {error}");
     }
-    // Without effect on a mount that is gone. One that was only taken out of the tree ends here for those
-    // who still use it, and so do threads of this process that wait in the kernel.
-    live.mount.abort();
+    // One that was only taken out of the tree ends here for those who still use it, and for threads of this
+    // process that wait in the kernel. Never when the threads ended: the mount is gone then, and its number
+    // in the kernel may be another's.
+    if !live.ended.is_terminated() && live.ended.is_empty() {
+        live.mount.abort();
+    }
     if let Some(path) = &live.pid_file {
         // Whoever removed it first had the right to.
         let _ = std::fs::remove_file(path);
