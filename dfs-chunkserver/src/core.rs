@@ -9,8 +9,8 @@
 //! version, before and after the disk), I20 (no older master is obeyed) and I23 (a write takes effect once).
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
-//! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `fill`, `remove`
-//! (the master), `work`, `timers` (what is under way), `heat`.
+//! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `fill`, `learner`,
+//! `remove` (the master), `work`, `answers`, `timers` (what is under way), `heat`.
 
 pub mod io;
 
@@ -28,7 +28,9 @@ mod zero;
 mod events;
 mod fence;
 mod fill;
+mod learner;
 mod remove;
+mod answers;
 mod work;
 mod timers;
 mod heat;
@@ -44,9 +46,7 @@ use dfs_proto::status::Status;
 use dfs_proto::units::{CHUNK_SIZE_MAX, Micros};
 
 use crate::core::heat::Heat;
-use crate::core::io::{
-    CallToken, DiskIx, DiskOp, DiskSetup, Effect, FoundReplica, Identity, Input, Reply,
-};
+use crate::core::io::{CallToken, DiskIx, DiskOp, DiskSetup, Effect, FoundReplica, Identity, Input, Reply};
 use crate::core::lease::Lease;
 use crate::core::replica::{Replica, Standing};
 use crate::core::timers::{Timer, Timers};
@@ -83,6 +83,10 @@ pub struct Core {
     ended: BTreeMap<SessionId, Micros>,
     /// Replicas that failed, until a heartbeat that says so was answered.
     lost: BTreeMap<ChunkId, Option<Micros>>,
+    /// Chunks whose secondaries have not been told the last commit.
+    owed_commits: BTreeSet<ChunkId>,
+    /// Chunks that the master is told about again each second.
+    reminding: BTreeSet<ChunkId>,
     work: Work,
     jobs: Jobs,
     timers: Timers,
@@ -117,6 +121,8 @@ impl Core {
             session_chunks: BTreeMap::new(),
             ended: BTreeMap::new(),
             lost: BTreeMap::new(),
+            owed_commits: BTreeSet::new(),
+            reminding: BTreeSet::new(),
             work: Work::default(),
             jobs: Jobs::default(),
             timers: Timers::default(),
@@ -146,7 +152,9 @@ impl Core {
             Input::LearnerJudged { chunk, learner, accepted } => {
                 self.learner_judged(now, chunk, learner, accepted, out);
             }
-            Input::DiskSpace { disk, total_bytes, free_bytes } => self.disk_space(disk, total_bytes, free_bytes),
+            Input::DiskSpace { disk, total_bytes, free_bytes } => {
+                self.disk_space(disk, total_bytes, free_bytes)
+            }
             Input::DiskFailed { disk } => self.disk_failed(disk, out),
             Input::Tick => self.tick(now, out),
             Input::Stop => self.stop(out),
@@ -162,7 +170,8 @@ impl Core {
     /// What the server has, for the master.
     #[must_use]
     pub fn inventory(&self) -> Vec<ReplicaInfo> {
-        let there = self.replicas.values().filter(|replica| replica.made && replica.standing != Standing::Failed);
+        let there =
+            self.replicas.values().filter(|replica| replica.made && replica.standing != Standing::Failed);
         let info = there.map(|replica| ReplicaInfo {
             chunk: replica.chunk,
             version: replica.version,
@@ -274,7 +283,7 @@ impl Core {
             match timer {
                 Timer::Committed => self.tell_committed(out),
                 Timer::Resend { chunk, seq } => self.resend(now, chunk, seq, out),
-                Timer::SyncAgain { job } => self.sync_again(now, job, out),
+                Timer::SyncAgain { job } => self.sync_again(job, out),
                 Timer::FenceOver { job } => self.fence_over(job, out),
                 Timer::Remind { chunk } => self.remind(now, chunk, out),
                 Timer::HighWater => self.keep_high_water(out),

@@ -101,7 +101,11 @@ impl Heat {
 /// Thousandths of a unit a second.
 fn milli_rate(cost: f64) -> u64 {
     let rate = cost * std::f64::consts::LN_2 / (HALF_LIFE_US / 1e6) * 1000.0;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is never negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and is never negative"
+    )]
     let milli = rate as u64;
     milli
 }

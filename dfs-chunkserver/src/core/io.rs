@@ -53,6 +53,8 @@ pub struct FoundReplica {
     pub index: ChunkIndex,
     pub synced: Seq,
     pub learner: bool,
+    /// A write or sync of it failed under an earlier process.
+    pub failed: bool,
     /// The kernel has not rebooted since the replica joined its config: the page cache was kept. True as
     /// well after a clean shutdown.
     pub same_kernel: bool,
@@ -217,46 +219,25 @@ pub enum DiskOp {
         payload: Bytes,
     },
     /// The range becomes zeros. Answer: `Done`.
-    Zero {
-        chunk: ChunkId,
-        create: Option<ReplicaHeader>,
-        range: Range,
-        size_epoch: SizeEpoch,
-    },
+    Zero { chunk: ChunkId, create: Option<ReplicaHeader>, range: Range, size_epoch: SizeEpoch },
     /// Makes everything written so far durable. Answer: `Synced`, one result a chunk.
-    Sync {
-        chunks: Vec<(ChunkId, Seq)>,
-    },
+    Sync { chunks: Vec<(ChunkId, Seq)> },
     /// Replaces the header, not necessarily durably. Answer: `Done`.
     Header(ReplicaHeader),
     /// Durably refuses everything below the versions, then says what the replicas hold. Answer: `Fenced`.
-    Fence {
-        chunks: Vec<FenceItem>,
-    },
+    Fence { chunks: Vec<FenceItem> },
     /// Answer: `Digest`.
-    Digest {
-        chunk: ChunkId,
-    },
+    Digest { chunk: ChunkId },
     /// Reads the written blocks of a range. Answer: `Blocks`.
-    ReadBlocks {
-        chunk: ChunkId,
-        range: Range,
-    },
+    ReadBlocks { chunk: ChunkId, range: Range },
     /// Takes blocks with invalid checksums as they are (B3). Answer: `Resolved`.
-    ResolveTorn {
-        chunk: ChunkId,
-    },
-    /// Moves an old replica away and makes an empty one to be filled. Answer: `Done`.
+    ResolveTorn { chunk: ChunkId },
+    /// Moves an old replica to the trash, if there is one, and makes an empty one to be filled. Answer: `Done`.
     BeginLearner(ReplicaHeader),
     /// Moves the file to the trash, if there is one. Answer: `Done`.
-    Trash {
-        chunk: ChunkId,
-    },
+    Trash { chunk: ChunkId },
     /// Remembers the highest term and durable log index seen. Answer: `Done`.
-    HighWater {
-        term: Term,
-        index: LogIndex,
-    },
+    HighWater { term: Term, index: LogIndex },
 }
 
 /// One chunk of a [`DiskOp::Fence`].

@@ -65,9 +65,14 @@ pub(crate) struct Ack {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AckState {
-    Sent { tries: u32 },
+    Sent {
+        tries: u32,
+    },
     /// To be sent again at that time.
-    Again { tries: u32, at: Micros },
+    Again {
+        tries: u32,
+        at: Micros,
+    },
     Acked,
     /// It answered that it can't: only a new config helps.
     Refused(Status),
@@ -110,7 +115,11 @@ impl Lead {
     /// Whether something that changes or copies `blocks` holds them.
     pub(crate) fn is_locked(&self, blocks: &Blocks) -> bool {
         self.is_written(blocks)
-            || self.fill.as_ref().and_then(|fill| fill.locked.as_ref()).is_some_and(|held| held.overlaps(blocks))
+            || self
+                .fill
+                .as_ref()
+                .and_then(|fill| fill.locked.as_ref())
+                .is_some_and(|held| held.overlaps(blocks))
     }
 
     /// Whether a newcomer has to wait: for what holds its blocks, or behind who waits for them.
@@ -122,7 +131,8 @@ impl Lead {
     pub(crate) fn next_runnable(&mut self) -> Option<Waiting> {
         let at = (0..self.queue.len()).find(|&at| {
             let blocks = self.queue[at].blocks();
-            !self.is_locked(blocks) && !self.queue.iter().take(at).any(|ahead| ahead.blocks().overlaps(blocks))
+            !self.is_locked(blocks)
+                && !self.queue.iter().take(at).any(|ahead| ahead.blocks().overlaps(blocks))
         })?;
         self.queue.remove(at)
     }
@@ -138,7 +148,9 @@ impl Lead {
             return flight;
         }
         self.queue.iter_mut().find_map(|waiting| match waiting {
-            Waiting::Write { calls, meta, .. } if meta.capability.session == session && meta.op == op => Some(calls),
+            Waiting::Write { calls, meta, .. } if meta.capability.session == session && meta.op == op => {
+                Some(calls)
+            }
             Waiting::Write { .. } | Waiting::Zero { .. } | Waiting::Fill { .. } => None,
         })
     }

@@ -68,8 +68,9 @@ impl Lease {
         self.stamp(now).is_some()
     }
 
-    pub(crate) fn is_registered(&self) -> bool {
-        self.registered.is_some()
+    /// Whether the master of `term` is the one that took us in.
+    pub(crate) fn is_registered_at(&self, term: Term) -> bool {
+        self.registered.is_some_and(|registration| registration.term == term)
     }
 
     /// Whether the master's clock can have passed `expires` by now. The master read its clock after we sent

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use dfs_proto::chunk::{Member, Range};
 use dfs_proto::control::{ActiveConfig, ReplicaClass};
-use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, ConfigNum, Ino, OpenNum, Seq, ServerNum, SizeEpoch};
+use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Ino, OpenNum, Seq, ServerNum, SizeEpoch};
 use dfs_proto::units::{BLOCK_SIZE, ChunkIndex};
 
 use crate::core::io::{CallToken, DiskIx, FoundReplica, ReplicaHeader};
@@ -158,6 +158,7 @@ impl Replica {
             index: found.index,
             origin: Origin::Found { same_kernel: found.same_kernel },
             learner: found.learner,
+            standing: if found.failed { Standing::Failed } else { Standing::Unconfirmed },
             applied: SeqWindow::starting_at(found.synced),
             ..Replica::empty(found.chunk, found.disk)
         }
@@ -215,10 +216,6 @@ impl Replica {
         self.members.first().is_some_and(|first| first.server == me)
     }
 
-    pub(crate) fn has_member(&self, me: ServerNum, boot: BootId) -> bool {
-        self.members.contains(&Member { server: me, boot })
-    }
-
     /// Whether it takes part in writes of `version`: confirmed for it in this process.
     pub(crate) fn takes_part(&self) -> bool {
         match self.standing {
@@ -248,7 +245,10 @@ impl Replica {
         self.version = config.version;
         self.config = config.config;
         self.open_num = self.open_num.max(config.open_num);
-        self.size_epoch = self.size_epoch.max(config.size_epoch);
+        if !self.made {
+            // Of a replica with bytes, only a zeroing raises it: it says which one was applied here.
+            self.size_epoch = config.size_epoch;
+        }
         self.ino = config.ino;
         self.index = config.index;
         self.members.clone_from(&config.members);

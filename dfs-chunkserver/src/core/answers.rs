@@ -1,0 +1,52 @@
+//! Hands what comes back from disks and peers to whom it is for.
+
+use dfs_proto::units::Micros;
+
+use crate::core::Core;
+use crate::core::io::{DiskDone, DiskToken, Effect, PeerAnswer, PeerToken};
+use crate::core::work::{DiskWork, PeerWork};
+
+impl Core {
+    pub(crate) fn disk_done(&mut self, now: Micros, token: DiskToken, done: DiskDone, out: &mut Vec<Effect>) {
+        let Some(work) = self.work.disk_done(token) else { return };
+        match work {
+            DiskWork::Nothing => {}
+            DiskWork::Flight { chunk, version, seq, op } => {
+                self.flight_on_disk(now, chunk, version, seq, op, &done, out);
+            }
+            DiskWork::Forward { chunk, version, seq, op } => {
+                self.forward_on_disk(chunk, version, seq, op, &done, out);
+            }
+            DiskWork::Fill { chunk, version, call } => self.fill_on_disk(chunk, version, call, &done, out),
+            DiskWork::Begin { chunk, call } => self.learner_begun(call, chunk, &done, out),
+            DiskWork::Sync { job, chunks } => self.sync_on_disk(job, &chunks, &done, out),
+            DiskWork::ForwardSync { job, chunks } => self.forward_sync_on_disk(job, &chunks, &done, out),
+            DiskWork::ForwardDigest { job } => {
+                let digest = if let DiskDone::Digest(digest) = done { Some(digest) } else { None };
+                self.forward_sync_part(job, digest, out);
+            }
+            DiskWork::Fence { job, chunks } => self.fenced_on_disk(job, &chunks, &done, out),
+            DiskWork::Reconcile { call, chunk } => self.reconciled_on_disk(call, chunk, &done, out),
+            DiskWork::FillRead { chunk, version } => self.fill_read(now, chunk, version, done, out),
+            DiskWork::FillDigest { chunk, version } => self.fill_digest(now, chunk, version, &done, out),
+            DiskWork::Trash { job, chunk } => self.trashed(job, chunk, &done, out),
+        }
+    }
+
+    pub(crate) fn peer_answered(
+        &mut self,
+        now: Micros,
+        token: PeerToken,
+        reply: PeerAnswer,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(work) = self.work.peer_done(token) else { return };
+        match work {
+            PeerWork::Flight { chunk, version, seq, server } => {
+                self.flight_answered(now, chunk, version, seq, server, &reply, out);
+            }
+            PeerWork::Sync { job, to, chunks } => self.sync_answered(now, job, to, chunks, &reply, out),
+            PeerWork::Fill { chunk, version } => self.fill_answered(now, chunk, version, &reply, out),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The learner's side of a fill: an empty replica in place of whatever was here, pieces as they come, and the
+//! primary's op table. It serves nothing until a config names it as a member.
+
+use bytes::Bytes;
+use dfs_proto::chunk::{ForwardKind, ForwardMeta};
+use dfs_proto::ids::{ChunkId, ChunkVersion};
+use dfs_proto::status::Status;
+
+use crate::core::io::{CallToken, DiskDone, DiskFault, DiskIx, DiskOp, Effect, Reply};
+use crate::core::replica::{Replica, Standing};
+use crate::core::window::SeqWindow;
+use crate::core::work::{AppliedOp, DiskWork};
+use crate::core::{Core, answer, refuse};
+
+impl Core {
+    /// Whether it is a fill's opening or closing message.
+    pub(crate) fn begins_learner(&self, meta: &ForwardMeta) -> bool {
+        meta.kind == ForwardKind::Zero && self.me().is_some_and(|me| meta.create == [me])
+    }
+
+    pub(crate) fn begin_learner(&mut self, call: CallToken, meta: &ForwardMeta, out: &mut Vec<Effect>) {
+        let chunk = meta.chunk;
+        if self.fences.get(&chunk).is_some_and(|&fence| fence > meta.version) {
+            return refuse(call, Status::WrongChunkVersion, out);
+        }
+        let there = self.replicas.get(&chunk);
+        if meta.op.0 != 0 {
+            let fits =
+                there.is_some_and(|old| old.standing == Standing::Learner && old.version == meta.version);
+            if !fits {
+                return refuse(call, Status::NoChunk, out);
+            }
+            self.note_op(chunk, AppliedOp::of(meta), meta.seq);
+            return answer(call, Reply::Done, out);
+        }
+        let member = there.is_some_and(|old| {
+            old.version >= meta.version
+                && matches!(old.standing, Standing::Active | Standing::Unsure | Standing::Fenced)
+        });
+        let disk = match there {
+            _ if member => Err(Status::Exists),
+            Some(old) if old.disk_ops > 0 => Err(Status::Overloaded),
+            Some(old) if !self.is_full(old.disk) && !self.has_failed(old.disk) => Ok(old.disk),
+            // Elsewhere it would leave the old file behind.
+            Some(old) if old.made && !self.has_failed(old.disk) => Err(Status::NoSpace),
+            Some(_) | None => self.disk_for_new(),
+        };
+        match disk {
+            Ok(disk) => self.start_learner(call, meta, disk, out),
+            Err(status) => refuse(call, status, out),
+        }
+    }
+
+    fn start_learner(&mut self, call: CallToken, meta: &ForwardMeta, disk: DiskIx, out: &mut Vec<Effect>) {
+        let chunk = meta.chunk;
+        self.step_down(chunk, Status::WrongChunkVersion, out);
+        self.lost.remove(&chunk);
+        let mut replica = Replica::empty(chunk, disk);
+        replica.version = meta.version;
+        replica.config = meta.config;
+        replica.open_num = meta.open_num;
+        replica.size_epoch = meta.size_epoch;
+        replica.ino = meta.ino;
+        replica.index = meta.index;
+        replica.learner = true;
+        replica.standing = Standing::Learner;
+        replica.applied = SeqWindow::starting_at(meta.seq);
+        replica.disk_ops = 1;
+        let header = replica.header();
+        self.replicas.insert(chunk, replica);
+        self.work.disk(disk, DiskWork::Begin { chunk, call }, DiskOp::BeginLearner(header), out);
+    }
+
+    fn has_failed(&self, disk: DiskIx) -> bool {
+        self.disks.get(usize::from(disk.0)).is_none_or(|disk| disk.failed)
+    }
+
+    pub(crate) fn learner_begun(
+        &mut self,
+        call: CallToken,
+        chunk: ChunkId,
+        done: &DiskDone,
+        out: &mut Vec<Effect>,
+    ) {
+        self.disk_op_over(chunk);
+        match done {
+            DiskDone::Failed(fault) => {
+                self.fail_replica(chunk, *fault, out);
+                refuse(call, fault.status(), out);
+            }
+            _ => answer(call, Reply::Done, out),
+        }
+        self.drained(chunk, out);
+    }
+
+    /// A piece of what the primary had already.
+    pub(crate) fn take_fill(
+        &mut self,
+        call: CallToken,
+        meta: ForwardMeta,
+        payload: Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(replica) = self.replicas.get_mut(&meta.chunk) else {
+            return refuse(call, Status::NoChunk, out);
+        };
+        if replica.standing != Standing::Learner {
+            return refuse(call, Status::WrongRole, out);
+        }
+        replica.disk_ops += 1;
+        let work = DiskWork::Fill { chunk: meta.chunk, version: meta.version, call };
+        let op = DiskOp::Write {
+            chunk: meta.chunk,
+            create: (!replica.made).then(|| replica.header()),
+            ranges: meta.ranges,
+            crcs: meta.crcs,
+            payload,
+        };
+        self.work.disk(replica.disk, work, op, out);
+    }
+
+    pub(crate) fn fill_on_disk(
+        &mut self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        call: CallToken,
+        done: &DiskDone,
+        out: &mut Vec<Effect>,
+    ) {
+        self.disk_op_over(chunk);
+        match done {
+            DiskDone::Failed(fault) => {
+                // Of a checksum or a full disk the primary learns; nothing was applied.
+                if !matches!(fault, DiskFault::BadChecksum | DiskFault::NoSpace) {
+                    self.fail_replica(chunk, *fault, out);
+                }
+                refuse(call, fault.status(), out);
+            }
+            _ => {
+                if let Some(replica) =
+                    self.replicas.get_mut(&chunk).filter(|replica| replica.version == version)
+                {
+                    replica.made = true;
+                }
+                answer(call, Reply::Done, out);
+            }
+        }
+        self.drained(chunk, out);
+    }
+}

@@ -1,0 +1,215 @@
+//! FORWARDs at a secondary or learner: applied once, in whatever order they arrive (the primary never has two
+//! overlapping ones under way), and pending until the primary says that all members have them.
+
+use bytes::Bytes;
+use dfs_proto::chunk::{ForwardKind, ForwardMeta};
+use dfs_proto::control::ReportTrouble;
+use dfs_proto::ids::{ChunkId, ChunkVersion, Seq};
+use dfs_proto::meta::{SuspectReport, Suspicion};
+use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
+
+use crate::core::heat::Access;
+use crate::core::io::{CallToken, DiskDone, DiskFault, DiskOp, Effect, Reply};
+use crate::core::replica::{Applying, Blocks, Replica, Standing};
+use crate::core::window::Seen;
+use crate::core::work::{AppliedOp, DiskWork};
+use crate::core::write::NewChunk;
+use crate::core::{Core, answer, refuse};
+
+impl Core {
+    pub(crate) fn forward(
+        &mut self,
+        now: Micros,
+        call: CallToken,
+        meta: ForwardMeta,
+        payload: Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        if meta.to != self.identity.boot || self.stopped {
+            return refuse(call, Status::NotServing, out);
+        }
+        if self.begins_learner(&meta) {
+            return self.begin_learner(call, &meta, out);
+        }
+        if let Err(status) = self.admit_forward(&meta) {
+            return refuse(call, status, out);
+        }
+        match meta.kind {
+            ForwardKind::Fill => self.take_fill(call, meta, payload, out),
+            ForwardKind::Write | ForwardKind::Zero => {
+                let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+                self.heat.note(now, meta.chunk, Access::Write, bytes);
+                self.take_forward(call, meta, payload, out);
+            }
+        }
+    }
+
+    /// The checks of a secondary. Not the lease: a primary that others have left behind can't get a write
+    /// acknowledged, because whom they kept was fenced; and a write applied here in vain does no harm.
+    fn admit_forward(&mut self, meta: &ForwardMeta) -> Result<(), Status> {
+        if meta.ranges.last().is_none_or(|range| range.end() > self.chunk_size) {
+            return Err(Status::Invalid);
+        }
+        if self.fences.get(&meta.chunk).is_some_and(|&fence| fence > meta.version) {
+            return Err(Status::WrongChunkVersion);
+        }
+        if !meta.create.is_empty() {
+            self.make_replica(&NewChunk {
+                chunk: meta.chunk,
+                version: meta.version,
+                config: meta.config,
+                open_num: meta.open_num,
+                size_epoch: meta.size_epoch,
+                ino: meta.ino,
+                index: meta.index,
+                members: &meta.create,
+            })?;
+        }
+        let replica = self.replicas.get(&meta.chunk).ok_or(Status::NoChunk)?;
+        if replica.version > meta.version {
+            return Err(Status::WrongChunkVersion);
+        }
+        // Fenced, or of another version: the config that says more is on its way.
+        if replica.version < meta.version || replica.standing == Standing::Fenced {
+            return Err(Status::Recovering);
+        }
+        match replica.standing {
+            Standing::Failed => Err(Status::DiskFailed),
+            Standing::Removed => Err(Status::WrongChunkVersion),
+            _ if !replica.takes_part() => Err(Status::NotServing),
+            Standing::Learner => Ok(()),
+            _ if meta.kind == ForwardKind::Fill || replica.lead.is_some() => Err(Status::WrongRole),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_forward(&mut self, call: CallToken, meta: ForwardMeta, payload: Bytes, out: &mut Vec<Effect>) {
+        let chunk = meta.chunk;
+        if self.replicas.get(&chunk).is_some_and(|replica| self.is_full(replica.disk)) {
+            // The write is on other members, so this replica is behind: only a refill helps.
+            self.fail_replica(chunk, DiskFault::NoSpace, out);
+            return refuse(call, Status::NoSpace, out);
+        }
+        let Some(replica) = self.replicas.get_mut(&chunk) else { return refuse(call, Status::NoChunk, out) };
+        replica.commit(meta.committed);
+        match replica.applied.look(meta.seq) {
+            Seen::Applied => return answer(call, Reply::Done, out),
+            Seen::Forgotten => return refuse(call, Status::Stale, out),
+            Seen::New => {}
+        }
+        if let Some(applying) = replica.applying.iter_mut().find(|applying| applying.seq == meta.seq) {
+            applying.calls.push(call);
+            return;
+        }
+        let blocks = Blocks::of(&meta.ranges);
+        replica.begun.note(&blocks);
+        replica.pending.push((meta.seq, blocks));
+        replica.applying.push(Applying { seq: meta.seq, calls: vec![call] });
+        replica.disk_ops += 1;
+        let work =
+            DiskWork::Forward { chunk, version: meta.version, seq: meta.seq, op: AppliedOp::of(&meta) };
+        let op = disk_op(replica, meta, payload);
+        self.work.disk(replica.disk, work, op, out);
+    }
+
+    /// The disk is done with a FORWARD.
+    pub(crate) fn forward_on_disk(
+        &mut self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        seq: Seq,
+        op: AppliedOp,
+        done: &DiskDone,
+        out: &mut Vec<Effect>,
+    ) {
+        self.disk_op_over(chunk);
+        let Some(replica) = self.replicas.get_mut(&chunk) else { return };
+        let at = replica.applying.iter().position(|applying| applying.seq == seq);
+        let calls = at.map(|at| replica.applying.swap_remove(at).calls).unwrap_or_default();
+        let reply = match done {
+            DiskDone::Failed(DiskFault::BadChecksum) => {
+                replica.pending.retain(|(pending, _)| *pending != seq);
+                Reply::Failed(Status::BadChecksum)
+            }
+            DiskDone::Failed(fault) => {
+                self.fail_replica(chunk, *fault, out);
+                Reply::Failed(fault.status())
+            }
+            _ => {
+                replica.made = true;
+                if replica.version == version {
+                    replica.applied.mark(seq);
+                    self.note_op(chunk, op, seq);
+                }
+                Reply::Done
+            }
+        };
+        for call in calls {
+            answer(call, reply.clone(), out);
+        }
+        self.drained(chunk, out);
+    }
+
+    /// The primary says what is on all members.
+    pub(crate) fn committed(&mut self, chunks: &[(ChunkId, ChunkVersion, Seq)]) {
+        for &(chunk, version, seq) in chunks {
+            if let Some(replica) = self.replicas.get_mut(&chunk).filter(|replica| replica.version == version)
+            {
+                replica.commit(seq);
+            }
+        }
+    }
+
+    pub(crate) fn disk_op_over(&mut self, chunk: ChunkId) {
+        if let Some(replica) = self.replicas.get_mut(&chunk) {
+            replica.disk_ops = replica.disk_ops.saturating_sub(1);
+        }
+    }
+
+    /// Notes an applied write in the op table.
+    pub(crate) fn note_op(&mut self, chunk: ChunkId, op: AppliedOp, seq: Seq) {
+        if op.op.0 == 0 {
+            return;
+        }
+        let Some(replica) = self.replicas.get_mut(&chunk) else { return };
+        if replica.ops.insert(op.session, op.op, op.done, seq) {
+            self.session_chunks.entry(op.session).or_default().insert(chunk);
+        }
+    }
+
+    /// The replica can't be trusted any more: it serves nothing, and the master hears of it now and with the
+    /// next heartbeat (I22).
+    pub(crate) fn fail_replica(&mut self, chunk: ChunkId, fault: DiskFault, out: &mut Vec<Effect>) {
+        self.report_damage(chunk, fault, out);
+        let Some(replica) = self.replicas.get_mut(&chunk) else { return };
+        if replica.standing == Standing::Failed {
+            return;
+        }
+        replica.standing = Standing::Failed;
+        self.lost.insert(chunk, None);
+        out.push(Effect::Trouble(ReportTrouble { reports: Vec::new(), failed: vec![chunk] }));
+        self.step_down(chunk, Status::NotServing, out);
+    }
+
+    /// Tells the master of a damaged block of ours.
+    pub(crate) fn report_damage(&mut self, chunk: ChunkId, fault: DiskFault, out: &mut Vec<Effect>) {
+        if let (DiskFault::Corrupt { block }, Some(me)) = (fault, self.me()) {
+            let what = Suspicion::Corrupt { block };
+            let report = SuspectReport { server: me.server, boot: me.boot, chunk: Some(chunk), what };
+            out.push(Effect::Trouble(ReportTrouble { reports: vec![report], failed: Vec::new() }));
+        }
+    }
+}
+
+/// What a FORWARD does on the disk.
+fn disk_op(replica: &Replica, meta: ForwardMeta, payload: Bytes) -> DiskOp {
+    let create = (!replica.made).then(|| replica.header());
+    let chunk = meta.chunk;
+    match (meta.kind, meta.ranges.first()) {
+        (ForwardKind::Zero, Some(&range)) => {
+            DiskOp::Zero { chunk, create, range, size_epoch: meta.size_epoch }
+        }
+        _ => DiskOp::Write { chunk, create, ranges: meta.ranges, crcs: meta.crcs, payload },
+    }
+}

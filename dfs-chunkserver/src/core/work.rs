@@ -1,0 +1,294 @@
+//! What is under way outside the core: disk operations, messages to peers, and the calls that are answered
+//! when several of them are done. A token is used once; what comes back twice is nobody's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member};
+use dfs_proto::control::FenceAnswer;
+use dfs_proto::ids::{ChunkId, ChunkVersion, OpId, Seq, ServerNum, SessionId};
+use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
+
+use bytes::Bytes;
+
+use crate::core::io::{CallToken, DiskIx, DiskOp, DiskTask, DiskToken, Effect, PeerToken};
+
+/// A call that several parts answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct JobId(u64);
+
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    next: u64,
+    disk: BTreeMap<DiskToken, DiskWork>,
+    peer: BTreeMap<PeerToken, PeerWork>,
+}
+
+/// What a disk operation was for.
+#[derive(Debug)]
+pub(crate) enum DiskWork {
+    /// Nobody waits.
+    Nothing,
+    /// A write or zeroing of a primary.
+    Flight {
+        chunk: ChunkId,
+        version: ChunkVersion,
+        seq: Seq,
+        op: AppliedOp,
+    },
+    /// A FORWARD at a secondary or learner.
+    Forward {
+        chunk: ChunkId,
+        version: ChunkVersion,
+        seq: Seq,
+        op: AppliedOp,
+    },
+    /// A piece for a learner, at the learner.
+    Fill {
+        chunk: ChunkId,
+        version: ChunkVersion,
+        call: CallToken,
+    },
+    /// The start of a learner, at the learner.
+    Begin {
+        chunk: ChunkId,
+        call: CallToken,
+    },
+    /// The local part of a client's sync.
+    Sync {
+        job: JobId,
+        chunks: Vec<ChunkId>,
+    },
+    /// All of a primary's sync.
+    ForwardSync {
+        job: JobId,
+        chunks: Vec<ChunkId>,
+    },
+    /// The digest that goes with it.
+    ForwardDigest {
+        job: JobId,
+    },
+    Fence {
+        job: JobId,
+        chunks: Vec<ChunkId>,
+    },
+    Reconcile {
+        call: CallToken,
+        chunk: ChunkId,
+    },
+    /// A piece for a learner, read at the primary.
+    FillRead {
+        chunk: ChunkId,
+        version: ChunkVersion,
+    },
+    /// The primary's own digest, to compare with the learner's.
+    FillDigest {
+        chunk: ChunkId,
+        version: ChunkVersion,
+    },
+    Trash {
+        job: JobId,
+        chunk: ChunkId,
+    },
+}
+
+/// Whose write it was, for the op table once it is applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AppliedOp {
+    pub(crate) session: SessionId,
+    pub(crate) op: OpId,
+    pub(crate) done: OpId,
+}
+
+impl AppliedOp {
+    pub(crate) fn of(meta: &ForwardMeta) -> AppliedOp {
+        AppliedOp { session: meta.session, op: meta.op, done: meta.done }
+    }
+}
+
+/// What a message to a peer was for.
+#[derive(Debug)]
+pub(crate) enum PeerWork {
+    Flight { chunk: ChunkId, version: ChunkVersion, seq: Seq, server: ServerNum },
+    Sync { job: JobId, to: Member, chunks: Vec<ForwardSyncChunk> },
+    Fill { chunk: ChunkId, version: ChunkVersion },
+}
+
+impl Work {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(crate) fn disk(&mut self, disk: DiskIx, work: DiskWork, op: DiskOp, out: &mut Vec<Effect>) {
+        let token = DiskToken(self.number());
+        self.disk.insert(token, work);
+        out.push(Effect::Disk(DiskTask { disk, token, op }));
+    }
+
+    pub(crate) fn forward(
+        &mut self,
+        to: Member,
+        work: PeerWork,
+        meta: ForwardMeta,
+        payload: Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        let token = PeerToken(self.number());
+        self.peer.insert(token, work);
+        let meta = ForwardMeta { to: to.boot, ..meta };
+        out.push(Effect::Forward { to, token, meta, payload });
+    }
+
+    pub(crate) fn sync(
+        &mut self,
+        to: Member,
+        work: PeerWork,
+        chunks: Vec<ForwardSyncChunk>,
+        digest: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let token = PeerToken(self.number());
+        self.peer.insert(token, work);
+        out.push(Effect::ForwardSync { to, token, chunks, digest });
+    }
+
+    pub(crate) fn disk_done(&mut self, token: DiskToken) -> Option<DiskWork> {
+        self.disk.remove(&token)
+    }
+
+    pub(crate) fn peer_done(&mut self, token: PeerToken) -> Option<PeerWork> {
+        self.peer.remove(&token)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    next: u64,
+    jobs: BTreeMap<JobId, Job>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Job {
+    Sync(SyncJob),
+    ForwardSync(ForwardSyncJob),
+    Fence(FenceJob),
+    Delete(DeleteJob),
+}
+
+/// A client's SYNC.
+#[derive(Debug)]
+pub(crate) struct SyncJob {
+    pub(crate) call: CallToken,
+    pub(crate) chunks: Vec<SyncPart>,
+    /// When it is given up.
+    pub(crate) until: Micros,
+    /// Members to ask again, with what.
+    pub(crate) again: Vec<(Member, Vec<ForwardSyncChunk>)>,
+}
+
+/// One chunk of a [`SyncJob`].
+#[derive(Debug)]
+pub(crate) struct SyncPart {
+    pub(crate) chunk: ChunkId,
+    /// Answers still to come.
+    pub(crate) waits: u32,
+    pub(crate) status: Status,
+}
+
+/// A primary's FORWARD_SYNC.
+#[derive(Debug)]
+pub(crate) struct ForwardSyncJob {
+    pub(crate) call: CallToken,
+    pub(crate) results: Vec<(ChunkId, Status)>,
+    pub(crate) digest: Option<u128>,
+    /// Disk answers still to come.
+    pub(crate) waits: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct FenceJob {
+    pub(crate) call: CallToken,
+    pub(crate) chunks: Vec<FencePart>,
+}
+
+/// One chunk of a [`FenceJob`].
+#[derive(Debug)]
+pub(crate) struct FencePart {
+    pub(crate) chunk: ChunkId,
+    pub(crate) version: ChunkVersion,
+    pub(crate) state: FenceState,
+}
+
+#[derive(Debug)]
+pub(crate) enum FenceState {
+    /// Until the disk is done with what it had of the chunk.
+    Draining,
+    /// The disk has the fence.
+    Fencing,
+    Answered(FenceAnswer),
+}
+
+#[derive(Debug)]
+pub(crate) struct DeleteJob {
+    pub(crate) call: CallToken,
+    pub(crate) results: Vec<(ChunkId, Status)>,
+    pub(crate) waits: BTreeSet<ChunkId>,
+}
+
+impl Jobs {
+    pub(crate) fn add(&mut self, job: Job) -> JobId {
+        self.next += 1;
+        let id = JobId(self.next);
+        self.jobs.insert(id, job);
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: JobId) -> Option<Job> {
+        self.jobs.remove(&id)
+    }
+
+    pub(crate) fn sync(&mut self, id: JobId) -> Option<&mut SyncJob> {
+        match self.jobs.get_mut(&id) {
+            Some(Job::Sync(job)) => Some(job),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn forward_sync(&mut self, id: JobId) -> Option<&mut ForwardSyncJob> {
+        match self.jobs.get_mut(&id) {
+            Some(Job::ForwardSync(job)) => Some(job),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn fence(&mut self, id: JobId) -> Option<&mut FenceJob> {
+        match self.jobs.get_mut(&id) {
+            Some(Job::Fence(job)) => Some(job),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn delete(&mut self, id: JobId) -> Option<&mut DeleteJob> {
+        match self.jobs.get_mut(&id) {
+            Some(Job::Delete(job)) => Some(job),
+            _ => None,
+        }
+    }
+
+    /// Fences that wait for the disk to be done with `chunk`.
+    pub(crate) fn draining(&self, chunk: ChunkId) -> Vec<JobId> {
+        let mut waiting = Vec::new();
+        for (&id, job) in &self.jobs {
+            if let Job::Fence(fence) = job
+                && fence
+                    .chunks
+                    .iter()
+                    .any(|part| part.chunk == chunk && matches!(part.state, FenceState::Draining))
+            {
+                waiting.push(id);
+            }
+        }
+        waiting
+    }
+}

@@ -1,0 +1,235 @@
+//! What a [`DiskOp`] of the core does to a chunk [`Store`]. The same for the real server, which calls it on a
+//! disk's threads, and for a simulator. It may wait for the disk; it decides nothing.
+
+use bytes::Bytes;
+use dfs_disk::Disk;
+use dfs_proto::checksum::{Crc, digest_of};
+use dfs_proto::chunk::Range;
+use dfs_proto::ids::{ChunkId, OsBootId};
+use dfs_proto::units::BLOCK_SIZE;
+
+use crate::core::io::{
+    BlockRun, DiskDone, DiskFault, DiskIx, DiskOp, FenceItem, FencedReplica, FoundReplica, ReplicaHeader,
+};
+use crate::store::{
+    Durability, Header, HeaderChange, Mhwm, Opened, ReadBlocks, ReadMode, Store, StoreError, Write,
+};
+
+/// Where and when an operation happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Context {
+    /// The kernel that runs now.
+    pub os_boot: OsBootId,
+    /// Wall-clock seconds: only says when the trash may be emptied.
+    pub now_s: u64,
+}
+
+/// Does one operation.
+pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> DiskDone {
+    let done = |result: Result<(), StoreError>| match result {
+        Ok(()) => DiskDone::Done,
+        Err(error) => DiskDone::Failed(fault_of(&error)),
+    };
+    match op {
+        DiskOp::Write { chunk, create, ranges, crcs, payload } => done(
+            make(store, context, create.as_ref())
+                .and_then(|()| store.write(*chunk, &Write { ranges, data: payload, crcs })),
+        ),
+        DiskOp::Zero { chunk, create, range, size_epoch } => done(
+            make(store, context, create.as_ref())
+                .and_then(|()| store.zero(*chunk, range.offset, range.end(), *size_epoch).map(drop)),
+        ),
+        DiskOp::Sync { chunks } => {
+            let results = store.sync_many(chunks);
+            DiskDone::Synced(
+                results.into_iter().map(|result| result.map_err(|error| fault_of(&error))).collect(),
+            )
+        }
+        DiskOp::Header(header) => done(set_header(store, context, header)),
+        DiskOp::Fence { chunks } => fence(store, chunks),
+        DiskOp::Digest { chunk } => digest(store, *chunk),
+        DiskOp::ReadBlocks { chunk, range } => {
+            match store.read(*chunk, range.offset, range.len, ReadMode::MayBlock) {
+                Ok(blocks) => DiskDone::Blocks(runs_of(&blocks)),
+                Err(error) => DiskDone::Failed(fault_of(&error)),
+            }
+        }
+        DiskOp::ResolveTorn { chunk } => resolve(store, *chunk),
+        DiskOp::BeginLearner(header) => done(begin_learner(store, context, header)),
+        DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
+        DiskOp::HighWater { term, index } => {
+            done(store.set_mhwm(Mhwm { max_term: *term, max_meta_index: *index }))
+        }
+    }
+}
+
+/// What a store that was just opened has, for the core. After a clean end everything is as good as under the
+/// same kernel.
+#[must_use]
+pub fn found(opened: &Opened, disk: DiskIx, os_boot: OsBootId) -> Vec<FoundReplica> {
+    let one = |header: &Header| FoundReplica {
+        disk,
+        chunk: header.chunk,
+        version: header.version,
+        config: header.config,
+        open_num: header.open_num,
+        size_epoch: header.size_epoch,
+        ino: header.ino,
+        index: header.index,
+        synced: header.seq_synced,
+        learner: header.learner,
+        failed: header.failed,
+        same_kernel: opened.clean || header.os_boot == os_boot,
+    };
+    opened.replicas.iter().map(one).collect()
+}
+
+/// The blocks' checksums as a reply carries them: a hole is a block of zeros.
+#[must_use]
+pub fn wire_crcs(blocks: &ReadBlocks) -> Vec<u32> {
+    blocks.crcs.iter().map(|crc| crc.unwrap_or(Crc::of_zero_block()).0).collect()
+}
+
+/// What the core is told of an error.
+#[must_use]
+pub fn fault_of(error: &StoreError) -> DiskFault {
+    match error {
+        StoreError::NoChunk(_) => DiskFault::Missing,
+        StoreError::BadChecksum { .. } | StoreError::Invalid => DiskFault::BadChecksum,
+        StoreError::Corrupt { block, .. } => DiskFault::Corrupt { block: *block },
+        StoreError::NoSpace => DiskFault::NoSpace,
+        StoreError::Exists(_)
+        | StoreError::WouldBlock
+        | StoreError::Older { .. }
+        | StoreError::Failed(_)
+        | StoreError::Io { .. } => DiskFault::Io,
+    }
+}
+
+fn header_of(context: Context, header: &ReplicaHeader) -> Header {
+    Header {
+        size_epoch: header.size_epoch,
+        learner: header.learner,
+        os_boot: context.os_boot,
+        ino: header.ino,
+        index: header.index,
+        ..Header::new(header.chunk, header.version, header.config, header.open_num)
+    }
+}
+
+/// Makes the replica known, unless it is.
+fn make<D: Disk>(
+    store: &Store<D>,
+    context: Context,
+    create: Option<&ReplicaHeader>,
+) -> Result<(), StoreError> {
+    let Some(header) = create else { return Ok(()) };
+    match store.create(header_of(context, header)) {
+        Err(StoreError::Exists(_)) => set_header(store, context, header),
+        other => other,
+    }
+}
+
+fn set_header<D: Disk>(store: &Store<D>, context: Context, header: &ReplicaHeader) -> Result<(), StoreError> {
+    let was_learner = store.header(header.chunk)?.learner;
+    let change = HeaderChange {
+        version: Some(header.version),
+        config: Some(header.config),
+        open_num: Some(header.open_num),
+        learner: Some(header.learner),
+        os_boot: Some(context.os_boot),
+        ..HeaderChange::default()
+    };
+    // A member that a power cut turned back into a learner would be thrown away.
+    let durability = if was_learner && !header.learner { Durability::Synced } else { Durability::Later };
+    store.set_header(header.chunk, &change, durability).map(drop)
+}
+
+fn begin_learner<D: Disk>(
+    store: &Store<D>,
+    context: Context,
+    header: &ReplicaHeader,
+) -> Result<(), StoreError> {
+    if store.contains(header.chunk) {
+        store.trash(header.chunk, context.now_s)?;
+    }
+    store.create(header_of(context, header))
+}
+
+fn fence<D: Disk>(store: &Store<D>, items: &[FenceItem]) -> DiskDone {
+    let fences: Vec<_> = items.iter().map(|item| (item.chunk, item.version)).collect();
+    match store.fence(&fences) {
+        Err(error) => DiskDone::Failed(fault_of(&error)),
+        Ok(results) => {
+            let one = |(item, result): (&FenceItem, Result<(), StoreError>)| {
+                result.and_then(|()| held(store, item)).map_err(|error| fault_of(&error))
+            };
+            DiskDone::Fenced(items.iter().zip(results).map(one).collect())
+        }
+    }
+}
+
+fn held<D: Disk>(store: &Store<D>, item: &FenceItem) -> Result<FencedReplica, StoreError> {
+    let synced = store.header(item.chunk)?.seq_synced;
+    if item.verify {
+        let verified = store.verify(item.chunk)?;
+        let bad_blocks = u32::try_from(verified.bad.len()).unwrap_or(u32::MAX);
+        return Ok(FencedReplica {
+            synced,
+            good_blocks: verified.good,
+            bad_blocks,
+            digest: verified.digest.0,
+        });
+    }
+    let table = store.table(item.chunk)?;
+    let good_blocks = u32::try_from(table.entries.len()).unwrap_or(u32::MAX);
+    Ok(FencedReplica { synced, good_blocks, bad_blocks: 0, digest: table.digest.0 })
+}
+
+fn digest<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
+    match store.table(chunk) {
+        Ok(table) => DiskDone::Digest(table.digest.0),
+        // A replica that nothing was ever written to.
+        Err(StoreError::NoChunk(_)) => DiskDone::Digest(digest_of(&[]).0),
+        Err(error) => DiskDone::Failed(fault_of(&error)),
+    }
+}
+
+fn resolve<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
+    let settle = || -> Result<DiskDone, StoreError> {
+        let mut torn = 0;
+        for block in store.verify(chunk)?.bad {
+            torn += u32::from(store.resolve_torn(chunk, block)?);
+        }
+        let synced = store.header(chunk)?.seq_synced;
+        store.sync(chunk, synced)?;
+        Ok(DiskDone::Resolved { digest: store.table(chunk)?.digest.0, torn })
+    };
+    settle().unwrap_or_else(|error| DiskDone::Failed(fault_of(&error)))
+}
+
+/// Neighbouring blocks that are no holes.
+fn runs_of(blocks: &ReadBlocks) -> Vec<BlockRun> {
+    let mut runs: Vec<BlockRun> = Vec::new();
+    let mut at = 0;
+    for part in blocks.crcs.chunk_by(|left, right| left.is_some() == right.is_some()) {
+        let crcs: Vec<u32> = part.iter().flatten().map(|crc| crc.0).collect();
+        let (from, count) = (at, part.len());
+        at += count;
+        if let (false, Some(range)) = (crcs.is_empty(), block_range(blocks.offset, from, count)) {
+            let data = slice_blocks(&blocks.data, from, count);
+            runs.push(BlockRun { range, crcs, data });
+        }
+    }
+    runs
+}
+
+fn block_range(offset: u32, from: usize, count: usize) -> Option<Range> {
+    let bytes = |blocks: usize| u32::try_from(blocks).ok()?.checked_mul(BLOCK_SIZE);
+    Some(Range { offset: offset.checked_add(bytes(from)?)?, len: bytes(count)? })
+}
+
+fn slice_blocks(data: &Bytes, from: usize, count: usize) -> Bytes {
+    let block = BLOCK_SIZE as usize;
+    data.slice(from * block..(from + count) * block)
+}
