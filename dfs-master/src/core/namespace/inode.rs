@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_usual_file_is_small() {
-        let at = |sec| Timespec { sec: 1_795_000_000 + sec, nsec: 123_456_789 };
+        let at = |sec: i64| Timespec { sec: 1_795_000_000 + sec, nsec: 123_456_789 };
         let file = Inode {
             mode: 0o644,
             uid: 1000,
