@@ -103,7 +103,7 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// What operations return.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[cfg(test)]
 mod tests {

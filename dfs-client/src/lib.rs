@@ -2,8 +2,10 @@
 //! replica choice and retries. Used by the FUSE daemon, the command, the tests and the simulator.
 //!
 //! Reading order: [`client`] (what a program calls), [`config`] and [`error`], [`net`] (the seam to the
-//! world), `session` and `call` (talking to the master), `inode` (what is cached of a file), `read`,
-//! `write` and `sync` (data), `core` (decisions without I/O), [`tool`] (for operators' commands).
+//! world); `shared`, `session`, `call` and `recall` (talking to the master); `names`, `dirs`, `attrs` and
+//! `files` (the calls of a filesystem); `inode` and `maps` (what is known of a file); `write`, `put` and
+//! `sync`, `read`, `get` and `ahead` (its bytes); `servers`; `core` (decisions without I/O); [`tool`]
+//! (for operators' commands).
 //!
 //! Invariants. No clock but [`net::Net::now`] and tokio's, no randomness but the seed, no threads: a
 //! simulator can run it. No lock is held over an await. Nothing is answered from a cache without a grant
@@ -14,6 +16,25 @@ pub mod config;
 pub mod error;
 pub mod net;
 pub mod tool;
+
+mod shared;
+mod session;
+mod call;
+mod recall;
+mod names;
+mod dirs;
+mod attrs;
+mod files;
+mod inode;
+mod maps;
+mod write;
+mod put;
+mod sync;
+mod read;
+mod get;
+mod ahead;
+mod servers;
+mod core;
 
 pub use client::{CacheState, Client, DirHandle, DirPage, FileHandle, SetAttrs};
 pub use config::{Ack, Caller, Config, NoUpcalls, Patience, Upcalls};

@@ -1,0 +1,336 @@
+//! Attributes and extended attributes: asking, changing, and what may be answered without asking.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{
+    Attr, Creds, Getattr, Getxattr, Listxattr, Name, Removexattr, SetTime, Setattr, Setxattr,
+    SetxattrMode,
+};
+use dfs_proto::units::{ChunkSize, Micros};
+
+use crate::call::{Refused, Scope};
+use crate::client::{CacheState, Client};
+use crate::config::Caller;
+use crate::error::{Error, Result};
+use crate::inode::{FileHandle, Gate, Inode, State};
+use crate::net::Net;
+use crate::shared::{Shared, Until, lock};
+use crate::sync::Extra;
+
+/// How old attributes may be: what a kernel may remember too.
+const FRESH_US: u64 = 1_000_000;
+/// Most inodes whose lack of extended attributes is remembered.
+const CACHE_MAX: usize = 16 << 10;
+/// The kernel gets this less than what is left of the lease: it may look at its watch late.
+const LEASE_MARGIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What to change of an inode; `None` stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetAttrs {
+    pub mode: Option<u16>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+}
+
+/// Which inodes had no extended attribute lately: the kernel asks for one at every write.
+#[derive(Debug, Default)]
+pub(crate) struct AttrCache {
+    bare: BTreeMap<Ino, Micros>,
+}
+
+impl AttrCache {
+    pub(crate) fn note(&mut self, attr: &Attr, now: Micros) {
+        if attr.xattrs {
+            self.bare.remove(&attr.ino);
+            return;
+        }
+        if self.bare.len() >= CACHE_MAX {
+            // Most are over by now; those that are not are asked for once more.
+            self.bare.clear();
+        }
+        self.bare.insert(attr.ino, now);
+    }
+
+    fn forget(&mut self, ino: Ino) {
+        self.bare.remove(&ino);
+    }
+
+    fn is_bare(&self, ino: Ino, now: Micros) -> bool {
+        self.bare.get(&ino).is_some_and(|at| now.0.saturating_sub(at.0) < FRESH_US)
+    }
+}
+
+impl<N: Net> Client<N> {
+    pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let shared = &self.shared;
+        let inode = shared.inode(ino);
+        if let Some(inode) = &inode {
+            shared.settle_times(inode).await?;
+        }
+        let before = inode.as_ref().map_or(0, |inode| inode.lock().attr_changes);
+        let sent = shared.now();
+        let attr = shared.ask(&Getattr { ino }).await?;
+        lock(&shared.attrs).note(&attr, sent);
+        let Some(inode) = inode else { return Ok(attr) };
+        let mut state = inode.lock();
+        if state.attr_changes == before && !state.dead && state.gate != Gate::Cutting {
+            state.take_attr(&attr, sent);
+        }
+        Ok(state.show(attr))
+    }
+
+    /// The attributes when they are at hand and true enough: under a grant, at most a second old.
+    #[must_use]
+    pub fn try_getattr(&self, ino: Ino) -> Option<Attr> {
+        let shared = &self.shared;
+        let now = shared.now();
+        if shared.session.lease_left(now).is_zero() {
+            return None;
+        }
+        let inode = shared.inode(ino)?;
+        let state = inode.lock();
+        let (attr, at) = state.attr?;
+        let fresh = now.0.saturating_sub(at.0) < FRESH_US;
+        (fresh && state.may_cache() && !state.touched).then(|| state.show(attr))
+    }
+
+    /// `handle`: the change comes through this descriptor.
+    pub async fn setattr(
+        &self,
+        ino: Ino,
+        handle: Option<&FileHandle>,
+        set: SetAttrs,
+        caller: Caller,
+    ) -> Result<Attr> {
+        let shared = &self.shared;
+        let until = shared.patience();
+        match shared.inode(ino) {
+            Some(inode) => shared.setattr_open(&inode, handle, set, caller, until).await,
+            None => shared.setattr_plain(ino, handle, set, caller, Scope::Any, until).await,
+        }
+    }
+
+    pub async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let request = Getxattr { ino, name: Name::from(name) };
+        Ok(self.shared.ask(&request).await?.value.into_vec())
+    }
+
+    /// [`Error::NoData`] when it is known that the inode has no extended attribute at all.
+    #[must_use]
+    pub fn try_getxattr(&self, ino: Ino, _name: &[u8]) -> Option<Result<Vec<u8>>> {
+        let now = self.shared.now();
+        lock(&self.shared.attrs).is_bare(ino, now).then_some(Err(Error::NoData))
+    }
+
+    pub async fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        mode: SetxattrMode,
+        caller: Caller,
+    ) -> Result<()> {
+        let shared = &self.shared;
+        let (name, value) = (Name::from(name), Name::from(value));
+        lock(&shared.attrs).forget(ino);
+        let set = async |creds: Creds| {
+            let request = Setxattr { ino, name: name.clone(), value: value.clone(), mode, creds };
+            shared.ask(&request).await
+        };
+        let done = shared.as_caller(caller, set).await;
+        shared.changed_attrs(ino);
+        done.map(|_| ())
+    }
+
+    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        let names = self.shared.ask(&Listxattr { ino }).await?.names;
+        Ok(names.into_iter().map(Name::into_vec).collect())
+    }
+
+    pub async fn removexattr(&self, ino: Ino, name: &[u8], caller: Caller) -> Result<()> {
+        let shared = &self.shared;
+        let remove = async |creds: Creds| {
+            shared.ask(&Removexattr { ino, name: Name::from(name), creds }).await
+        };
+        let done = shared.as_caller(caller, remove).await;
+        shared.changed_attrs(ino);
+        done.map(|_| ())
+    }
+
+    /// What the kernel may remember of the inode now.
+    #[must_use]
+    pub fn cache_state(&self, ino: Ino) -> CacheState {
+        let Some(inode) = self.shared.inode(ino) else { return CacheState::Unopened };
+        let state = inode.lock();
+        if state.may_cache() && state.gate != Gate::Draining {
+            let left = self.shared.session.lease_left(self.shared.now());
+            CacheState::Granted(left.saturating_sub(LEASE_MARGIN))
+        } else if state.handles.is_empty() {
+            CacheState::Unopened
+        } else {
+            CacheState::Shared
+        }
+    }
+}
+
+impl<N: Net> Shared<N> {
+    /// Asks as the caller, and once more with its groups if the master needs them.
+    pub(crate) async fn as_caller<T>(
+        &self,
+        caller: Caller,
+        ask: impl AsyncFn(Creds) -> Result<T, Refused>,
+    ) -> Result<T> {
+        let creds = Creds { uid: caller.uid, gid: caller.gid, groups: None };
+        match ask(creds.clone()).await {
+            Err(Refused::Groups) => {
+                let groups = self.upcalls.groups(caller.pid).unwrap_or_default();
+                Ok(ask(Creds { groups: Some(groups), ..creds }).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// What is remembered of the attributes is old.
+    pub(crate) fn changed_attrs(&self, ino: Ino) {
+        lock(&self.attrs).forget(ino);
+        if let Some(inode) = self.inode(ino) {
+            let mut state = inode.lock();
+            state.attr_changes += 1;
+            state.attr = None;
+        }
+    }
+
+    /// Lets the master give the mtime of what was written: a program that looks at it twice must see one.
+    pub(crate) async fn settle_times(&self, inode: &Arc<Inode>) -> Result<()> {
+        let touched = {
+            let state = inode.lock();
+            state.touched && state.may_buffer()
+        };
+        if touched { self.commit(inode, Extra::default(), self.patience()).await } else { Ok(()) }
+    }
+
+    async fn setattr_plain(
+        &self,
+        ino: Ino,
+        handle: Option<&FileHandle>,
+        set: SetAttrs,
+        caller: Caller,
+        scope: Scope,
+        until: Until,
+    ) -> Result<Attr> {
+        let handle = handle.map(FileHandle::id);
+        let SetAttrs { mode, uid, gid, size, atime, mtime } = set;
+        let ask = async |creds: Creds| {
+            let request = Setattr { ino, handle, mode, uid, gid, size, atime, mtime, creds };
+            self.ask_in(&request, scope, until).await
+        };
+        let sent = self.now();
+        let answer = self.as_caller(caller, ask).await?;
+        if let Some(inode) = self.inode(ino) {
+            let mut state = inode.lock();
+            state.last_change = state.last_change.max(answer.index);
+        }
+        self.changed_attrs(ino);
+        lock(&self.attrs).note(&answer.body, sent);
+        Ok(answer.body)
+    }
+
+    async fn setattr_open(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        handle: Option<&FileHandle>,
+        set: SetAttrs,
+        caller: Caller,
+        until: Until,
+    ) -> Result<Attr> {
+        let cut = match set.size {
+            Some(size) => Some(self.begin_cut(inode, size, until).await?),
+            None => None,
+        };
+        let _turn = inode.turn.lock().await;
+        let scope = Scope::Session(inode.incarnation);
+        let writes = inode.lock().writes;
+        let attr = self.setattr_plain(inode.ino, handle, set, caller, scope, until).await?;
+        let now = self.now();
+        let mut state = inode.lock();
+        if (set.mtime.is_some() || set.size.is_some()) && state.writes == writes {
+            // This time stands, also when bytes that were buffered before it go out after it.
+            state.touched = false;
+        }
+        if let Some(size) = set.size {
+            self.memory.free(state.drop_ahead());
+            state.cut_at(size, self.session.facts().chunk_size);
+        }
+        if !state.dead {
+            state.take_attr(&attr, now);
+        }
+        let shown = state.show(attr);
+        drop(state);
+        drop(cut);
+        Ok(shown)
+    }
+
+    /// Before a truncation: nothing under way, nothing dirty beyond, and the master knows how far the
+    /// bytes reach that it has to cut. Writes wait until the answer is dropped.
+    pub(crate) async fn begin_cut(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        size: u64,
+        until: Until,
+    ) -> Result<Cut<N>> {
+        until
+            .bound(inode.until(|state| {
+                let free = state.dead || state.gate == Gate::Open;
+                free.then(|| state.gate = Gate::Cutting)
+            }))
+            .await?;
+        let cut = Cut { shared: Arc::clone(self), inode: Arc::clone(inode) };
+        let dropped = inode.lock().dirty.truncate(size);
+        self.memory.free(dropped);
+        until.bound(inode.until(|state| (state.dead || state.dirty.flights() == 0).then_some(()))).await?;
+        let behind = {
+            let state = inode.lock();
+            state.may_buffer() && state.acked_end > state.committed
+        };
+        if behind {
+            self.commit(inode, Extra::default(), until).await?;
+        }
+        Ok(cut)
+    }
+}
+
+/// A truncation under way: opens the gate again when dropped.
+pub(crate) struct Cut<N: Net> {
+    shared: Arc<Shared<N>>,
+    inode: Arc<Inode>,
+}
+
+impl<N: Net> Drop for Cut<N> {
+    fn drop(&mut self) {
+        let mut state = self.inode.lock();
+        if state.gate == Gate::Cutting {
+            state.gate = Gate::Open;
+        }
+        self.shared.pump(&self.inode, &mut state);
+        drop(state);
+        self.inode.changed.notify_waiters();
+    }
+}
+
+impl State {
+    /// The master cut the file, or grew it, to `size`.
+    pub(crate) fn cut_at(&mut self, size: u64, chunk: ChunkSize) {
+        self.acked_end = self.acked_end.min(size);
+        self.committed = size;
+        self.places.clear();
+        let chunks = chunk.chunks_for(size);
+        self.unsynced.retain(|_, (index, _)| index.0 < chunks);
+        self.writes += 1;
+        self.attr_changes += 1;
+    }
+}

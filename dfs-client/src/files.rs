@@ -1,0 +1,354 @@
+//! Opening and closing files, and what is kept of a file after its last close: the grant, so that the
+//! next open needs no recall, until there are too many.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dfs_proto::ids::{ChunkId, Handle, Ino};
+use dfs_proto::meta::{
+    Access, Attr, Commit, Create, Created, Creds, GrantKind, Name, Open, Opened, Release,
+};
+use dfs_proto::units::{ChunkIndex, Micros};
+use tokio::sync::Notify;
+
+use crate::attrs::Cut;
+use crate::call::{Answer, Scope};
+use crate::client::Client;
+use crate::config::Caller;
+use crate::core::ahead::Stream;
+use crate::error::{Error, Result};
+use crate::inode::{FileHandle, Gate, Inode, Mapped, OpenFile, State};
+use crate::net::Net;
+use crate::shared::{Shared, Until, lock};
+
+/// How long closed handles are gathered into one message.
+const RELEASE_GATHER: Duration = Duration::from_millis(10);
+/// Most handles of one message.
+const RELEASE_BATCH: usize = 1024;
+
+/// Handles that were closed and that the master has yet to hear of.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    list: Mutex<Vec<(Ino, Handle)>>,
+    wake: Notify,
+}
+
+impl Releases {
+    /// Has the sender look whether the client was shut down.
+    pub(crate) fn stop(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Counts an open as under way: a recall of a grant not known yet may belong to it.
+struct Opening<'a, N: Net>(&'a Arc<Shared<N>>);
+
+impl<'a, N: Net> Opening<'a, N> {
+    fn begin(shared: &'a Arc<Shared<N>>) -> Opening<'a, N> {
+        lock(&shared.early).opens += 1;
+        Opening(shared)
+    }
+}
+
+impl<N: Net> Drop for Opening<'_, N> {
+    fn drop(&mut self) {
+        let over = {
+            let mut early = lock(&self.0.early);
+            early.opens -= 1;
+            if early.opens == 0 {
+                early.given.retain(|_, given| !given.answered);
+                std::mem::take(&mut early.recalls)
+            } else {
+                BTreeMap::new()
+            }
+        };
+        for (ino, grant) in over {
+            self.0.recalled(ino, grant);
+        }
+    }
+}
+
+impl<N: Net> Client<N> {
+    /// O_CREAT: opens the file of that name, and makes it when there is none. `mode` has the umask applied.
+    #[allow(clippy::too_many_arguments, reason = "open(2) has as many")]
+    pub async fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u16,
+        access: Access,
+        exclusive: bool,
+        truncate: bool,
+        caller: Caller,
+    ) -> Result<(Attr, FileHandle)> {
+        let shared = &self.shared;
+        let until = shared.patience();
+        let handle = shared.session.handle();
+        let incarnation = shared.session.incarnation();
+        let _opening = Opening::begin(shared);
+        let ask = async |creds: Creds| {
+            let name = Name::from(name);
+            let request = Create { parent, name, mode, handle, access, exclusive, truncate, creds };
+            shared.ask_in(&request, Scope::Session(incarnation), until).await
+        };
+        let sent = shared.now();
+        let Answer { body: Created { opened, .. }, index } = shared.as_caller(caller, ask).await?;
+        lock(&shared.attrs).note(&opened.attr, sent);
+        shared.install(incarnation, handle, access, truncate, Answer { body: opened, index }, sent)
+    }
+
+    pub async fn open(&self, ino: Ino, access: Access, truncate: bool, caller: Caller) -> Result<FileHandle> {
+        let shared = &self.shared;
+        let until = shared.patience();
+        let handle = shared.session.handle();
+        let incarnation = shared.session.incarnation();
+        let cut = if truncate { shared.cut_for_open(ino, until).await? } else { None };
+        let _opening = Opening::begin(shared);
+        let ask = async |creds: Creds| {
+            let request = Open { ino, handle, access, truncate, creds };
+            shared.ask_in(&request, Scope::Session(incarnation), until).await
+        };
+        let sent = shared.now();
+        let answer = shared.as_caller(caller, ask).await?;
+        lock(&shared.attrs).note(&answer.body.attr, sent);
+        let (_, file) = shared.install(incarnation, handle, access, truncate, answer, sent)?;
+        drop(cut);
+        Ok(file)
+    }
+
+    /// The last user of the handle is gone. Does not wait.
+    pub fn release(&self, handle: FileHandle) {
+        let shared = Arc::clone(&self.shared);
+        let inode = &handle.open.inode;
+        if inode.lock().is_settled() {
+            shared.closed(inode, handle.id());
+        } else {
+            let inode = Arc::clone(inode);
+            let id = handle.id();
+            self.shared.spawn(async move {
+                if let Err(error) = shared.settle(&inode, shared.patience()).await {
+                    log::warn!("inode {}: not written back at its close: {error}", inode.ino);
+                }
+                shared.closed(&inode, id);
+            });
+        }
+    }
+}
+
+impl<N: Net> Shared<N> {
+    async fn cut_for_open(self: &Arc<Self>, ino: Ino, until: Until) -> Result<Option<Cut<N>>> {
+        match self.inode(ino) {
+            Some(inode) => Ok(Some(self.begin_cut(&inode, 0, until).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes a handle of the master's answer.
+    fn install(
+        self: &Arc<Self>,
+        incarnation: u64,
+        handle: Handle,
+        access: Access,
+        truncate: bool,
+        answer: Answer<Opened>,
+        sent: Micros,
+    ) -> Result<(Attr, FileHandle)> {
+        let Opened { attr, mut grant, first } = answer.body;
+        let chunk = self.session.facts().chunk_size;
+        let inode = Arc::clone(
+            lock(&self.inodes)
+                .entry(attr.ino)
+                .or_insert_with(|| Arc::new(Inode::new(attr.ino, incarnation, chunk))),
+        );
+        let mut state = inode.lock();
+        if state.dead || inode.incarnation != incarnation {
+            return Err(Error::Io);
+        }
+        if lock(&self.early).given.get(&attr.ino).is_some_and(|given| given.id == grant.id) {
+            // It is on its way back: the master answered the open before it had that.
+            grant.kind = GrantKind::None;
+        }
+        let held = state.may_cache() && state.gate != Gate::Draining;
+        let lost = state.grant.kind == GrantKind::Write && grant.kind != GrantKind::Write;
+        if truncate {
+            // A create that met a file did not hold writers back: what they buffered is cut with the rest.
+            self.memory.free(state.dirty.truncate(0) + state.drop_ahead());
+            state.cut_at(attr.size, chunk);
+            state.touched = false;
+        }
+        let demote = lost && !state.is_settled() && state.gate == Gate::Open;
+        if demote {
+            // The write grant ended unnoticed; what it let us buffer goes out as after a recall.
+            state.gate = Gate::Draining;
+        }
+        state.grant = grant;
+        state.handles.insert(handle, access.write);
+        if let Some(idle) = state.idle.take() {
+            lock(&self.idle).remove(&idle);
+        }
+        if !held || !state.may_cache() {
+            self.memory.free(state.drop_ahead());
+            state.places.clear();
+        }
+        state.last_change = state.last_change.max(answer.index);
+        state.attr_changes += 1;
+        state.take_attr(&attr, sent);
+        if let Some(place) = first {
+            state.places.insert(place.index, Mapped::Place(Arc::new(place)));
+        } else if state.may_cache() && !access.write {
+            state.places.entry(ChunkIndex(0)).or_insert(Mapped::Hole);
+        }
+        let open = OpenFile {
+            inode: Arc::clone(&inode),
+            id: handle,
+            access,
+            cached: state.may_cache(),
+            keep_cache: held && state.may_cache(),
+            seen: Mutex::new(state.latch.now()),
+            stream: Mutex::new(Stream::default()),
+        };
+        let shown = state.show(attr);
+        drop(state);
+        let early = lock(&self.early).recalls.get(&inode.ino) == Some(&grant.id);
+        if early {
+            lock(&self.early).recalls.remove(&inode.ino);
+            self.recalled(inode.ino, grant.id);
+        } else if demote {
+            self.drain_grant(&inode, None);
+        }
+        Ok((shown, FileHandle { open: Arc::new(open) }))
+    }
+
+    /// The handle is gone, and nothing of it is left to write.
+    fn closed(self: &Arc<Self>, inode: &Arc<Inode>, handle: Handle) {
+        let mut state = inode.lock();
+        state.handles.remove(&handle);
+        let last = state.handles.is_empty();
+        if state.dead {
+            return;
+        }
+        if last {
+            self.memory.free(state.drop_ahead());
+            let number = self.number();
+            state.idle = Some(number);
+            lock(&self.idle).insert(number, Arc::clone(inode));
+        }
+        drop(state);
+        let many = {
+            let mut list = lock(&self.releases.list);
+            list.push((inode.ino, handle));
+            list.len() == 1 || list.len() >= RELEASE_BATCH
+        };
+        if many {
+            self.releases.wake.notify_one();
+        }
+        if last {
+            self.trim_idle();
+        }
+    }
+
+    /// Gives back the oldest grants beyond the bound.
+    fn trim_idle(self: &Arc<Self>) {
+        loop {
+            let oldest = {
+                let mut idle = lock(&self.idle);
+                if idle.len() <= self.config.idle_grants {
+                    return;
+                }
+                idle.pop_first()
+            };
+            if let Some((number, inode)) = oldest {
+                let shared = Arc::clone(self);
+                self.spawn(async move { shared.give_up(&inode, number).await });
+            }
+        }
+    }
+
+    /// Forgets an idle inode and gives its grant back.
+    async fn give_up(self: Arc<Self>, inode: &Arc<Inode>, number: u64) {
+        let settled = self.settle(inode, self.patience()).await;
+        let (grant, unused) = {
+            let mut inodes = lock(&self.inodes);
+            let mut state = inode.lock();
+            let reopened = !state.handles.is_empty() || state.idle != Some(number);
+            if reopened || state.dead || settled.is_err() || !state.is_settled() || state.gate != Gate::Open {
+                return;
+            }
+            // Its handles, if any are still held by their owner, see a file that is not there any more.
+            state.dead = true;
+            inodes.remove(&inode.ino);
+            self.session.raise_op_floor(state.forget_ops());
+            self.note_given(inode.ino, state.grant.id);
+            (state.grant, state.take_unused())
+        };
+        self.drop_unused(inode, unused).await;
+        if grant.kind != GrantKind::None {
+            self.send_back(inode.ino, grant.id, inode.incarnation).await;
+        }
+    }
+
+    /// Gives back chunks that were allocated for us and never written.
+    pub(crate) async fn drop_unused(&self, inode: &Inode, unused: Vec<(ChunkIndex, ChunkId)>) {
+        if unused.is_empty() {
+            return;
+        }
+        let request = Commit {
+            ino: inode.ino,
+            size_epoch: inode.size_epoch(),
+            size_at_least: None,
+            mtime: None,
+            atime: None,
+            synced: Vec::new(),
+            durable: false,
+            unused,
+        };
+        if let Err(error) = self.ask_in(&request, Scope::Session(inode.incarnation), self.patience()).await {
+            // The file may be gone, and its chunks with it.
+            log::debug!("unused chunks of inode {}: {error}", inode.ino);
+        }
+    }
+
+    /// Tells the master of closed handles, some milliseconds' worth in one message.
+    pub(crate) async fn send_releases(self: Arc<Self>) {
+        loop {
+            self.releases.wake.notified().await;
+            if self.session.view.borrow().closed {
+                return;
+            }
+            if lock(&self.releases.list).len() < RELEASE_BATCH {
+                tokio::time::sleep(RELEASE_GATHER).await;
+            }
+            let incarnation = self.session.incarnation();
+            let handles = std::mem::take(&mut *lock(&self.releases.list));
+            if handles.is_empty() {
+                continue;
+            }
+            let request = Release { handles };
+            let answer = self.ask_in(&request, Scope::Session(incarnation), Until::NEVER).await;
+            if let Err(error) = answer {
+                log::debug!("closed handles: {error}");
+            }
+        }
+    }
+}
+
+impl State {
+    /// Chunks that exist only in the master's books; they are forgotten here.
+    pub(crate) fn take_unused(&mut self) -> Vec<(ChunkIndex, ChunkId)> {
+        let unused: Vec<_> = self
+            .places
+            .iter()
+            .filter_map(|(index, mapped)| match mapped {
+                Mapped::Place(place) if place.new && place.capability.rights.write => {
+                    Some((*index, place.chunk()))
+                }
+                Mapped::Place(_) | Mapped::Hole => None,
+            })
+            .collect();
+        for (index, _) in &unused {
+            self.places.remove(index);
+        }
+        unused
+    }
+}

@@ -1,0 +1,270 @@
+//! What is known of an inode that is open or whose grant is kept, and the handles on it.
+//!
+//! An [`Inode`] belongs to one incarnation of the session; when that ends it is dead for good, and an
+//! open of the same number makes a new one. Invariant: `places`, `size` and `ahead` are used without
+//! asking the master only while `grant` is held, `dead` is false and the session's lease stands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use dfs_proto::ids::{ChunkId, ChunkVersion, GrantId, Handle, Ino, LogIndex, OpId, SizeEpoch};
+use dfs_proto::meta::{Access, Attr, ChunkPlace, Grant, GrantKind};
+use dfs_proto::units::{ChunkIndex, ChunkSize, Micros};
+use tokio::sync::Notify;
+
+use crate::ahead::Slot;
+use crate::core::ahead::Stream;
+use crate::core::dirty::Dirty;
+use crate::core::latch::{Latch, Seen};
+use crate::core::opids::OpIds;
+use crate::shared::lock;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) ino: Ino,
+    pub(crate) incarnation: u64,
+    state: Mutex<State>,
+    /// Something that others wait for has changed: a flight landed, a gate opened, the inode died.
+    pub(crate) changed: Notify,
+    /// One commit or truncation at a time, so that sizes reach the master in order.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// One question about the map at a time: the others find its answer.
+    pub(crate) map_turn: tokio::sync::Mutex<()>,
+    /// One append without a grant at a time.
+    pub(crate) append_turn: tokio::sync::Mutex<()>,
+}
+
+/// Whether writes may enter the buffer and leave it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    Open,
+    /// The grant is going back: what is dirty leaves, nothing enters.
+    Draining,
+    /// The file is being cut: what is dirty stays, new writes wait.
+    Cutting,
+}
+
+/// What a chunk index stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Mapped {
+    Place(Arc<ChunkPlace>),
+    Hole,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) dead: bool,
+    pub(crate) grant: Grant,
+    /// The grant that is being handed back.
+    pub(crate) returning: Option<GrantId>,
+    pub(crate) gate: Gate,
+    /// Open handles, and whether each may write.
+    pub(crate) handles: BTreeMap<Handle, bool>,
+    /// The place among the idle, if no handle is open.
+    pub(crate) idle: Option<u64>,
+    pub(crate) attr: Option<(Attr, Micros)>,
+    /// Raised by every local change of attributes: an answer asked for before it is old.
+    pub(crate) attr_changes: u64,
+    pub(crate) size: u64,
+    pub(crate) size_epoch: SizeEpoch,
+    pub(crate) places: BTreeMap<ChunkIndex, Mapped>,
+    pub(crate) ops: BTreeMap<ChunkId, OpIds>,
+    pub(crate) dirty: Dirty,
+    pub(crate) dirty_since: Option<Micros>,
+    /// Flushes under way: everything dirty is to leave at once.
+    pub(crate) flushing: usize,
+    /// Bytes buffered since a flush began.
+    pub(crate) since_flush: u64,
+    /// How far acknowledged writes reach.
+    pub(crate) acked_end: u64,
+    /// The size that the master knows.
+    pub(crate) committed: u64,
+    /// Written since the last mtime that the master gave.
+    pub(crate) touched: bool,
+    /// Raised by every write: what was fetched or asked for before is old.
+    pub(crate) writes: u64,
+    /// Written since the last sync, with the lowest version under which that was acknowledged.
+    pub(crate) unsynced: BTreeMap<ChunkId, (ChunkIndex, ChunkVersion)>,
+    /// The master knows that these were synced.
+    pub(crate) synced: BTreeSet<(ChunkId, ChunkVersion)>,
+    /// The log index of the last change to this inode that was answered.
+    pub(crate) last_change: LogIndex,
+    pub(crate) latch: Latch,
+    /// What is fetched ahead, by window.
+    pub(crate) ahead: BTreeMap<u64, Arc<Slot>>,
+}
+
+impl Inode {
+    pub(crate) fn new(ino: Ino, incarnation: u64, chunk: ChunkSize) -> Inode {
+        let state = State {
+            dead: false,
+            grant: Grant { id: GrantId(0), kind: GrantKind::None },
+            returning: None,
+            gate: Gate::Open,
+            handles: BTreeMap::new(),
+            idle: None,
+            attr: None,
+            attr_changes: 0,
+            size: 0,
+            size_epoch: SizeEpoch(0),
+            places: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            dirty: Dirty::new(chunk),
+            dirty_since: None,
+            flushing: 0,
+            since_flush: 0,
+            acked_end: 0,
+            committed: 0,
+            touched: false,
+            writes: 0,
+            unsynced: BTreeMap::new(),
+            synced: BTreeSet::new(),
+            last_change: LogIndex(0),
+            latch: Latch::default(),
+            ahead: BTreeMap::new(),
+        };
+        Inode {
+            ino,
+            incarnation,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+            map_turn: tokio::sync::Mutex::new(()),
+            append_turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Waits until `test` gives something. It is asked again after every change.
+    pub(crate) async fn until<T>(&self, mut test: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(found) = test(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// The number for one write to `chunk`, as soon as the window allows it; none when the inode died.
+    pub(crate) async fn take_op(&self, chunk: ChunkId, floor: u64) -> Option<OpId> {
+        self.until(|state| {
+            if state.dead {
+                return Some(None);
+            }
+            state.ops.entry(chunk).or_insert_with(|| OpIds::above(floor)).take().map(Some)
+        })
+        .await
+    }
+
+    pub(crate) fn answered_op(&self, chunk: ChunkId, op: OpId) {
+        if let Some(ops) = self.lock().ops.get_mut(&chunk) {
+            ops.answered(op);
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+impl State {
+    /// Whether a read may be answered from what is known here.
+    pub(crate) fn may_cache(&self) -> bool {
+        !self.dead && self.grant.kind >= GrantKind::Read
+    }
+
+    /// Whether writes are buffered.
+    pub(crate) fn may_buffer(&self) -> bool {
+        !self.dead && self.grant.kind == GrantKind::Write
+    }
+
+    /// Nothing to write, nothing to commit.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.dirty.is_clean() && !self.must_commit()
+    }
+
+    pub(crate) fn must_commit(&self) -> bool {
+        self.touched || self.acked_end > self.committed
+    }
+
+    /// Takes the master's word for attributes and, where no bytes of ours are ahead of it, for the size.
+    pub(crate) fn take_attr(&mut self, attr: &Attr, now: Micros) {
+        self.attr = Some((*attr, now));
+        self.size_epoch = attr.size_epoch;
+        self.committed = attr.size;
+        let ours = if self.may_buffer() { self.acked_end.max(self.dirty.end().unwrap_or(0)) } else { 0 };
+        self.size = attr.size.max(ours);
+    }
+
+    /// The attributes as this mount's programs have to see them.
+    pub(crate) fn show(&self, mut attr: Attr) -> Attr {
+        if self.may_buffer() {
+            attr.size = self.size;
+            // Programs take a file with fewer blocks than bytes for sparse.
+            attr.blocks = attr.blocks.saturating_add(self.dirty.bytes().div_ceil(512));
+        }
+        attr
+    }
+
+    /// Drops what was fetched ahead. Returns how many bytes that frees.
+    pub(crate) fn drop_ahead(&mut self) -> u64 {
+        std::mem::take(&mut self.ahead).values().map(|slot| slot.charged()).sum()
+    }
+
+    /// Forgets the counters of operation ids; what they used is at or below the answer.
+    pub(crate) fn forget_ops(&mut self) -> u64 {
+        std::mem::take(&mut self.ops).values().map(OpIds::used).max().unwrap_or(0)
+    }
+}
+
+/// An open file. Clones are the same open file.
+#[derive(Clone, Debug)]
+pub struct FileHandle {
+    pub(crate) open: Arc<OpenFile>,
+}
+
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) inode: Arc<Inode>,
+    pub(crate) id: Handle,
+    pub(crate) access: Access,
+    pub(crate) cached: bool,
+    pub(crate) keep_cache: bool,
+    /// Held for a moment, after the inode's lock where both are needed.
+    pub(crate) seen: Mutex<Seen>,
+    /// Held for a moment, after the inode's lock where both are needed.
+    pub(crate) stream: Mutex<Stream>,
+}
+
+impl FileHandle {
+    #[must_use]
+    pub fn ino(&self) -> Ino {
+        self.open.inode.ino
+    }
+
+    /// Unique in the session.
+    #[must_use]
+    pub fn id(&self) -> Handle {
+        self.open.id
+    }
+
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.open.access
+    }
+
+    /// It was opened under a grant: the kernel may cache pages. Without: direct I/O.
+    #[must_use]
+    pub fn cached(&self) -> bool {
+        self.open.cached
+    }
+
+    /// Pages that the kernel has from before are still true: the grant was held since.
+    #[must_use]
+    pub fn keep_cache(&self) -> bool {
+        self.open.keep_cache
+    }
+}

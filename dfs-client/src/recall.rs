@@ -1,0 +1,259 @@
+//! Grants that end: recalled by the master, not given again after its restart, or lost with the session.
+//!
+//! Order of a recall: no write enters the buffer, what is dirty is written and committed, reads and writes
+//! go through, the kernel's pages go, and only then the master hears of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_proto::frame::Frame;
+use dfs_proto::ids::{ChunkId, GrantId, Ino, LogIndex};
+use dfs_proto::meta::{Grant, GrantBack, GrantKind, LocationsChanged, Recall, SessionResumed};
+use dfs_proto::request::Op;
+use tokio::sync::mpsc;
+
+use crate::call::{Refused, Scope};
+use crate::config::Ack;
+use crate::error::Error;
+use crate::inode::{Gate, Inode, Mapped, State};
+use crate::net::{Net, Notice};
+use crate::shared::{Given, Shared, Until, lock};
+
+const NO_GRANT: Grant = Grant { id: GrantId(0), kind: GrantKind::None };
+
+impl<N: Net> Shared<N> {
+    /// Serves what the master sends unasked, until the network is gone.
+    pub(crate) async fn serve_notices(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>) {
+        while let Some(notice) = notices.recv().await {
+            match notice {
+                Notice::Closed(link) => {
+                    self.drop_link(link);
+                }
+                Notice::Frame(link, frame) => {
+                    if self.session.view.borrow().link == Some(link) {
+                        self.notice(&frame);
+                    }
+                }
+            }
+            if self.session.view.borrow().closed {
+                return;
+            }
+        }
+    }
+
+    fn notice(self: &Arc<Self>, frame: &Frame) {
+        match frame.header.op {
+            Op::Recall => match frame.decode::<Recall>() {
+                Ok(recall) => self.recalled(recall.ino, recall.grant),
+                Err(error) => log::warn!("{error}"),
+            },
+            Op::LocationsChanged => match frame.decode::<LocationsChanged>() {
+                Ok(changed) => self.relocated(&changed.chunks),
+                Err(error) => log::warn!("{error}"),
+            },
+            other => log::debug!("the master sent {other:?}, which is not known here"),
+        }
+    }
+
+    /// Places of these chunks are old; a hint, so that only those who write learn it the hard way.
+    fn relocated(&self, chunks: &[ChunkId]) {
+        let inodes: Vec<_> = lock(&self.inodes).values().cloned().collect();
+        for inode in inodes {
+            inode.lock().places.retain(|_, mapped| match mapped {
+                Mapped::Place(place) => place.new || !chunks.contains(&place.chunk()),
+                Mapped::Hole => true,
+            });
+        }
+    }
+
+    /// The master wants a grant back.
+    pub(crate) fn recalled(self: &Arc<Self>, ino: Ino, id: GrantId) {
+        let Some(inode) = self.inode(ino) else {
+            self.recalled_unknown(ino, id);
+            return;
+        };
+        let mut state = inode.lock();
+        if state.returning == Some(id) {
+            return;
+        }
+        if state.grant.kind == GrantKind::None || state.grant.id != id {
+            drop(state);
+            self.recalled_unknown(ino, id);
+            return;
+        }
+        state.returning = Some(id);
+        drop(state);
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            inode
+                .until(|state| {
+                    let free = state.dead || state.gate != Gate::Cutting;
+                    free.then(|| state.gate = Gate::Draining)
+                })
+                .await;
+            shared.hand_back(&inode, Some(id)).await;
+        });
+    }
+
+    /// A grant that is not held: an open under way may be about to bring it, or it went back already.
+    fn recalled_unknown(self: &Arc<Self>, ino: Ino, id: GrantId) {
+        let mut early = lock(&self.early);
+        if early.opens > 0 {
+            early.recalls.insert(ino, id);
+            return;
+        }
+        drop(early);
+        let shared = Arc::clone(self);
+        let incarnation = self.session.incarnation();
+        self.spawn(async move { shared.send_back(ino, id, incarnation).await });
+    }
+
+    /// A grant ended by itself; the gate is closed already.
+    pub(crate) fn drain_grant(self: &Arc<Self>, inode: &Arc<Inode>, id: Option<GrantId>) {
+        let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
+        self.spawn(async move { shared.hand_back(&inode, id).await });
+    }
+
+    /// See the module. The gate is closed.
+    async fn hand_back(self: &Arc<Self>, inode: &Arc<Inode>, id: Option<GrantId>) {
+        let settled = self.settle(inode, self.patience()).await;
+        let unused = {
+            let mut state = inode.lock();
+            if let Err(error) = settled {
+                log::error!("inode {}: not written back at its recall: {error}", inode.ino);
+                self.memory.free(state.lose_dirty());
+            }
+            if let Some(id) = id {
+                self.note_given(inode.ino, id);
+            }
+            let unused = state.take_unused();
+            if id.is_none_or(|id| id == state.grant.id) {
+                state.grant = NO_GRANT;
+            }
+            self.memory.free(state.drop_ahead());
+            state.places.clear();
+            state.attr = None;
+            state.attr_changes += 1;
+            state.gate = Gate::Open;
+            unused
+        };
+        inode.changed.notify_waiters();
+        self.drop_unused(inode, unused).await;
+        self.invalidate(inode.ino).await;
+        if let Some(id) = id {
+            self.send_back(inode.ino, id, inode.incarnation).await;
+            let mut state = inode.lock();
+            if state.returning == Some(id) {
+                state.returning = None;
+            }
+        }
+    }
+
+    /// Has the kernel's pages dropped, and waits for it: no longer than the session's lease, behind which
+    /// the kernel was told to believe nothing.
+    async fn invalidate(&self, ino: Ino) {
+        let (ack, done) = Ack::new();
+        self.upcalls.invalidate(ino, ack);
+        let limit = Duration::from_millis(self.session.facts().lease_ms);
+        if tokio::time::timeout(limit, done).await.is_err() {
+            log::error!("inode {ino}: the kernel's pages were not dropped in time");
+        }
+    }
+
+    /// An open may still be answered with this grant.
+    pub(crate) fn note_given(&self, ino: Ino, id: GrantId) {
+        lock(&self.early).given.insert(ino, Given { id, answered: false });
+    }
+
+    /// Tells the master that a grant is given up.
+    pub(crate) async fn send_back(&self, ino: Ino, grant: GrantId, incarnation: u64) {
+        let request = GrantBack { ino, grant };
+        match self.ask_in(&request, Scope::Session(incarnation), Until::NEVER).await {
+            Ok(_) | Err(Refused::SessionLost) => {}
+            Err(error) => log::warn!("grant on inode {ino}: {error}"),
+        }
+        let mut early = lock(&self.early);
+        if early.opens == 0 {
+            early.given.remove(&ino);
+        } else if let Some(given) = early.given.get_mut(&ino)
+            && given.id == grant
+        {
+            given.answered = true;
+        }
+    }
+
+    /// The session goes on with another master, or the same one restarted. `durable`: what was known to
+    /// be on its disk.
+    pub(crate) fn take_up(self: &Arc<Self>, resumed: &SessionResumed, durable: LogIndex, new_term: bool) {
+        let grants: BTreeMap<Ino, Grant> = resumed.grants.iter().copied().collect();
+        let inodes: Vec<_> = lock(&self.inodes).values().cloned().collect();
+        if resumed.tail_lost {
+            log::error!("the master lost its last records: unsynced changes may be gone");
+            *lock(&self.attrs) = crate::attrs::AttrCache::default();
+        }
+        for inode in inodes {
+            let mut state = inode.lock();
+            if new_term || resumed.tail_lost {
+                // Capabilities end on a clock that is not the new master's.
+                state.places.clear();
+                state.attr = None;
+            }
+            if resumed.tail_lost {
+                self.memory.free(state.drop_ahead());
+                state.synced.clear();
+                if state.last_change > durable {
+                    state.latch.set(Error::Io);
+                }
+            }
+            match grants.get(&inode.ino) {
+                Some(grant) if grant.kind >= state.grant.kind => state.grant = *grant,
+                Some(_) | None if state.grant.kind == GrantKind::None => {}
+                Some(_) | None => {
+                    if state.gate == Gate::Open {
+                        state.gate = Gate::Draining;
+                        state.grant = NO_GRANT;
+                        self.drain_grant(&inode, None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The session ended without us: whatever it had open is dead.
+    pub(crate) fn lose_everything(&self) {
+        let inodes = std::mem::take(&mut *lock(&self.inodes));
+        lock(&self.dirty).clear();
+        lock(&self.idle).clear();
+        {
+            let mut early = lock(&self.early);
+            early.recalls.clear();
+            early.given.clear();
+        }
+        for inode in inodes.values() {
+            let mut state = inode.lock();
+            let freed = state.lose_dirty() + state.drop_ahead();
+            state.dead = true;
+            state.gate = Gate::Open;
+            state.grant = NO_GRANT;
+            state.places.clear();
+            drop(state);
+            self.memory.free(freed);
+            inode.changed.notify_waiters();
+            let (ack, _) = Ack::new();
+            self.upcalls.invalidate(inode.ino, ack);
+        }
+    }
+}
+
+impl State {
+    /// What is buffered or not committed is lost, and every handle will say so. Returns the bytes freed.
+    fn lose_dirty(&mut self) -> u64 {
+        if !self.is_settled() {
+            self.latch.set(Error::Io);
+        }
+        self.acked_end = 0;
+        self.touched = false;
+        self.dirty.drop_dirty()
+    }
+}

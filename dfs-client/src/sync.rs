@@ -1,0 +1,349 @@
+//! Writing back: draining the buffer, committing size and mtime, and fsync.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_proto::chunk::{Sync, SyncChunk, Synced};
+use dfs_proto::frame::Outgoing;
+use dfs_proto::ids::{ChunkId, ChunkVersion, ServerNum};
+use dfs_proto::meta::{ChunkPlace, Commit, FailedPlace, SetTime, Suspicion};
+use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
+use tokio::task::JoinSet;
+
+use crate::call::{Refused, Scope};
+use crate::client::Client;
+use crate::core::retry::{Backoff, ChunkNext, after_chunk};
+use crate::error::{Error, Result};
+use crate::inode::{FileHandle, Inode};
+use crate::net::{Net, NetError};
+use crate::shared::{Shared, Until, lock};
+
+/// How long bytes may stay buffered, and a size uncommitted, when nobody asks.
+const WRITE_BACK_AFTER_US: u64 = 1_000_000;
+/// How often that is looked at.
+const WRITE_BACK_TICK: Duration = Duration::from_millis(250);
+/// Chunks of one SYNC: an answer in time also where each costs the disk some ten milliseconds.
+const SYNC_BATCH: usize = 64;
+
+/// What a commit has to bring besides size and mtime.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) durable: bool,
+    pub(crate) synced: Vec<(ChunkId, ChunkVersion)>,
+}
+
+/// A chunk to be synced.
+#[derive(Clone, Copy, Debug)]
+struct Unsynced {
+    chunk: ChunkId,
+    index: ChunkIndex,
+    since: ChunkVersion,
+}
+
+/// Counts a flush as under way.
+struct Flushing<'a>(&'a Inode);
+
+impl<'a> Flushing<'a> {
+    fn begin(inode: &'a Inode) -> Flushing<'a> {
+        let mut state = inode.lock();
+        if state.flushing == 0 {
+            state.since_flush = 0;
+        }
+        state.flushing += 1;
+        Flushing(inode)
+    }
+}
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().flushing -= 1;
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl<N: Net> Client<N> {
+    /// close(2): everything buffered is on all replicas, size and mtime are committed; reports what went
+    /// wrong with earlier writes, once per handle.
+    pub async fn flush(&self, handle: &FileHandle) -> Result<()> {
+        let until = self.shared.patience();
+        let settled = self.shared.settle(&handle.open.inode, until).await;
+        handle.report()?;
+        settled
+    }
+
+    /// [`Client::flush`] when there is nothing to do.
+    #[must_use]
+    pub fn try_flush(&self, handle: &FileHandle) -> Option<Result<()>> {
+        let settled = handle.open.inode.lock().is_settled();
+        settled.then(|| handle.report())
+    }
+
+    /// [`Client::flush`], and then all of it on the disks of all replicas and of the masters.
+    pub async fn fsync(&self, handle: &FileHandle, datasync: bool) -> Result<()> {
+        let until = self.shared.patience();
+        let synced = self.shared.sync_inode(&handle.open.inode, datasync, until).await;
+        handle.report()?;
+        synced
+    }
+}
+
+impl FileHandle {
+    fn report(&self) -> Result<()> {
+        self.open.inode.lock().latch.check(&mut lock(&self.open.seen))
+    }
+}
+
+impl<N: Net> Shared<N> {
+    /// Sends what is dirty and waits until all of it is on all replicas.
+    pub(crate) async fn drain(self: &Arc<Self>, inode: &Arc<Inode>, until: Until) -> Result<()> {
+        if inode.lock().dirty.is_clean() {
+            return Ok(());
+        }
+        let _flushing = Flushing::begin(inode);
+        self.pump(inode, &mut inode.lock());
+        until.bound(inode.until(|state| (state.dead || state.dirty.is_clean()).then_some(()))).await
+    }
+
+    /// Drains, and commits what the master does not know yet.
+    pub(crate) async fn settle(self: &Arc<Self>, inode: &Arc<Inode>, until: Until) -> Result<()> {
+        self.drain(inode, until).await?;
+        self.commit(inode, Extra::default(), until).await
+    }
+
+    /// Commits the size that is on the replicas, and the mtime of what was written.
+    pub(crate) async fn commit(&self, inode: &Arc<Inode>, extra: Extra, until: Until) -> Result<()> {
+        let _turn = inode.turn.lock().await;
+        let (request, writes) = {
+            let state = inode.lock();
+            if state.dead || !(state.must_commit() || extra.durable) {
+                return Ok(());
+            }
+            let request = Commit {
+                ino: inode.ino,
+                size_epoch: state.size_epoch,
+                size_at_least: (state.acked_end > state.committed).then_some(state.acked_end),
+                mtime: state.touched.then_some(SetTime::Now),
+                atime: None,
+                synced: extra.synced.iter().map(|(chunk, _)| *chunk).collect(),
+                durable: extra.durable,
+                unused: Vec::new(),
+            };
+            (request, state.writes)
+        };
+        let answer = match self.ask_in(&request, Scope::Session(inode.incarnation), until).await {
+            Ok(answer) => answer,
+            Err(Refused::OldEpoch) => return self.cut_by_another(inode, until).await,
+            // Everything of the session is lost, and latched.
+            Err(Refused::SessionLost) => return Ok(()),
+            Err(refused) => return Err(refused.into()),
+        };
+        let now = self.now();
+        let mut state = inode.lock();
+        state.last_change = state.last_change.max(answer.index);
+        state.attr_changes += 1;
+        if state.writes == writes {
+            state.touched = false;
+        }
+        state.synced.extend(extra.synced);
+        state.take_attr(&answer.body, now);
+        if state.is_settled() {
+            state.dirty_since = None;
+            lock(&self.dirty).remove(&inode.ino);
+        }
+        Ok(())
+    }
+
+    /// Another mount truncated the file after our grant ended: what we wrote was cut with the rest, and
+    /// the size is the other's.
+    async fn cut_by_another(&self, inode: &Inode, until: Until) -> Result<()> {
+        let request = dfs_proto::meta::Getattr { ino: inode.ino };
+        let attr = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?.body;
+        let now = self.now();
+        let mut state = inode.lock();
+        state.places.clear();
+        state.acked_end = 0;
+        state.touched = false;
+        state.take_attr(&attr, now);
+        Ok(())
+    }
+
+    /// F1 to F4 of the specification.
+    async fn sync_inode(self: &Arc<Self>, inode: &Arc<Inode>, datasync: bool, until: Until) -> Result<()> {
+        self.drain(inode, until).await?;
+        let (seen_durable, chunks, known, grows, touched) = {
+            let state = inode.lock();
+            let (_, durable) = self.session.log_seen();
+            let chunks: Vec<Unsynced> = state
+                .unsynced
+                .iter()
+                .map(|(chunk, (index, since))| Unsynced { chunk: *chunk, index: *index, since: *since })
+                .collect();
+            let known = chunks.iter().all(|c| state.synced.contains(&(c.chunk, c.since)));
+            let grows = state.acked_end > state.committed;
+            (state.last_change <= durable, chunks, known, grows, state.touched)
+        };
+        let metadata = grows || !seen_durable || (touched && !datasync);
+        if known && !grows {
+            // The master's record says nothing about these bytes, so the two need not wait for each other.
+            let durable = Extra { durable: true, synced: Vec::new() };
+            let commit = async {
+                if metadata { self.commit(inode, durable, until).await } else { Ok(()) }
+            };
+            let sync = self.sync_chunks(inode, chunks, until);
+            let (synced, committed) = tokio::join!(biased; sync, commit);
+            synced?;
+            return committed;
+        }
+        let synced = self.sync_chunks(inode, chunks, until).await?;
+        self.commit(inode, Extra { durable: true, synced }, until).await
+    }
+
+    /// Syncs chunks on all their members, each primary asked once for all of its own.
+    async fn sync_chunks(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        chunks: Vec<Unsynced>,
+        until: Until,
+    ) -> Result<Vec<(ChunkId, ChunkVersion)>> {
+        let mut left = chunks;
+        let mut done = Vec::new();
+        let mut failed: BTreeMap<ChunkId, FailedPlace> = BTreeMap::new();
+        let mut backoff = Backoff::default();
+        loop {
+            let mut groups: BTreeMap<ServerNum, Vec<(Unsynced, Arc<ChunkPlace>)>> = BTreeMap::new();
+            for unsynced in left.drain(..) {
+                let was = failed.remove(&unsynced.chunk);
+                let place = self.write_place(inode, unsynced.index, was, until).await?;
+                if place.chunk() != unsynced.chunk {
+                    // Truncated away since: there is nothing left to keep.
+                    inode.lock().unsynced.remove(&unsynced.chunk);
+                    continue;
+                }
+                let primary = place.members.first().ok_or(Error::Io)?.server;
+                groups.entry(primary).or_default().push((unsynced, place));
+            }
+            let mut tasks = JoinSet::new();
+            for (server, group) in groups {
+                for part in group.chunks(SYNC_BATCH) {
+                    let (shared, part) = (Arc::clone(self), part.to_vec());
+                    tasks.spawn_on(async move { shared.sync_group(server, part).await }, &self.runtime);
+                }
+            }
+            while let Some(results) = tasks.join_next().await {
+                // A task that panicked has synced nothing.
+                for (unsynced, place, result) in results.map_err(|_| Error::Io)? {
+                    match self.after_sync(inode, &unsynced, &place, &result)? {
+                        Some(again) => {
+                            left.push(unsynced);
+                            failed.extend(again.map(|place| (unsynced.chunk, place)));
+                        }
+                        None => done.push((unsynced.chunk, place.capability.version)),
+                    }
+                }
+            }
+            if left.is_empty() {
+                return Ok(done);
+            }
+            self.pause(&mut backoff, until).await?;
+        }
+    }
+
+    async fn sync_group(
+        self: Arc<Self>,
+        server: ServerNum,
+        group: Vec<(Unsynced, Arc<ChunkPlace>)>,
+    ) -> Vec<(Unsynced, Arc<ChunkPlace>, Result<(), NetError>)> {
+        let chunks = group
+            .iter()
+            .map(|(unsynced, place)| SyncChunk { capability: place.capability, since: unsynced.since })
+            .collect();
+        let answer = match Outgoing::request(&Sync { chunks }) {
+            Ok(out) => self.call_server(server, out).await,
+            Err(_) => Err(NetError::Malformed),
+        };
+        let synced = answer.and_then(|frame| frame.decode::<Synced>().map_err(|_| NetError::Malformed));
+        let result_of = |nth: usize| match &synced {
+            Err(error) => Err(error.clone()),
+            Ok(synced) => match synced.results.get(nth) {
+                Some(Status::Ok) => Ok(()),
+                Some(status) => Err(NetError::Status(*status, String::new())),
+                None => Err(NetError::Malformed),
+            },
+        };
+        group.into_iter().enumerate().map(|(nth, (u, place))| (u, place, result_of(nth))).collect()
+    }
+
+    /// Whether a chunk has to be synced again, and with which place named as failed.
+    fn after_sync(
+        self: &Arc<Self>,
+        inode: &Inode,
+        unsynced: &Unsynced,
+        place: &Arc<ChunkPlace>,
+        result: &Result<(), NetError>,
+    ) -> Result<Option<Option<FailedPlace>>> {
+        let Err(error) = result else {
+            inode.lock().unsynced.remove(&unsynced.chunk);
+            return Ok(None);
+        };
+        log::debug!("sync of {}: {error}", unsynced.chunk);
+        if *error == NetError::Status(Status::Lost, String::new()) {
+            let mut state = inode.lock();
+            state.unsynced.remove(&unsynced.chunk);
+            state.latch.set(Error::Io);
+            return Ok(None);
+        }
+        let cap = place.capability;
+        let server = place.members.first().ok_or(Error::Io)?;
+        let failed = FailedPlace { chunk: cap.chunk, version: cap.version, server: server.server };
+        match after_chunk(error) {
+            ChunkNext::Again => Ok(Some(None)),
+            ChunkNext::Fail(error) => Err(error),
+            ChunkNext::OldEpoch => {
+                inode.forget_place(place);
+                Ok(Some(None))
+            }
+            ChunkNext::Suspect { dead } => {
+                let what = if dead { Suspicion::RefusedUnix } else { Suspicion::Silent };
+                self.report(*server, cap.chunk, what);
+                inode.forget_place(place);
+                Ok(Some(Some(failed)))
+            }
+            ChunkNext::Elsewhere | ChunkNext::Primary | ChunkNext::Corrupt | ChunkNext::NewPlace => {
+                inode.forget_place(place);
+                Ok(Some(Some(failed)))
+            }
+        }
+    }
+
+    /// Writes back what nobody asked for in time, until the client is shut down.
+    pub(crate) async fn write_back(self: Arc<Self>) {
+        while !self.session.view.borrow().closed {
+            tokio::time::sleep(WRITE_BACK_TICK).await;
+            let now = self.now();
+            let inodes: Vec<_> = lock(&self.dirty).values().cloned().collect();
+            for inode in inodes {
+                let mut state = inode.lock();
+                if state.dead || state.is_settled() {
+                    state.dirty_since = None;
+                    lock(&self.dirty).remove(&inode.ino);
+                    continue;
+                }
+                let since = *state.dirty_since.get_or_insert(now);
+                if now.0.saturating_sub(since.0) < WRITE_BACK_AFTER_US || state.flushing > 0 {
+                    continue;
+                }
+                state.dirty_since = Some(now);
+                drop(state);
+                let shared = Arc::clone(&self);
+                self.spawn(async move {
+                    // What stays unsettled is tried again, and close tells the program.
+                    if let Err(error) = shared.settle(&inode, shared.patience()).await {
+                        log::warn!("inode {}: not written back: {error}", inode.ino);
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Writing: into the buffer under a write grant, through to all replicas without one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_proto::ids::SizeEpoch;
+use dfs_proto::meta::{ChunkPlace, Commit, SetTime};
+use dfs_proto::units::{ChunkIndex, FILE_SIZE_MAX};
+
+use crate::call::{Refused, Scope};
+use crate::client::Client;
+use crate::core::dirty::Batch;
+use crate::core::split::{part_crcs, pieces};
+use crate::error::{Error, Result};
+use crate::inode::{FileHandle, Gate, Inode, State};
+use crate::net::Net;
+use crate::put::Put;
+use crate::shared::{Shared, Until, lock};
+
+/// Requests of one file under way at once: with the largest size, 8 MiB cover a gigabyte a second at 8 ms.
+const FLIGHTS_MAX: usize = 8;
+/// Dirty bytes of one file, scattered over windows that do not fill, that are sent without being asked for.
+const SCATTERED_MAX: u64 = 8 << 20;
+/// What may be buffered behind a flush before writers wait for it, so that every flush ends.
+const BEHIND_FLUSH_MAX: u64 = 32 << 20;
+
+/// What became of a write that may not wait.
+enum Buffered {
+    Done,
+    /// No room, or a gate is closed.
+    Wait,
+    /// The session's lease may be over: the grant counts only once it was renewed.
+    Renew,
+    /// There is no write grant.
+    Through,
+}
+
+impl<N: Net> Client<N> {
+    /// Writes all of `data`, at the end of the file if `append`. Buffered under a write grant, else on
+    /// all replicas and with its size committed when this returns.
+    pub async fn write(&self, handle: &FileHandle, offset: u64, data: Bytes, append: bool) -> Result<usize> {
+        let shared = &self.shared;
+        let inode = &handle.open.inode;
+        let until = shared.patience();
+        shared.check_writer(handle, offset, data.len(), append)?;
+        loop {
+            let mut changed = std::pin::pin!(inode.changed.notified());
+            changed.as_mut().enable();
+            let mut freed = std::pin::pin!(shared.memory.freed.notified());
+            freed.as_mut().enable();
+            match shared.buffer(inode, offset, &data, append)? {
+                Buffered::Done => return Ok(data.len()),
+                Buffered::Renew => shared.renew(until).await?,
+                Buffered::Through => {
+                    if shared.write_through(inode, offset, &data, append, until).await? {
+                        return Ok(data.len());
+                    }
+                }
+                Buffered::Wait => {
+                    shared.relieve();
+                    until
+                        .bound(async {
+                            tokio::select! {
+                                biased;
+                                () = changed => {}
+                                () = freed => {}
+                            }
+                        })
+                        .await?;
+                }
+            }
+        }
+    }
+
+    /// [`Client::write`] when it only takes a copy into the buffer. `None`: call [`Client::write`].
+    #[must_use]
+    pub fn try_write(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+    ) -> Option<Result<usize>> {
+        let shared = &self.shared;
+        if let Err(error) = shared.check_writer(handle, offset, data.len(), append) {
+            return Some(Err(error));
+        }
+        match shared.buffer(&handle.open.inode, offset, data, append) {
+            Ok(Buffered::Done) => Some(Ok(data.len())),
+            Ok(Buffered::Wait | Buffered::Renew | Buffered::Through) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl<N: Net> Shared<N> {
+    fn check_writer(&self, handle: &FileHandle, offset: u64, len: usize, append: bool) -> Result<()> {
+        let open = &handle.open;
+        if !open.access.write {
+            return Err(Error::BadHandle);
+        }
+        let state = open.inode.lock();
+        state.latch.check(&mut lock(&open.seen))?;
+        if state.dead {
+            return Err(Error::Stale);
+        }
+        let at = if append { state.size } else { offset };
+        let len = u64::try_from(len).map_err(|_| Error::TooBig)?;
+        match at.checked_add(len) {
+            Some(end) if end <= FILE_SIZE_MAX => Ok(()),
+            Some(_) | None => Err(Error::TooBig),
+        }
+    }
+
+    fn buffer(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+    ) -> Result<Buffered> {
+        let now = self.now();
+        let lease_stands = self.session.lease_left(now) > Duration::ZERO;
+        let len = u64::try_from(data.len()).map_err(|_| Error::TooBig)?;
+        let mut state = inode.lock();
+        if state.dead {
+            return Err(Error::Stale);
+        }
+        if state.gate != Gate::Open {
+            return Ok(Buffered::Wait);
+        }
+        if !state.may_buffer() {
+            return Ok(Buffered::Through);
+        }
+        if !lease_stands {
+            return Ok(Buffered::Renew);
+        }
+        let behind = state.flushing > 0 && state.since_flush > BEHIND_FLUSH_MAX;
+        if behind || !self.memory.has_room(len) {
+            self.pump(inode, &mut state);
+            return Ok(Buffered::Wait);
+        }
+        let at = if append { state.size } else { offset };
+        let grown = state.dirty.write(at, data);
+        self.memory.add(grown);
+        state.size = state.size.max(at + len);
+        state.since_flush += len;
+        self.wrote(&mut state);
+        let first = state.dirty_since.is_none();
+        state.dirty_since.get_or_insert(now);
+        if state.dirty.full_windows() > 0 || state.dirty.bytes() > SCATTERED_MAX {
+            self.pump(inode, &mut state);
+        }
+        drop(state);
+        if first {
+            lock(&self.dirty).insert(inode.ino, Arc::clone(inode));
+        }
+        Ok(Buffered::Done)
+    }
+
+    /// What every write changes of the inode.
+    fn wrote(&self, state: &mut State) {
+        state.touched = true;
+        state.writes += 1;
+        state.attr_changes += 1;
+        if !state.ahead.is_empty() {
+            self.memory.free(state.drop_ahead());
+        }
+    }
+
+    /// Sends what is due, as many requests as may be under way.
+    pub(crate) fn pump(self: &Arc<Self>, inode: &Arc<Inode>, state: &mut State) {
+        while state.gate != Gate::Cutting && state.dirty.flights() < FLIGHTS_MAX {
+            let all = state.flushing > 0
+                || state.dirty.bytes() > SCATTERED_MAX
+                || !self.memory.has_spare(0);
+            let Some(batch) = state.dirty.take(all) else { return };
+            let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
+            self.spawn(async move { shared.fly(&inode, batch).await });
+        }
+    }
+
+    /// Memory is short: sends everything that is dirty anywhere.
+    fn relieve(self: &Arc<Self>) {
+        if self.memory.has_spare(0) {
+            return;
+        }
+        let inodes: Vec<_> = lock(&self.dirty).values().cloned().collect();
+        for inode in inodes {
+            self.pump(&inode, &mut inode.lock());
+        }
+    }
+
+    /// Brings one batch to its end.
+    async fn fly(self: Arc<Self>, inode: &Arc<Inode>, batch: Batch) {
+        let Batch { flight, index, end, .. } = batch;
+        let crcs = batch.crcs();
+        let put = Put { index, ranges: batch.ranges, crcs, parts: batch.parts };
+        // Buffered bytes are kept as long as it takes, on a soft mount too as long as its patience.
+        let answer = self.put(inode, &put, self.patience()).await;
+        drop(put);
+        let mut state = inode.lock();
+        let bytes = state.dirty.landed(flight);
+        match answer {
+            Ok(place) => note_ack(&mut state, &place, end),
+            Err(refused) => {
+                let error = Error::from(refused);
+                log::error!("inode {}: {bytes} buffered bytes are lost: {error}", inode.ino);
+                if !state.dead {
+                    state.latch.set(error);
+                }
+            }
+        }
+        self.pump(inode, &mut state);
+        drop(state);
+        self.memory.free(bytes);
+        inode.changed.notify_waiters();
+    }
+
+    /// Writes on all replicas and commits. False when the grant came back meanwhile: buffer instead.
+    async fn write_through(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        offset: u64,
+        data: &Bytes,
+        append: bool,
+        until: Until,
+    ) -> Result<bool> {
+        let turn = if append { Some(inode.append_turn.lock().await) } else { None };
+        loop {
+            if inode.lock().may_buffer() {
+                return Ok(false);
+            }
+            let at = if append { self.ask_map(inode, ChunkIndex(0), 1, until).await?.size } else { offset };
+            let Some(epoch) = self.put_pieces(inode, at, data, until).await? else {
+                inode.lock().places.clear();
+                continue;
+            };
+            let end = at + u64::try_from(data.len()).map_err(|_| Error::TooBig)?;
+            match self.commit_through(inode, end, epoch, until).await {
+                Ok(()) => break,
+                // Truncated by another mount in between: what was written may have been cut with the rest.
+                Err(Refused::OldEpoch) => inode.lock().places.clear(),
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        drop(turn);
+        Ok(true)
+    }
+
+    /// Puts `data` on all replicas. The epoch that all pieces were written under; none if they differ.
+    async fn put_pieces(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        at: u64,
+        data: &Bytes,
+        until: Until,
+    ) -> Result<Option<SizeEpoch>> {
+        let len = u64::try_from(data.len()).map_err(|_| Error::TooBig)?;
+        let mut epoch: Option<SizeEpoch> = None;
+        let mut from = 0;
+        for piece in pieces(self.session.facts().chunk_size, at, len) {
+            let stop = from + usize::try_from(piece.range.len).map_err(|_| Error::TooBig)?;
+            let part = data.slice(from..stop);
+            from = stop;
+            let mut crcs = Vec::new();
+            part_crcs(piece.range.offset, std::slice::from_ref(&part), &mut crcs);
+            let put = Put { index: piece.index, ranges: vec![piece.range], crcs, parts: vec![part] };
+            let place = self.put(inode, &put, until).await?;
+            let mut state = inode.lock();
+            note_unsynced(&mut state, &place);
+            let under = place.capability.size_epoch;
+            if epoch.is_some_and(|before| before != under) {
+                return Ok(None);
+            }
+            epoch = Some(under);
+        }
+        Ok(Some(epoch.unwrap_or(inode.size_epoch())))
+    }
+
+    async fn commit_through(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        end: u64,
+        epoch: SizeEpoch,
+        until: Until,
+    ) -> Result<(), Refused> {
+        let request = Commit {
+            ino: inode.ino,
+            size_epoch: epoch,
+            size_at_least: Some(end),
+            mtime: Some(SetTime::Now),
+            atime: None,
+            synced: Vec::new(),
+            durable: false,
+            unused: Vec::new(),
+        };
+        let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
+        let now = self.now();
+        let mut state = inode.lock();
+        state.last_change = state.last_change.max(answer.index);
+        state.attr_changes += 1;
+        state.take_attr(&answer.body, now);
+        Ok(())
+    }
+}
+
+/// A buffered write is on all members.
+fn note_ack(state: &mut State, place: &ChunkPlace, end: u64) {
+    state.acked_end = state.acked_end.max(end);
+    note_unsynced(state, place);
+}
+
+fn note_unsynced(state: &mut State, place: &ChunkPlace) {
+    let cap = &place.capability;
+    let since = state.unsynced.entry(cap.chunk).or_insert((place.index, cap.version));
+    since.1 = since.1.min(cap.version);
+}
