@@ -16,6 +16,8 @@ mod message;
 mod node;
 mod start;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use member::{BadConf, MemberChange};
 pub use message::{BadMessage, MessageKind, RaftMessage, SnapshotOffer};

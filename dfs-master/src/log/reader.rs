@@ -72,8 +72,7 @@ impl<F: DiskFile> Cursor<F> {
     /// What stands here; moves past it when it is a record.
     pub(super) fn step(&mut self) -> io::Result<Decoded> {
         let mut bytes = self.window(record::HEADER_LEN)?;
-        if bytes.len() >= record::HEADER_LEN
-            && let Some(wanted) = record::wanted(&bytes)
+        if let Some(wanted) = record::wanted(&bytes)
             && wanted > bytes.len()
         {
             bytes = self.window(wanted)?;

@@ -175,9 +175,12 @@ fn checksum(seed: u32, length: u32, rest: &[u8]) -> u32 {
     crc32c_of_two(&first, rest).0
 }
 
-/// How many bytes from the start of `header` a decoder needs, if the length is to be believed.
+/// How many bytes from the start of `header` a decoder needs, if the length there is to be believed.
 #[must_use]
 pub fn wanted(header: &[u8]) -> Option<usize> {
+    if header.len() < HEADER_LEN {
+        return None;
+    }
     let length = usize::try_from(u32_at(header, 0)).ok()?;
     (length <= PAYLOAD_MAX).then(|| (HEADER_LEN + length).next_multiple_of(ALIGN))
 }
@@ -248,11 +251,10 @@ fn contents(bytes: &Bytes, end: usize) -> Result<Record, Fault> {
 /// Could a record numbered in `from..` start at these bytes? Cheap, and never wrong about a "no".
 #[must_use]
 pub(super) fn plausible(header: &[u8], from: RecordNum) -> bool {
-    header.len() >= HEADER_LEN
+    wanted(header).is_some()
         && header[41] == FORMAT
         && header[42..HEADER_LEN].iter().all(|b| *b == 0)
         && u64_at(header, 8) >= from.0
-        && wanted(header).is_some()
 }
 
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -66,9 +66,12 @@ pub struct Recovered<D: Disk> {
 /// # Errors
 /// See [`RecoverError`]; each says what to do.
 pub fn recover<D: Disk>(disk: &D, options: Options) -> Result<Recovered<D>, RecoverError> {
-    disk.lock().map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => RecoverError::InUse,
-        _other => RecoverError::Io { what: "the lock".to_owned(), source },
+    disk.lock().map_err(|source| {
+        if source.kind() == io::ErrorKind::WouldBlock {
+            RecoverError::InUse
+        } else {
+            RecoverError::Io { what: "the lock".to_owned(), source }
+        }
     })?;
     let identity = Identity::load(disk)?;
     recover_without(disk, identity, options, Vec::new())
@@ -123,7 +126,8 @@ fn newest_usable<D: Disk>(
     Ok(None)
 }
 
-/// Takes the torn tail away: later segments first, then the rest of the one it began in.
+/// Takes the torn tail away: later segments, and the rest of the one it began in. If the power fails
+/// before [`settle`] has made that durable, whatever part is left is a torn tail again.
 fn repair<D: Disk>(
     disk: &D,
     scan: &mut Scan,
@@ -149,17 +153,15 @@ fn repair<D: Disk>(
         let path = segment::path(later);
         disk.remove(&path).map_err(io(&path))?;
     }
-    disk.sync_dir(DIR).map_err(io(DIR))?;
     if stop.offset > 0 && used_to > stop.offset {
         let file = disk.open(&path, Open::Existing).map_err(io(&path))?;
         let zeros = vec![0; usize::try_from(used_to - stop.offset).unwrap_or(usize::MAX)];
         file.write_at(&[IoSlice::new(&zeros)], stop.offset).map_err(io(&path))?;
-        file.sync_data().map_err(io(&path))?;
     }
     Ok(torn)
 }
 
-/// Makes durable what a killed process may have left in memory only. Returns the end of the records in
+/// Makes durable the repair, and what a killed process may have left in memory only. Returns the end of the records in
 /// the last segment, and its length.
 fn settle<D: Disk>(disk: &D, scan: &Scan) -> Result<(u64, u64), RecoverError> {
     let mut len = 0;

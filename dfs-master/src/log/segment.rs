@@ -50,6 +50,8 @@ pub(super) enum BadHeader {
     Damaged,
     Foreign(ClusterId),
     Newer(u32),
+    /// Whole and ours, but of the segment that begins with this record.
+    Misnamed(RecordNum),
 }
 
 impl Header {
@@ -93,7 +95,11 @@ impl Header {
             before: EntryId { index: LogIndex(u64_at(bytes, 40)), term: Term(u64_at(bytes, 48)) },
             durable: RecordNum(u64_at(bytes, 56)),
         };
-        if header.first == first && header.durable < first { Ok(header) } else { Err(BadHeader::Damaged) }
+        match header {
+            Header { first: found, .. } if found != first => Err(BadHeader::Misnamed(found)),
+            Header { durable, .. } if durable >= first => Err(BadHeader::Damaged),
+            header => Ok(header),
+        }
     }
 }
 

@@ -80,6 +80,9 @@ pub enum BadMessage {
     Entries,
     #[error("its snapshot: {0}")]
     Snapshot(#[from] BadConf),
+    /// The leader must take one after the change that added this node.
+    #[error("its snapshot is of a group without this node")]
+    NotInSnapshot,
     /// A leader says that this node has acknowledged entries that it does not have: its log was rolled
     /// back. It must not vote; empty its directory and let it be refilled.
     #[error("it counts on entry {said}, and our log ends at {ours}: our log has lost its end")]
@@ -161,6 +164,10 @@ impl RaftMessage {
     }
 
     fn check_entries(&self) -> Result<(), BadMessage> {
+        // Raft-rs takes every index beyond its log for one of term 0, and would append behind a gap.
+        if (self.index.0 == 0) != (self.log_term.0 == 0) || self.log_term > self.term {
+            return Err(BadMessage::Entries);
+        }
         let (mut index, mut term) = (self.index, self.log_term);
         for entry in &self.entries {
             index = LogIndex(index.0 + 1);
@@ -181,11 +188,10 @@ impl RaftMessage {
         }
         check_conf(conf)?;
         let member = [&conf.voters, &conf.learners, &conf.voters_outgoing];
-        if member.iter().any(|set| set.contains(&ours.id)) {
-            Ok(())
-        } else {
-            Err(BadMessage::NotForUs(ours.id))
+        if !member.iter().any(|set| set.contains(&ours.id)) {
+            return Err(BadMessage::NotInSnapshot);
         }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use raft::{RawNode, StateRole, Storage as _};
 
 use super::convert;
 use super::member::{MemberChange, decode_changes};
-use super::message::{BadMessage, Ours, RaftMessage, SnapshotOffer};
+use super::message::{BadMessage, MessageKind, Ours, RaftMessage, SnapshotOffer};
 use super::start::{self, RaftConfig, RaftStart};
 use super::store::Store;
 use super::{Install, RaftStartError, ReadyOut, Refused};
@@ -82,13 +82,26 @@ impl RaftNode {
     /// Asks for leadership now: a sole voter at its start, which would else wait for a timeout. The
     /// recovered entries must have been taken by [`RaftNode::committed`] first.
     pub fn campaign(&mut self) {
+        if !self.is_settled() {
+            return;
+        }
         // Refused only while a change of members is committed and not applied; the timeout asks again.
         self.raw.campaign().unwrap_or_default();
     }
 
     /// One tick of the group's clock.
     pub fn tick(&mut self) {
-        self.raw.tick();
+        if self.leads() || self.is_settled() {
+            self.raw.tick();
+        }
+    }
+
+    /// Is nothing being persisted or installed? Raft-rs panics over an election in the middle of either:
+    /// a sole voter must have persisted its log, and a snapshot has replaced entries that it looks for.
+    /// So none is begun, and the clock of an election stands still meanwhile.
+    fn is_settled(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        self.waiting.is_empty() && log.unstable_entries().is_empty() && log.unstable_snapshot().is_none()
     }
 
     /// Proposes a command. It has this name if it is ever committed.
@@ -137,6 +150,9 @@ impl RaftNode {
     pub fn step(&mut self, message: RaftMessage) -> Result<(), BadMessage> {
         let ours = Ours { id: self.id, term: self.term(), last: self.last(), leads: self.leads() };
         message.check(ours)?;
+        if message.kind == MessageKind::TimeoutNow && !self.is_settled() {
+            return Err(BadMessage::Refused);
+        }
         self.raw.step(convert::message_in(message)).map_err(|_error| BadMessage::Refused)
     }
 
@@ -186,7 +202,7 @@ impl RaftNode {
     }
 
     /// The entries committed since the last call, in order, to be applied now. Election entries carry
-    /// nothing; changes of members have been made here. A sole voter forgets them with this call.
+    /// nothing; changes of members have been made here. A node that is alone forgets them with this call.
     pub fn committed(&mut self) -> Vec<LogEntry> {
         self.pump();
         let entries = std::mem::take(&mut self.committed);
@@ -195,7 +211,7 @@ impl RaftNode {
         }
         if let Some(last) = entries.last() {
             self.raw.advance_apply_to(last.index.0);
-            if self.raw.mut_store().is_sole_voter(self.id.0) {
+            if self.raw.mut_store().is_alone(self.id.0) {
                 self.raw.mut_store().compact(last.index.0);
             }
         }
@@ -216,7 +232,8 @@ impl RaftNode {
         std::mem::take(&mut self.messages)
     }
 
-    /// A snapshot of this node is on disk: followers that lag behind the entries in memory get it.
+    /// A snapshot of this node is on disk, or was found there at the start: followers that lag behind the
+    /// entries in memory get it.
     pub fn snapshot_done(&mut self, id: EntryId, conf: ConfState) {
         self.raw.mut_store().offer(convert::snapshot_in(&SnapshotOffer { id, conf }));
     }

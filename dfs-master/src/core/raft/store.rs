@@ -69,8 +69,10 @@ impl Store {
         self.snapshot = Some(snapshot.clone());
     }
 
-    pub(super) fn is_sole_voter(&self, id: u64) -> bool {
-        self.conf.voters == [id] && self.conf.voters_outgoing.is_empty()
+    /// Is there nobody but `id` who could ever want an entry?
+    pub(super) fn is_alone(&self, id: u64) -> bool {
+        let pb::ConfState { voters, learners, voters_outgoing, .. } = &self.conf;
+        *voters == [id] && learners.is_empty() && voters_outgoing.is_empty()
     }
 
     /// A newer snapshot is on disk.

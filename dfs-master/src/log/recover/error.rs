@@ -60,11 +60,13 @@ pub enum RecoverError {
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
     #[error("{0}")]
-    Damage(Damage),
+    Damage(Box<Damage>),
     #[error(
         "{file} belongs to cluster {found}, this directory to {ours}: a file of another cluster was put here"
     )]
     Foreign { file: String, found: ClusterId, ours: ClusterId },
+    #[error("{file} is the segment that begins with record {:016x}: it was renamed or copied", found.0)]
+    Misnamed { file: String, found: RecordNum },
     #[error("{file} at offset {offset} was written by a newer version ({what}): start that version")]
     Newer { file: String, offset: u64, what: String },
     #[error(
@@ -80,6 +82,12 @@ pub enum RecoverError {
          {skipped}. Put the missing segments back, or refill this directory from the other masters"
     )]
     Missing { need: LogIndex, have: LogIndex, skipped: String },
+    #[error(
+        "the header of {segment} is damaged, and no earlier segment says what came before it. Not starting. \
+         Repair: put back {segment} from a copy of this directory or its disk, or refill this directory \
+         from the other masters"
+    )]
+    Header { segment: String },
     #[error(
         "there is no log segment, but {} is there: the directory was emptied",
         super::super::identity::PATH

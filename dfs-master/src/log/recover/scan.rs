@@ -50,7 +50,7 @@ pub(super) enum Verdict {
         dropped: u64,
         used_to: u64,
     },
-    Damaged(Damage),
+    Damaged(Box<Damage>),
 }
 
 fn io_at(path: &str) -> impl Fn(io::Error) -> RecoverError + '_ {
@@ -88,11 +88,17 @@ impl Scan {
     /// The last segment before whose start there is no entry after `after`.
     pub(super) fn start_for(&self, after: LogIndex) -> Result<usize, RecoverError> {
         let begins_by = |header: &Option<Header>| header.is_some_and(|h| h.before.index <= after);
-        self.headers.iter().rposition(begins_by).ok_or_else(|| RecoverError::Missing {
-            need: LogIndex(after.0 + 1),
-            have: LogIndex(self.headers.iter().flatten().next().map_or(0, |h| h.before.index.0) + 1),
-            skipped: String::new(),
-        })
+        if let Some(start) = self.headers.iter().rposition(begins_by) {
+            return Ok(start);
+        }
+        match self.headers[0] {
+            None => Err(RecoverError::Header { segment: self.path(0) }),
+            Some(header) => Err(RecoverError::Missing {
+                need: LogIndex(after.0 + 1),
+                have: LogIndex(header.before.index.0 + 1),
+                skipped: String::new(),
+            }),
+        }
     }
 
     /// Reads every record from segment `start` on, up to the first that is not as it must be.
@@ -205,7 +211,7 @@ impl Scan {
             }
         }
         match witness.filter(|witness| witness.durable >= due) {
-            Some(witness) => Ok(Verdict::Damaged(Damage {
+            Some(witness) => Ok(Verdict::Damaged(Box::new(Damage {
                 segment: self.path(stop.segment),
                 offset: stop.offset,
                 record: due,
@@ -214,7 +220,7 @@ impl Scan {
                 witness,
                 later_records: dropped,
                 used_to,
-            })),
+            }))),
             None if stop.fault.is_none() && used_to == stop.offset => Ok(Verdict::Clean),
             None => Ok(Verdict::Torn { dropped, used_to }),
         }
@@ -262,6 +268,7 @@ fn read_header<D: Disk>(
         Ok(header) => Ok(Some(header)),
         Err(BadHeader::Damaged) => Ok(None),
         Err(BadHeader::Foreign(found)) => Err(RecoverError::Foreign { file: path, found, ours: cluster }),
+        Err(BadHeader::Misnamed(found)) => Err(RecoverError::Misnamed { file: path, found }),
         Err(BadHeader::Newer(format)) => {
             Err(RecoverError::Newer { file: path, offset: 0, what: format!("segment format {format}") })
         }
