@@ -12,6 +12,7 @@
 //!
 //! Invariants kept here: I2 (versions), I12 and I13 (checksums), I22 (failed syncs).
 
+mod zero;
 mod alter;
 mod chunk;
 mod error;

@@ -21,7 +21,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use self::faults::{Faults, gone};
+use self::faults::{EVERYTHING, Faults, gone};
 use self::image::Image;
 use self::names::{Names, Node, Path, Target};
 use crate::{Disk, DiskFile, Entry, Open, Space};
@@ -175,7 +175,7 @@ impl SimDisk {
     /// Fails every `call` on paths that begin with `prefix` with EIO until [`SimDisk::heal`]. A failed
     /// sync loses what it should have written.
     pub fn fail(&self, call: Call, prefix: &str) {
-        self.state().faults.fail(call, prefix, 0..u64::MAX);
+        self.state().faults.fail(call, prefix, EVERYTHING);
     }
 
     /// The same for calls that touch bytes of `range`: a bad sector.

@@ -1,20 +1,20 @@
-//! Changes to a chunk that are no client's write: zeroing behind a truncation, repairing a damaged block,
-//! settling a torn one, and changes to the header.
+//! Changes to a chunk that are no client's write: repairing a damaged block, settling a torn one, and
+//! changes to the header.
 
 use std::sync::atomic::Ordering;
 
 use dfs_disk::{Disk, DiskFile};
 use dfs_proto::checksum::{Crc, crc32c};
-use dfs_proto::ids::{ChunkId, SizeEpoch};
+use dfs_proto::ids::ChunkId;
 
 use super::Store;
-use super::chunk::{Place, Shared, State, locked};
+use super::chunk::{Holes, State};
 use super::error::{Damage, StoreError};
 use super::header::{Header, HeaderChange};
 use super::layout::{BLOCK, data_at};
 use super::read::{ReadMode, fill, matches};
 use super::table::{HOLE, entry_of, sector_of};
-use super::write::{ragged_ends, whole_blocks, write_sectors};
+use super::write::write_sectors;
 
 /// Whether a change is on disk when the call returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,82 +25,8 @@ pub enum Durability {
 }
 
 impl<D: Disk> Store<D> {
-    /// Makes the bytes `from..to` zeros under `epoch`; blocks wholly inside become holes and give their
-    /// space back. False, and nothing done, when the chunk has seen `epoch` or a later one.
-    ///
-    /// On return the zeros are durable: the epoch in the header, which makes a repetition a no-op, must
-    /// never be found on disk without them.
-    ///
-    /// # Errors
-    /// `Corrupt` when a block at the ends is damaged: it has to be repaired first. `Io`: failed for good.
-    pub fn zero(&self, id: ChunkId, from: u32, to: u32, epoch: SizeEpoch) -> Result<bool, StoreError> {
-        let to = to.min(self.config.chunk_size.bytes());
-        let chunk = self.find(id)?;
-        let _one = locked(&chunk.syncing);
-        let mut state = chunk.write();
-        state.usable()?;
-        if epoch <= state.header.size_epoch {
-            return Ok(false);
-        }
-        self.open_body(&chunk, &mut state)?;
-        if state.place == Place::Here {
-            self.zero_blocks(&chunk, &mut state, from, to)?;
-        }
-        state.header.size_epoch = epoch;
-        self.header_to_file(&mut state)?;
-        Ok(true)
-    }
-
-    fn zero_blocks(
-        &self,
-        chunk: &Shared<D::File>,
-        state: &mut State<D::File>,
-        from: u32,
-        to: u32,
-    ) -> Result<(), StoreError> {
-        let Some(body) = &mut state.body else { return Ok(()) };
-        let extent = body.table.extent();
-        let mut merged = Vec::new();
-        for (block, start, end) in ragged_ends(from, to) {
-            if body.table.get(block) != HOLE {
-                let mut bytes = self.old_block(chunk.id, Some(body), block)?;
-                bytes[start..end].fill(0);
-                merged.push((block, bytes));
-            }
-        }
-        state.writes += 1;
-        let file = body.file.clone();
-        let holes = whole_blocks(from, to.min(extent.saturating_mul(dfs_proto::units::BLOCK_SIZE)));
-        let mut changed = Vec::new();
-        for block in holes.clone() {
-            body.table.set(block, HOLE);
-            changed.push(sector_of(block));
-        }
-        let mut result = Ok(());
-        for (block, bytes) in &merged {
-            body.table.set(*block, entry_of(crc32c(&bytes[..])));
-            changed.push(sector_of(*block));
-            result =
-                result.and_then(|()| file.write_at(&[std::io::IoSlice::new(&bytes[..])], data_at(*block)));
-        }
-        changed.sort_unstable();
-        changed.dedup();
-        result = result.and_then(|()| write_sectors(&*file, chunk.id, &body.table, &changed));
-        let (writes, slot_gen) = (state.writes, state.slots.slot_gen);
-        if let Err(err) = result.and_then(|()| file.sync_data()) {
-            return Err(self.fail(state, "zero behind a truncation", err));
-        }
-        self.covered(state, writes, slot_gen);
-        if !holes.is_empty() {
-            // Only gives space back: a hole's bytes are never read. Not before the table is durable, or a
-            // power cut could leave checksums without their bytes.
-            let _ = file.punch(data_at(holes.start), data_at(holes.end) - data_at(holes.start));
-        }
-        Ok(())
-    }
-
     /// Writes the header, if the chunk has a file.
-    fn header_to_file(&self, state: &mut State<D::File>) -> Result<(), StoreError> {
+    pub(super) fn header_to_file(&self, state: &mut State<D::File>) -> Result<(), StoreError> {
         let Some(file) = state.body.as_ref().map(|body| body.file.clone()) else { return Ok(()) };
         match state.put_header(&file, self.label.cluster) {
             Ok(()) => Ok(()),
@@ -148,6 +74,7 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         self.counters.repaired_blocks.add(1);
+        state.holes = Holes::Dirty;
         self.set_entry(&mut state, block, HOLE)
     }
 

@@ -38,6 +38,17 @@ pub(super) struct Chunk<F> {
     pub(super) state: RwLock<State<F>>,
 }
 
+/// What the file has where the table has holes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holes {
+    /// Zeros, durably.
+    Clean,
+    /// Zeros, durable once a sync covers this many changes.
+    Punched { writes: u64 },
+    /// Anything: a crash or a full disk may have left bytes there.
+    Dirty,
+}
+
 #[derive(Debug)]
 pub(super) struct State<F> {
     pub(super) header: Header,
@@ -45,6 +56,7 @@ pub(super) struct State<F> {
     pub(super) slots: Slots,
     /// Blocks of data that the file's length covers.
     pub(super) blocks: u32,
+    pub(super) holes: Holes,
     /// Changes to the file so far, and how many of them a sync has covered.
     pub(super) writes: u64,
     pub(super) synced: u64,
@@ -88,6 +100,7 @@ impl<F> Chunk<F> {
             place,
             slots,
             blocks,
+            holes: Holes::Clean,
             writes: 0,
             synced: 0,
             named: place != Place::Unborn,

@@ -39,6 +39,8 @@ pub(super) struct Fences<F> {
     /// What the log says and headers on disk may not say yet.
     kept: BTreeMap<ChunkId, ChunkVersion>,
     limit: u64,
+    /// A write or sync of the log failed: a later Ok would prove nothing (I22).
+    failed: bool,
 }
 
 fn encode(number: u64, entries: &[(ChunkId, ChunkVersion)]) -> Vec<u8> {
@@ -133,7 +135,7 @@ impl<F: DiskFile> Fences<F> {
         replace_file(disk, FENCES, &bytes)?;
         let file = disk.open(FENCES, Open::Existing)?;
         let len = bytes.len() as u64;
-        Ok(Fences { file, len, number, kept, limit: LIMIT.max(2 * len) })
+        Ok(Fences { file, len, number, kept, limit: LIMIT.max(2 * len), failed: false })
     }
 
     fn append(&mut self, entries: &[(ChunkId, ChunkVersion)]) -> io::Result<()> {
@@ -170,8 +172,13 @@ impl<D: Disk> Store<D> {
             }
             results.push(raised);
         }
-        let written = log.append(&entries).and_then(|()| self.shorten(&mut log));
+        let written = if log.failed {
+            Err(io::ErrorKind::ReadOnlyFilesystem.into())
+        } else {
+            log.append(&entries).and_then(|()| self.shorten(&mut log))
+        };
         written.map_err(|source| {
+            log.failed = true;
             self.suspect.store(true, std::sync::atomic::Ordering::Relaxed);
             StoreError::Io { what: "write the fence log", source }
         })?;

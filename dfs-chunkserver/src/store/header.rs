@@ -243,11 +243,13 @@ pub(super) struct Slots {
     current: usize,
     /// The newest slot was written after the last sync.
     unsynced: bool,
+    /// No sync has covered either slot yet.
+    fresh: bool,
 }
 
 impl Slots {
     /// A file without a header.
-    pub(super) const NONE: Slots = Slots { slot_gen: 0, current: 1, unsynced: false };
+    pub(super) const NONE: Slots = Slots { slot_gen: 0, current: 1, unsynced: false, fresh: true };
 
     /// What the two slots of a file say: the newest header, and how many are damaged.
     pub(super) fn choose(slots: [SlotContent; 2]) -> (Option<(Header, Slots)>, u32) {
@@ -259,7 +261,7 @@ impl Slots {
                 SlotContent::Damaged => damaged += 1,
                 SlotContent::Valid { header, slot_gen } => {
                     if best.as_ref().is_none_or(|(_, slots)| slot_gen > slots.slot_gen) {
-                        best = Some((header, Slots { slot_gen, current, unsynced: false }));
+                        best = Some((header, Slots { slot_gen, current, unsynced: false, fresh: false }));
                     }
                 }
             }
@@ -268,14 +270,16 @@ impl Slots {
     }
 
     /// Which slot the next header goes to. One that no sync has covered is written again rather than the
-    /// other: the other is all that a power cut is sure to leave.
+    /// other, once a sync has covered that: it is all that a power cut is sure to leave.
     pub(super) fn next(self) -> (usize, Slots) {
-        let current = if self.unsynced { self.current } else { 1 - self.current };
-        (current, Slots { slot_gen: self.slot_gen + 1, current, unsynced: true })
+        let current = if self.unsynced && !self.fresh { self.current } else { 1 - self.current };
+        let slot_gen = self.slot_gen + 1;
+        (current, Slots { slot_gen, current, unsynced: true, fresh: self.fresh })
     }
 
     /// A sync covered everything up to `slot_gen`.
     pub(super) fn synced(&mut self, slot_gen: u64) {
+        self.fresh = false;
         if self.slot_gen == slot_gen {
             self.unsynced = false;
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use dfs_disk::{Disk, DiskFile, Entry, Open, replace_file};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ClusterId, ServerId};
 
-use super::chunk::{Chunk, Place, Shared, blocks_of_len};
+use super::chunk::{Chunk, Holes, Place, Shared, blocks_of_len};
 use super::error::OpenError;
 use super::fence::Fences;
 use super::header::{self, Header, Slots};
@@ -140,6 +140,9 @@ pub(super) fn open<D: Disk>(
         disk,
     };
     store.trash.bytes.store(trash, Ordering::Relaxed);
+    if !clean {
+        store.distrust_holes();
+    }
     store.apply_fences(&fences, &mut replicas);
     Ok((store, Opened { replicas, clean, quarantined, damaged_slots }))
 }
@@ -151,6 +154,15 @@ fn trash_bytes<D: Disk>(disk: &D) -> Result<u64, OpenError> {
 }
 
 impl<D: Disk> Store<D> {
+    /// After an unclean end: a write that was cut short may have left bytes where the tables have holes.
+    fn distrust_holes(&self) {
+        for id in self.ids() {
+            if let Ok(chunk) = self.find(id) {
+                chunk.write().holes = Holes::Dirty;
+            }
+        }
+    }
+
     /// Brings the headers in memory up to what the fence log says. Their slots follow with the next sync.
     fn apply_fences(&self, fences: &BTreeMap<ChunkId, ChunkVersion>, replicas: &mut [Header]) {
         for header in replicas {

@@ -54,6 +54,8 @@ impl<D: Disk> Store<D> {
         let mut state = chunk.write();
         match result {
             Ok(()) => {
+                // Another call on the same descriptor may have been told of the error instead.
+                state.usable()?;
                 self.finish_sync(&mut state, mark);
                 Ok(())
             }

@@ -14,10 +14,10 @@ use dfs_proto::ids::ChunkId;
 use dfs_proto::units::BLOCK_SIZE;
 
 use super::Store;
-use super::chunk::{Body, Place, Shared, State, Stream};
+use super::chunk::{Body, Holes, Place, Shared, State, Stream};
 use super::error::{Damage, StoreError};
 use super::header;
-use super::layout::{BLOCK, DATA_AT, SECTOR, SLOTS, TABLE_AT, chunk_path, data_at, index};
+use super::layout::{BLOCK, DATA_AT, SECTOR, SLOTS, TABLE_AT, chunk_path, data_at};
 use super::pieces::{Piece, Write};
 use super::read::{ReadMode, fill, matches};
 use super::table::{HOLE, Table, entry_of, sector_of};
@@ -72,6 +72,8 @@ impl<D: Disk> Store<D> {
         let born = state.place == Place::Unborn;
         if born {
             self.create_file(chunk, state)?;
+        } else if state.holes != Holes::Clean && fills_hole(state, pieces) {
+            self.clean_holes(state)?;
         }
         let Some(body) = &mut state.body else { return Err(StoreError::NoChunk(chunk.id)) };
         state.writes += 1;
@@ -164,6 +166,8 @@ impl<D: Disk> Store<D> {
         self.counters.no_space.add(1);
         if born {
             self.uncreate(chunk, state);
+        } else {
+            state.holes = Holes::Dirty;
         }
         StoreError::NoSpace
     }
@@ -179,16 +183,19 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Header, empty second slot and table of a new file, in one call: a small file costs three.
+    /// Header, twice, and table of a new file, in one call: a small file costs three.
     fn write_birth(&self, state: &mut State<D::File>, file: &D::File) -> io::Result<()> {
-        let (slot, slots) = state.slots.next();
         let Some(body) = &state.body else { return Ok(()) };
-        let table_at = index_of(TABLE_AT);
-        let mut bytes = vec![0; table_at];
+        let mut bytes = vec![0; index_of(TABLE_AT)];
         bytes.reserve(body.table.sectors() * SECTOR);
-        let at = index_of(SLOTS[slot]);
-        let head = header::encode(&state.header, self.label.cluster, slots.slot_gen);
-        bytes[at..at + SECTOR].copy_from_slice(&head);
+        let mut slots = state.slots;
+        for _ in SLOTS {
+            let (slot, next) = slots.next();
+            let at = index_of(SLOTS[slot]);
+            let head = header::encode(&state.header, self.label.cluster, next.slot_gen);
+            bytes[at..at + SECTOR].copy_from_slice(&head);
+            slots = next;
+        }
         for number in 0..body.table.sectors() {
             body.table.encode_sector(number, state.header.chunk, &mut bytes);
         }
@@ -249,6 +256,13 @@ fn count(table: Option<&Table>, pieces: &[Piece<'_>]) -> (u32, u32) {
         }
     }
     (new, old)
+}
+
+/// Whether a piece goes to a hole that the file covers.
+fn fills_hole<F>(state: &State<F>, pieces: &[Piece<'_>]) -> bool {
+    let Some(body) = &state.body else { return false };
+    let mut blocks = pieces.iter().flat_map(|piece| piece.block()..piece.block() + piece.blocks());
+    blocks.any(|block| block < state.blocks && body.table.get(block) == HOLE)
 }
 
 /// Writes all blocks, neighbours in one call.
@@ -359,40 +373,5 @@ impl<D: Disk> Store<D> {
         }
         body.stream = Stream::default();
         Ok(())
-    }
-}
-
-/// Blocks as a range of indices; for callers that speak of bytes.
-pub(super) fn whole_blocks(from: u32, to: u32) -> std::ops::Range<u32> {
-    from.div_ceil(BLOCK_SIZE)..(to / BLOCK_SIZE).max(from.div_ceil(BLOCK_SIZE))
-}
-
-/// The parts of blocks at the ends of `from..to`: block, start and end within it.
-pub(super) fn ragged_ends(from: u32, to: u32) -> Vec<(u32, usize, usize)> {
-    let whole = whole_blocks(from, to);
-    let mut ends = Vec::with_capacity(2);
-    if from < to && !from.is_multiple_of(BLOCK_SIZE) {
-        let block = from / BLOCK_SIZE;
-        let end = (to - block * BLOCK_SIZE).min(BLOCK_SIZE);
-        ends.push((block, index(from % BLOCK_SIZE), index(end)));
-    }
-    if from < to && !to.is_multiple_of(BLOCK_SIZE) && to / BLOCK_SIZE >= whole.start {
-        ends.push((to / BLOCK_SIZE, 0, index(to % BLOCK_SIZE)));
-    }
-    ends
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_is_its_ends_and_its_whole_blocks() {
-        assert_eq!((whole_blocks(0, 8192), ragged_ends(0, 8192)), (0..2, vec![]));
-        assert_eq!((whole_blocks(1, 8193), ragged_ends(1, 8193)), (1..2, vec![(0, 1, 4096), (2, 0, 1)]));
-        assert_eq!((whole_blocks(5, 10), ragged_ends(5, 10)), (1..1, vec![(0, 5, 10)]));
-        assert_eq!((whole_blocks(4096, 4100), ragged_ends(4096, 4100)), (1..1, vec![(1, 0, 4)]));
-        assert_eq!((whole_blocks(4000, 4096), ragged_ends(4000, 4096)), (1..1, vec![(0, 4000, 4096)]));
-        assert_eq!((whole_blocks(7, 7), ragged_ends(7, 7)), (1..1, vec![]));
     }
 }

@@ -14,6 +14,9 @@ pub enum Call {
     Change,
 }
 
+/// The range of a fault that strikes calls without a range too.
+pub(super) const EVERYTHING: Range<u64> = 0..u64::MAX;
+
 #[derive(Clone, Debug)]
 struct Bad {
     call: Call,
@@ -64,7 +67,11 @@ impl Faults {
         self.bad.iter().any(|bad| {
             bad.call == call
                 && path.starts_with(&bad.prefix)
-                && (range.is_empty() || (bad.range.start < range.end && range.start < bad.range.end))
+                && if range.is_empty() {
+                    bad.range == EVERYTHING
+                } else {
+                    bad.range.start < range.end && range.start < bad.range.end
+                }
         })
     }
 

@@ -16,6 +16,7 @@ const PAGE: usize = 4096;
 const PAGE_U64: u64 = 4096;
 /// What a drive writes whole or not at all.
 const SECTOR: usize = 512;
+const SECTOR_U64: u64 = 512;
 
 type Page = Box<[u8; PAGE]>;
 
@@ -236,12 +237,13 @@ impl Image {
         for (page, durable) in std::mem::take(&mut self.lost) {
             self.revert(page, durable);
         }
-        // The length is metadata of its own: the old one, the new one, or where write-back had got to.
+        // The length is metadata of its own: the old one, the new one, or where write-back had got to,
+        // which is no place inside a sector.
         let (low, high) = (self.len.min(self.durable_len), self.len.max(self.durable_len));
         let len = match rng.below(3) {
             0 => self.durable_len,
             1 => self.len,
-            _ => low + rng.below(high - low + 1),
+            _ => ((low + rng.below(high - low + 1)) / SECTOR_U64 * SECTOR_U64).max(low),
         };
         self.len = self.slots.len() as u64 * PAGE_U64;
         self.set_len(len, rng);
