@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{
-    Attr, Creds, Getattr, Getxattr, Listxattr, Name, Removexattr, SetTime, Setattr, Setxattr,
-    SetxattrMode,
+    Attr, Creds, Getattr, Getxattr, Listxattr, Name, Removexattr, SetTime, Setattr, Setxattr, SetxattrMode,
 };
+use dfs_proto::request::Request;
 use dfs_proto::units::{ChunkSize, Micros};
 
-use crate::call::{Refused, Scope};
+use crate::call::{Answer, Refused, Scope};
 use crate::client::{CacheState, Client};
 use crate::config::Caller;
 use crate::error::{Error, Result};
@@ -138,11 +138,8 @@ impl<N: Net> Client<N> {
         let shared = &self.shared;
         let (name, value) = (Name::from(name), Name::from(value));
         lock(&shared.attrs).forget(ino);
-        let set = async |creds: Creds| {
-            let request = Setxattr { ino, name: name.clone(), value: value.clone(), mode, creds };
-            shared.ask(&request).await
-        };
-        let done = shared.as_caller(caller, set).await;
+        let make = |creds| Setxattr { ino, name: name.clone(), value: value.clone(), mode, creds };
+        let done = shared.ask_for(caller, make).await;
         shared.changed_attrs(ino);
         done.map(|_| ())
     }
@@ -154,10 +151,8 @@ impl<N: Net> Client<N> {
 
     pub async fn removexattr(&self, ino: Ino, name: &[u8], caller: Caller) -> Result<()> {
         let shared = &self.shared;
-        let remove = async |creds: Creds| {
-            shared.ask(&Removexattr { ino, name: Name::from(name), creds }).await
-        };
-        let done = shared.as_caller(caller, remove).await;
+        let make = |creds| Removexattr { ino, name: Name::from(name), creds };
+        let done = shared.ask_for(caller, make).await;
         shared.changed_attrs(ino);
         done.map(|_| ())
     }
@@ -180,19 +175,32 @@ impl<N: Net> Client<N> {
 
 impl<N: Net> Shared<N> {
     /// Asks as the caller, and once more with its groups if the master needs them.
-    pub(crate) async fn as_caller<T>(
+    pub(crate) async fn ask_as<R: Request>(
         &self,
         caller: Caller,
-        ask: impl AsyncFn(Creds) -> Result<T, Refused>,
-    ) -> Result<T> {
+        scope: Scope,
+        until: Until,
+        make: impl Fn(Creds) -> R + Send,
+    ) -> Result<Answer<R::Reply>> {
         let creds = Creds { uid: caller.uid, gid: caller.gid, groups: None };
-        match ask(creds.clone()).await {
+        let request = make(creds.clone());
+        match self.ask_in(&request, scope, until).await {
             Err(Refused::Groups) => {
                 let groups = self.upcalls.groups(caller.pid).unwrap_or_default();
-                Ok(ask(Creds { groups: Some(groups), ..creds }).await?)
+                let request = make(Creds { groups: Some(groups), ..creds });
+                Ok(self.ask_in(&request, scope, until).await?)
             }
             other => Ok(other?),
         }
+    }
+
+    /// [`Shared::ask_as`] in whatever session there is.
+    pub(crate) async fn ask_for<R: Request>(
+        &self,
+        caller: Caller,
+        make: impl Fn(Creds) -> R + Send,
+    ) -> Result<R::Reply> {
+        Ok(self.ask_as(caller, Scope::Any, self.patience(), make).await?.body)
     }
 
     /// What is remembered of the attributes is old.
@@ -225,12 +233,9 @@ impl<N: Net> Shared<N> {
     ) -> Result<Attr> {
         let handle = handle.map(FileHandle::id);
         let SetAttrs { mode, uid, gid, size, atime, mtime } = set;
-        let ask = async |creds: Creds| {
-            let request = Setattr { ino, handle, mode, uid, gid, size, atime, mtime, creds };
-            self.ask_in(&request, scope, until).await
-        };
+        let make = |creds| Setattr { ino, handle, mode, uid, gid, size, atime, mtime, creds };
         let sent = self.now();
-        let answer = self.as_caller(caller, ask).await?;
+        let answer = self.ask_as(caller, scope, until, make).await?;
         if let Some(inode) = self.inode(ino) {
             let mut state = inode.lock();
             state.last_change = state.last_change.max(answer.index);

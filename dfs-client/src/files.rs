@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_proto::ids::{ChunkId, Handle, Ino};
-use dfs_proto::meta::{
-    Access, Attr, Commit, Create, Created, Creds, GrantKind, Name, Open, Opened, Release,
-};
+use dfs_proto::meta::{Access, Attr, Commit, Create, Created, GrantKind, Name, Open, Opened, Release};
 use dfs_proto::units::{ChunkIndex, Micros};
 use tokio::sync::Notify;
 
@@ -87,13 +85,14 @@ impl<N: Net> Client<N> {
         let handle = shared.session.handle();
         let incarnation = shared.session.incarnation();
         let _opening = Opening::begin(shared);
-        let ask = async |creds: Creds| {
-            let name = Name::from(name);
-            let request = Create { parent, name, mode, handle, access, exclusive, truncate, creds };
-            shared.ask_in(&request, Scope::Session(incarnation), until).await
+        let name = Name::from(name);
+        let make = |creds| {
+            let name = name.clone();
+            Create { parent, name, mode, handle, access, exclusive, truncate, creds }
         };
         let sent = shared.now();
-        let Answer { body: Created { opened, .. }, index } = shared.as_caller(caller, ask).await?;
+        let answer = shared.ask_as(caller, Scope::Session(incarnation), until, make).await?;
+        let Answer { body: Created { opened, .. }, index } = answer;
         lock(&shared.attrs).note(&opened.attr, sent);
         shared.install(incarnation, handle, access, truncate, Answer { body: opened, index }, sent)
     }
@@ -105,12 +104,9 @@ impl<N: Net> Client<N> {
         let incarnation = shared.session.incarnation();
         let cut = if truncate { shared.cut_for_open(ino, until).await? } else { None };
         let _opening = Opening::begin(shared);
-        let ask = async |creds: Creds| {
-            let request = Open { ino, handle, access, truncate, creds };
-            shared.ask_in(&request, Scope::Session(incarnation), until).await
-        };
+        let make = |creds| Open { ino, handle, access, truncate, creds };
         let sent = shared.now();
-        let answer = shared.as_caller(caller, ask).await?;
+        let answer = shared.ask_as(caller, Scope::Session(incarnation), until, make).await?;
         lock(&shared.attrs).note(&answer.body.attr, sent);
         let (_, file) = shared.install(incarnation, handle, access, truncate, answer, sent)?;
         drop(cut);

@@ -190,8 +190,7 @@ mod tests {
 
     #[test]
     fn short_answers_are_filled_with_zeros() {
-        let piece =
-            |offset, len| Piece { index: ChunkIndex(0), range: Range { offset, len }, offset: 0 };
+        let piece = |offset, len| Piece { index: ChunkIndex(0), range: Range { offset, len }, offset: 0 };
         let blocks = Bytes::from((0..4200u32).map(|i| (i % 200) as u8).collect::<Vec<u8>>());
         assert_eq!(cut_out(&blocks, piece(8192 + 10, 20)), blocks.slice(10..30));
         let over = cut_out(&blocks, piece(4090, 300));

@@ -16,9 +16,7 @@ impl<N: Net> Client<N> {
     pub async fn lookup(&self, parent: Ino, name: &[u8], caller: Caller) -> Result<Attr> {
         let shared = &self.shared;
         let sent = shared.now();
-        let attr = shared
-            .as_caller(caller, async |creds| shared.ask(&Lookup { parent, name: Name::from(name), creds }).await)
-            .await?;
+        let attr = shared.ask_for(caller, |creds| Lookup { parent, name: Name::from(name), creds }).await?;
         let Some(inode) = shared.inode(attr.ino) else {
             lock(&shared.attrs).note(&attr, sent);
             return Ok(attr);
@@ -35,11 +33,7 @@ impl<N: Net> Client<N> {
     pub async fn mkdir(&self, parent: Ino, name: &[u8], mode: u16, caller: Caller) -> Result<Attr> {
         let shared = &self.shared;
         let name = Name::from(name);
-        shared
-            .as_caller(caller, async |creds| {
-                shared.ask(&Mkdir { parent, name: name.clone(), mode, creds }).await
-            })
-            .await
+        shared.ask_for(caller, |creds| Mkdir { parent, name: name.clone(), mode, creds }).await
     }
 
     /// Makes a node of any kind but directory and symlink.
@@ -54,20 +48,14 @@ impl<N: Net> Client<N> {
     ) -> Result<Attr> {
         let shared = &self.shared;
         let name = Name::from(name);
-        shared
-            .as_caller(caller, async |creds| {
-                shared.ask(&Mknod { parent, name: name.clone(), kind, mode, rdev, creds }).await
-            })
-            .await
+        shared.ask_for(caller, |creds| Mknod { parent, name: name.clone(), kind, mode, rdev, creds }).await
     }
 
     pub async fn symlink(&self, parent: Ino, name: &[u8], target: &[u8], caller: Caller) -> Result<Attr> {
         let shared = &self.shared;
         let (name, target) = (Name::from(name), Name::from(target));
         shared
-            .as_caller(caller, async |creds| {
-                shared.ask(&Symlink { parent, name: name.clone(), target: target.clone(), creds }).await
-            })
+            .ask_for(caller, |creds| Symlink { parent, name: name.clone(), target: target.clone(), creds })
             .await
     }
 
@@ -78,11 +66,7 @@ impl<N: Net> Client<N> {
     pub async fn link(&self, ino: Ino, parent: Ino, name: &[u8], caller: Caller) -> Result<Attr> {
         let shared = &self.shared;
         let name = Name::from(name);
-        let attr = shared
-            .as_caller(caller, async |creds| {
-                shared.ask(&Link { ino, parent, name: name.clone(), creds }).await
-            })
-            .await?;
+        let attr = shared.ask_for(caller, |creds| Link { ino, parent, name: name.clone(), creds }).await?;
         shared.changed_attrs(ino);
         let shown = shared.inode(ino).map(|inode| inode.lock().show(attr));
         Ok(shown.unwrap_or(attr))
@@ -91,9 +75,7 @@ impl<N: Net> Client<N> {
     pub async fn unlink(&self, parent: Ino, name: &[u8], caller: Caller) -> Result<Removed> {
         let shared = &self.shared;
         let name = Name::from(name);
-        let removed = shared
-            .as_caller(caller, async |creds| shared.ask(&Unlink { parent, name: name.clone(), creds }).await)
-            .await?;
+        let removed = shared.ask_for(caller, |creds| Unlink { parent, name: name.clone(), creds }).await?;
         shared.changed_attrs(removed.ino);
         Ok(removed)
     }
@@ -101,9 +83,7 @@ impl<N: Net> Client<N> {
     pub async fn rmdir(&self, parent: Ino, name: &[u8], caller: Caller) -> Result<Removed> {
         let shared = &self.shared;
         let name = Name::from(name);
-        shared
-            .as_caller(caller, async |creds| shared.ask(&Rmdir { parent, name: name.clone(), creds }).await)
-            .await
+        shared.ask_for(caller, |creds| Rmdir { parent, name: name.clone(), creds }).await
     }
 
     pub async fn rename(
@@ -116,12 +96,11 @@ impl<N: Net> Client<N> {
         let shared = &self.shared;
         let (parent, name) = (from.0, Name::from(from.1));
         let (new_parent, new_name) = (to.0, Name::from(to.1));
-        let renamed = shared
-            .as_caller(caller, async |creds| {
-                let (name, new_name) = (name.clone(), new_name.clone());
-                shared.ask(&Rename { parent, name, new_parent, new_name, mode, creds }).await
-            })
-            .await?;
+        let make = |creds| {
+            let (name, new_name) = (name.clone(), new_name.clone());
+            Rename { parent, name, new_parent, new_name, mode, creds }
+        };
+        let renamed = shared.ask_for(caller, make).await?;
         shared.changed_attrs(renamed.ino);
         if let Some(replaced) = renamed.replaced {
             shared.changed_attrs(replaced.ino);

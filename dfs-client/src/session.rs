@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use dfs_proto::frame::Outgoing;
 use dfs_proto::header::Header;
 use dfs_proto::ids::{Handle, LogIndex, RequestId, SessionId, Term};
 use dfs_proto::meta::{
     CloseSession, KeepAlive, OpenClaim, OpenSession, ResumeSession, SessionOpened, SessionResumed,
 };
-use dfs_proto::frame::Outgoing;
 use dfs_proto::request::Request;
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkSize, MasterMs, Micros};

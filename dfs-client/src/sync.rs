@@ -188,9 +188,7 @@ impl<N: Net> Shared<N> {
         if known && !grows {
             // The master's record says nothing about these bytes, so the two need not wait for each other.
             let durable = Extra { durable: true, synced: Vec::new() };
-            let commit = async {
-                if metadata { self.commit(inode, durable, until).await } else { Ok(()) }
-            };
+            let commit = async { if metadata { self.commit(inode, durable, until).await } else { Ok(()) } };
             let sync = self.sync_chunks(inode, chunks, until);
             let (synced, committed) = tokio::join!(biased; sync, commit);
             synced?;

@@ -24,7 +24,11 @@ impl MasterTool {
     ///
     /// # Errors
     /// How the last one failed.
-    pub async fn connect(masters: &[String], name: &str, deadline: Duration) -> Result<MasterTool, ToolError> {
+    pub async fn connect(
+        masters: &[String],
+        name: &str,
+        deadline: Duration,
+    ) -> Result<MasterTool, ToolError> {
         let mut last = ToolError::NoAddress;
         for master in masters {
             let Ok(addrs) = resolve(master).await else {

@@ -172,9 +172,7 @@ impl<N: Net> Shared<N> {
     /// Sends what is due, as many requests as may be under way.
     pub(crate) fn pump(self: &Arc<Self>, inode: &Arc<Inode>, state: &mut State) {
         while state.gate != Gate::Cutting && state.dirty.flights() < FLIGHTS_MAX {
-            let all = state.flushing > 0
-                || state.dirty.bytes() > SCATTERED_MAX
-                || !self.memory.has_spare(0);
+            let all = state.flushing > 0 || state.dirty.bytes() > SCATTERED_MAX || !self.memory.has_spare(0);
             let Some(batch) = state.dirty.take(all) else { return };
             let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
             self.spawn(async move { shared.fly(&inode, batch).await });

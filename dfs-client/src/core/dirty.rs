@@ -392,9 +392,12 @@ impl Held {
         let mut spans: Vec<(u64, u64)> =
             self.parts.iter().map(|(start, part)| (*start, start + len_of(part))).collect();
         spans.sort_unstable();
-        let reach = spans.iter().fold(offset, |reach, (start, end)| {
-            if *start <= reach { reach.max(*end) } else { reach }
-        });
+        let reach = spans.iter().fold(
+            offset,
+            |reach, (start, end)| {
+                if *start <= reach { reach.max(*end) } else { reach }
+            },
+        );
         reach >= offset.saturating_add(len)
     }
 }

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dfs_proto::conn::{CallError, CallsOnly, Conn, ConnError, Handler, Hello, PeerAddr, Pool, Responder, Role};
+use dfs_proto::conn::{
+    CallError, CallsOnly, Conn, ConnError, Handler, Hello, PeerAddr, Pool, Responder, Role,
+};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::ids::{ClusterId, OsBootId, ServerNum};
 use dfs_proto::meta::ServerAddr;
