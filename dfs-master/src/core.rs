@@ -1,38 +1,178 @@
 //! All decisions of the master: a state machine without I/O. It reads no clock, no randomness, no socket
 //! and no file; [`Core::step`] turns an input and the time into effects, and the same inputs always give
 //! the same effects.
+//!
+//! Two halves. [`state`] is what the log makes: names, chunks, sessions, servers; it changes only by
+//! applying a record. [`soft`] is what this leader knows besides: who is alive, who has what open, what
+//! is under way; it is lost with the process. A request is checked against the state, proposed as a
+//! [`command`], applied when it is committed, and answered from what applying it gave.
+//!
+//! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
+//! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
+//! [`grants`], [`lease`], [`placement`], `recovery`, `repair`, `truncate`, `gc`, `scan`.
 
-pub mod command;
-pub mod config;
 pub mod contract;
+pub mod config;
+pub mod command;
+pub mod state;
 pub mod image;
 pub mod namespace;
 pub mod ops;
-pub mod raft;
 pub mod table;
+pub mod chunks;
+pub mod tombstones;
+pub mod sessions;
+pub mod servers;
+pub mod raft;
+pub mod soft;
+pub mod grants;
+pub mod lease;
+pub mod placement;
+pub mod invariants;
+
+mod start;
+mod pump;
+mod reply;
+mod dispatch;
+mod recovery;
+mod repair;
+mod truncate;
+mod gc;
+mod scan;
+mod reports;
+
+use std::collections::BTreeMap;
+
+use dfs_proto::ids::{LogIndex, RequestId, ServerNum, SessionId, Term};
+use dfs_proto::units::{MasterMs, Micros};
 
 pub use config::{CoreConfig, MetadataSync, Recovered, RecoveredSnapshot, StartError};
 pub use contract::{After, CallNum, ConnId, Effect, Input, Now, Peer, ReqId};
+
+use pump::{LogProgress, Pending};
+use raft::RaftNode;
+use reply::Asked;
+use soft::Soft;
+use state::State;
 
 /// The master's core.
 #[derive(Debug)]
 pub struct Core {
     config: CoreConfig,
+    raft: RaftNode,
+    state: State,
+    log: LogProgress,
+    /// Proposed and not applied.
+    pending: BTreeMap<LogIndex, Pending>,
+    /// Clients' mutations among them.
+    inflight: BTreeMap<(SessionId, RequestId), LogIndex>,
+    links: BTreeMap<ConnId, Link>,
+    /// Calls that are not answered.
+    calls: BTreeMap<CallNum, Asked>,
+    last_call: CallNum,
+    /// This node leads, and has applied everything that was committed before.
+    leading: bool,
+    soft: Soft,
+    /// Why nothing may change: a server knows a newer history.
+    hold: Option<String>,
+    /// When this process began: the zero of the master's clock.
+    started: Micros,
+    now: Now,
+    effects: Vec<Effect>,
+}
+
+/// A connection, and what its peer turned out to be.
+#[derive(Clone, Debug)]
+struct Link {
+    peer: Peer,
+    session: Option<SessionId>,
+    server: Option<ServerNum>,
 }
 
 impl Core {
-    /// The core as it stands after what the disk holds. An empty log gets its first record with the
-    /// first steps.
-    ///
-    /// # Errors
-    /// When the recovered parts do not fit each other or this build.
-    pub fn new(config: CoreConfig, recovered: Recovered, now: Now) -> Result<Core, StartError> {
-        let _ = (recovered, now);
-        Ok(Core { config })
-    }
-
     /// Takes one input and appends what has to be done to `out`.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
-        let _ = (now, input, out, &self.config);
+        // Inputs are stamped by several threads; time still never goes back in here.
+        self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        match input {
+            Input::Connected { conn, peer } => {
+                self.links.insert(conn, Link { peer, session: None, server: None });
+            }
+            Input::Disconnected { conn } => self.disconnected(conn),
+            Input::Request { conn, req, op, rid, done, body } => {
+                self.request(reply::Caller { conn, req, op }, rid, done, &body);
+            }
+            Input::Answer { call, result } => self.answered(call, result),
+            Input::Persisted { number } => self.persisted(number),
+            Input::Durable { index } => self.durable(index),
+            Input::SnapshotDone { index, term } => self.snapshot_done(index, term),
+            Input::SnapshotFailed { index } => self.snapshot_failed(index),
+            Input::Tick => self.tick(),
+        }
+        self.pump();
+        out.append(&mut self.effects);
+    }
+
+    /// The logged state, for tests and tools.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether this node leads and serves.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// Why the core is on hold, if it is.
+    #[must_use]
+    pub fn hold(&self) -> Option<&str> {
+        self.hold.as_deref()
+    }
+
+    fn term(&self) -> Term {
+        self.raft.term()
+    }
+
+    /// The master's clock.
+    fn clock(&self) -> MasterMs {
+        MasterMs(self.now.mono.ms_since(self.started))
+    }
+
+    fn tick(&mut self) {
+        self.raft.tick();
+        if !self.raft.leads() && self.raft.conf().is_sole_voter(self.config.node) {
+            self.raft.campaign();
+        }
+        if !self.leading {
+            return;
+        }
+        self.expire_sessions();
+        self.refresh_candidates();
+        self.settle_lost_servers();
+        self.scan_slice();
+        self.recovery_tick();
+        self.repair_tick();
+        self.truncate_tick();
+        self.gc_tick();
+        self.snapshot_tick();
+    }
+
+    fn disconnected(&mut self, conn: ConnId) {
+        let Some(link) = self.links.remove(&conn) else { return };
+        if let Some(session) = link.session
+            && let Some(live) = self.soft.sessions.get_mut(session)
+            && live.conn == Some(conn)
+        {
+            live.conn = None;
+        }
+        if let Some(server) = link.server
+            && let Some(live) = self.soft.servers.get_mut(server)
+            && live.conn == Some(conn)
+        {
+            live.conn = None;
+            self.soft.scan.wake();
+        }
     }
 }

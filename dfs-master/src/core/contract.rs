@@ -125,29 +125,11 @@ pub enum Effect {
         after: After,
     },
     /// A request to a peer over its connection; the answer comes back as [`Input::Answer`].
-    Call {
-        conn: ConnId,
-        call: CallNum,
-        op: Op,
-        body: Bytes,
-        deadline_ms: u32,
-        after: After,
-    },
+    Call { conn: ConnId, call: CallNum, op: Op, body: Bytes, deadline_ms: u32, after: After },
     /// One way.
-    Notify {
-        conn: ConnId,
-        op: Op,
-        body: Bytes,
-        after: After,
-    },
+    Notify { conn: ConnId, op: Op, body: Bytes, after: After },
     /// Write the image as a snapshot, on another thread, then [`Input::SnapshotDone`].
-    Snapshot {
-        index: LogIndex,
-        term: Term,
-        image: StateImage,
-    },
+    Snapshot { index: LogIndex, term: Term, image: StateImage },
     /// Close the connection after what was sent before.
-    CloseConn {
-        conn: ConnId,
-    },
+    CloseConn { conn: ConnId },
 }

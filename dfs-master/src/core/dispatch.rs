@@ -1,0 +1,317 @@
+//! Requests: who may send which, what has been answered before, and which file serves it.
+//!
+//! A mutation is looked up among the kept answers and the proposals under way before anything else, so
+//! a repeated one takes effect once. What fails its check is answered at once and never logged.
+
+mod commit;
+mod names;
+mod open;
+mod place;
+mod servers;
+mod sessions;
+mod suspect;
+mod tools;
+
+use dfs_proto::conn::Role;
+use dfs_proto::ids::{Ino, LogIndex, RequestId, SessionId};
+use dfs_proto::meta::{self, Done};
+use dfs_proto::request::Op;
+use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
+use serde::de::DeserializeOwned;
+
+use super::Core;
+use super::command::{Answer, Origin};
+use super::reply::Caller;
+use super::sessions::{KEPT_MAX, Known};
+use super::state::Outcome;
+use super::truncate::Cut;
+
+pub(super) use open::OpenFlow;
+pub(super) use servers::{Promotion, Registration};
+pub(super) use suspect::Doubts;
+
+/// What follows when a proposal was applied.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// Nobody waits.
+    Nothing,
+    /// The answer is the reply.
+    Reply(Caller),
+    /// The same, when it is on the disk.
+    ReplyDurable(Caller),
+    /// Opens what was made, or goes on opening.
+    Open(Box<OpenFlow>),
+    /// Tells the place of the chunk that is there now.
+    Place {
+        caller: Caller,
+        session: SessionId,
+        ino: Ino,
+        index: ChunkIndex,
+    },
+    OpenSession(Caller),
+    CloseSession(Caller),
+    Register(Box<Registration>),
+    Promote(Promotion),
+    /// The next step of a truncation.
+    Cut(Box<Cut>),
+}
+
+impl Then {
+    /// Who waits.
+    fn caller_mut(&mut self) -> Option<&mut Caller> {
+        match self {
+            Then::Nothing => None,
+            Then::Reply(caller)
+            | Then::ReplyDurable(caller)
+            | Then::Place { caller, .. }
+            | Then::OpenSession(caller)
+            | Then::CloseSession(caller) => Some(caller),
+            Then::Open(flow) => Some(&mut flow.caller),
+            Then::Register(registration) => Some(&mut registration.caller),
+            Then::Promote(promotion) => Some(&mut promotion.caller),
+            Then::Cut(cut) => cut.caller.as_mut(),
+        }
+    }
+}
+
+/// A client's request that passed the gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    pub(super) caller: Caller,
+    pub(super) session: SessionId,
+    /// For mutations that carry a request id.
+    pub(super) origin: Option<Origin>,
+}
+
+/// Reads a message.
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
+    rmp_serde::from_slice(body).map_err(|_bad| Status::Malformed)
+}
+
+/// Who may call an operation.
+fn role_of(op: Op) -> Option<Role> {
+    match op {
+        Op::Hello | Op::Ping => None,
+        Op::OpenSession
+        | Op::ResumeSession
+        | Op::CloseSession
+        | Op::KeepAlive
+        | Op::Servers
+        | Op::Lookup
+        | Op::Getattr
+        | Op::Setattr
+        | Op::Create
+        | Op::Mkdir
+        | Op::Mknod
+        | Op::Symlink
+        | Op::Readlink
+        | Op::Link
+        | Op::Unlink
+        | Op::Rmdir
+        | Op::Rename
+        | Op::Readdir
+        | Op::Getxattr
+        | Op::Setxattr
+        | Op::Listxattr
+        | Op::Removexattr
+        | Op::Statfs
+        | Op::Open
+        | Op::Release
+        | Op::MapRead
+        | Op::MapWrite
+        | Op::Commit
+        | Op::Suspect
+        | Op::GrantBack => Some(Role::Client),
+        Op::Register
+        | Op::Inventory
+        | Op::Heartbeat
+        | Op::ReportTrouble
+        | Op::LearnerReady
+        | Op::GracefulStop => Some(Role::ChunkServer),
+        Op::ClusterStatus | Op::ServerList | Op::FileInfo => Some(Role::Tool),
+        Op::Recall
+        | Op::LocationsChanged
+        | Op::Read
+        | Op::Write
+        | Op::Sync
+        | Op::Forward
+        | Op::Committed
+        | Op::ForwardSync
+        | Op::Apply
+        | Op::Fence
+        | Op::Reconcile
+        | Op::AddLearner
+        | Op::Delete
+        | Op::Zero => None,
+    }
+}
+
+impl Core {
+    /// Serves a request, now or when its record is applied.
+    pub(super) fn request(&mut self, caller: Caller, rid: RequestId, done: RequestId, body: &[u8]) {
+        let Some(link) = self.links.get(&caller.conn) else { return };
+        let (peer, session) = (link.peer.role, link.session);
+        let result = match role_of(caller.op) {
+            None => Err(Status::UnknownOp),
+            _ if !self.leading => Err(Status::NotLeader),
+            // Tools look at everything, and so may anybody.
+            Some(Role::Tool) => self.tool_request(caller, body),
+            Some(Role::ChunkServer) if peer == Role::ChunkServer => self.server_request(caller, body),
+            // The directory and a look at names are for the operator's tools too.
+            Some(Role::Client) if peer == Role::Client || peer == Role::Tool => {
+                self.client_request(caller, session, rid, done, body)
+            }
+            Some(Role::Client | Role::ChunkServer | Role::Master) => Err(Status::WrongRole),
+        };
+        if let Err(status) = result {
+            self.fail(caller, status);
+        }
+    }
+
+    fn client_request(
+        &mut self,
+        caller: Caller,
+        session: Option<SessionId>,
+        rid: RequestId,
+        done: RequestId,
+        body: &[u8],
+    ) -> Result<(), Status> {
+        match caller.op {
+            Op::OpenSession => return self.open_session(caller, &decode(body)?),
+            Op::ResumeSession => return self.resume_session(caller, decode(body)?),
+            Op::Servers => {
+                let directory = self.state.servers.directory();
+                self.reply(caller, &directory);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let session = session.ok_or(Status::NoSession)?;
+        let live =
+            self.soft.sessions.get_mut(session).filter(|live| !live.ending).ok_or(Status::NoSession)?;
+        live.heard = self.now.mono;
+        let origin = (rid.0 != 0).then_some(Origin { session, rid, done });
+        let client = Client { caller, session, origin };
+        if let Some(origin) = origin
+            && self.asked_before(&client, origin, body)?
+        {
+            return Ok(());
+        }
+        self.serve(&client, body)
+    }
+
+    /// Whether a mutation was seen before; then it is answered, or will be.
+    fn asked_before(&mut self, client: &Client, origin: Origin, body: &[u8]) -> Result<bool, Status> {
+        let session = self.state.sessions.get(client.session).ok_or(Status::NoSession)?;
+        let answer = match session.known(origin.rid) {
+            Known::Answered(answer) => answer.clone(),
+            // The client has had its answer; this copy was late, and nobody waits for it.
+            Known::Over => return Err(Status::Invalid),
+            Known::New => {
+                if let Some(pending) =
+                    self.inflight.get(&(origin.session, origin.rid)).and_then(|at| self.pending.get_mut(at))
+                {
+                    if let Some(caller) = pending.then.caller_mut() {
+                        *caller = client.caller;
+                    }
+                    return Ok(true);
+                }
+                if self.soft.truncate.adopt(origin, client.caller) {
+                    return Ok(true);
+                }
+                return if origin.rid.0 >= origin.done.0.saturating_add(KEPT_MAX) {
+                    Err(Status::Overloaded)
+                } else {
+                    Ok(false)
+                };
+            }
+        };
+        let then = self.then_of(client, body)?;
+        let outcome = Outcome { answer, dropped: Vec::new() };
+        self.then(self.state.applied, client.origin, then, &outcome);
+        Ok(true)
+    }
+
+    /// What follows a mutation's record, for an answer that was kept.
+    fn then_of(&mut self, client: &Client, body: &[u8]) -> Result<Then, Status> {
+        Ok(match client.caller.op {
+            Op::Create => Then::Open(Box::new(OpenFlow::of_create(client, &decode(body)?))),
+            Op::MapWrite => {
+                let meta::MapWrite { ino, index, .. } = decode(body)?;
+                Then::Place { caller: client.caller, session: client.session, ino, index }
+            }
+            Op::Commit if decode::<meta::Commit>(body)?.durable => Then::ReplyDurable(client.caller),
+            _ => Then::Reply(client.caller),
+        })
+    }
+
+    fn serve(&mut self, client: &Client, body: &[u8]) -> Result<(), Status> {
+        match client.caller.op {
+            Op::CloseSession => self.close_session(client),
+            Op::KeepAlive => self.keep_alive(client, &decode(body)?),
+            Op::Open => self.open(client, &decode(body)?),
+            Op::Create => self.create(client, &decode(body)?),
+            Op::Release => self.release(client, &decode(body)?),
+            Op::GrantBack => self.grant_back(client, &decode(body)?),
+            Op::MapRead => self.map_read(client, &decode(body)?),
+            Op::MapWrite => self.map_write(client, &decode(body)?),
+            Op::Commit => self.commit(client, decode(body)?),
+            Op::Setattr => self.setattr(client, &decode(body)?),
+            Op::Suspect => {
+                let meta::Suspect { reports } = decode(body)?;
+                self.suspected(&reports);
+                self.reply(client.caller, &Done {});
+                Ok(())
+            }
+            _ => self.name_request(client, body),
+        }
+    }
+
+    /// Goes on after a record was applied.
+    pub(super) fn then(&mut self, index: LogIndex, origin: Option<Origin>, then: Then, outcome: &Outcome) {
+        let answer = &outcome.answer;
+        match then {
+            Then::Nothing => {}
+            Then::Reply(caller) => self.answer(caller, answer, index, false),
+            Then::ReplyDurable(caller) => self.answer(caller, answer, index, true),
+            Then::Open(flow) => self.open_goes_on(*flow, answer),
+            Then::Place { caller, session, ino, index: at } => {
+                let result = match answer {
+                    Answer::Failed(status) => Err(*status),
+                    _ => self.write_place(caller, session, ino, at, index),
+                };
+                if let Err(status) = result {
+                    self.fail(caller, status);
+                }
+            }
+            Then::OpenSession(caller) => self.session_opened(caller, answer, index),
+            Then::CloseSession(caller) => self.reply_at(caller, &Done {}, index, super::After::Now),
+            Then::Register(registration) => self.server_logged(*registration, answer, index),
+            Then::Promote(promotion) => self.promoted(&promotion, answer, index),
+            Then::Cut(cut) => self.cut_goes_on(*cut, origin, answer, index),
+        }
+    }
+
+    /// The reply that is the answer itself.
+    pub(super) fn answer(&mut self, caller: Caller, answer: &Answer, index: LogIndex, durable: bool) {
+        let after = if durable { self.after_durable(index) } else { super::After::Now };
+        match answer {
+            Answer::Failed(status) => self.fail(caller, *status),
+            Answer::Attr(attr) | Answer::Created(attr) => self.reply_at(caller, attr, index, after),
+            Answer::Removed(removed) => self.reply_at(caller, removed, index, after),
+            Answer::Renamed(renamed) => self.reply_at(caller, renamed, index, after),
+            Answer::Done | Answer::Placed(_) | Answer::Session(_) | Answer::Server(_) | Answer::Intended => {
+                self.reply_at(caller, &Done {}, index, after);
+            }
+        }
+    }
+
+    /// A proposal was overtaken by another leader's record.
+    pub(super) fn not_taken(&mut self, mut then: Then) {
+        if let Some(caller) = then.caller_mut() {
+            let caller = *caller;
+            self.fail(caller, Status::NotLeader);
+        }
+    }
+}

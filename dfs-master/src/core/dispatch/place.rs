@@ -1,0 +1,168 @@
+//! Where chunks are, and the right to use them.
+//!
+//! Keeps I11: a capability to write is made only for a chunk that is Active, open in the log, and whose
+//! members are all confirmed.
+
+use dfs_proto::chunk::{Capability, Member, Rights};
+use dfs_proto::ids::{ChunkId, Ino, KeyId, LogIndex, SessionId};
+use dfs_proto::meta::{ChunkPlace, MAP_MAX, MapRead, MapWrite, ReadMap};
+use dfs_proto::status::Status;
+use dfs_proto::units::{ChunkIndex, MasterMs};
+
+use super::{Client, Then};
+use crate::core::After;
+use crate::core::Core;
+use crate::core::chunks::ChunkMeta;
+use crate::core::command::Command;
+use crate::core::recovery::MemberStanding;
+use crate::core::reply::Caller;
+
+impl Core {
+    pub(super) fn map_read(&mut self, client: &Client, request: &MapRead) -> Result<(), Status> {
+        let MapRead { ino, first, count } = *request;
+        let attr = self.state.ns.getattr(ino)?;
+        let chunks = self.state.ns.chunks(ino, first, u64::from(count.min(MAP_MAX)))?;
+        let mut places = Vec::with_capacity(chunks.len());
+        for (index, chunk) in chunks {
+            // What the log's file table names is in the chunk map (I18).
+            let place = self.place_to_read(client.session, chunk).ok_or(Status::Io)?;
+            if place.members.is_empty() && index == first {
+                return Err(Status::Recovering);
+            }
+            places.push(place);
+        }
+        let map = ReadMap { size: attr.size, size_epoch: attr.size_epoch, places };
+        self.reply(client.caller, &map);
+        Ok(())
+    }
+
+    pub(super) fn map_write(&mut self, client: &Client, request: &MapWrite) -> Result<(), Status> {
+        let MapWrite { ino, index, failed } = *request;
+        let session = client.session;
+        let grant = self.soft.grants.held(ino, session);
+        if !self.soft.grants.is_open(ino, session, true) && grant.kind != dfs_proto::meta::GrantKind::Write {
+            self.state.ns.getattr(ino)?;
+            return Err(Status::BadHandle);
+        }
+        if self.state.ns.intent(ino).is_some() {
+            return Err(Status::Recovering);
+        }
+        match self.state.ns.chunk_at(ino, index)? {
+            Some(chunk) => {
+                if let Some(failed) = failed.filter(|failed| failed.chunk == chunk) {
+                    self.place_failed(&failed);
+                }
+                self.write_place(client.caller, session, ino, index, self.state.applied)
+            }
+            None => {
+                let chunk = self.new_chunk()?;
+                let then = Then::Place { caller: client.caller, session, ino, index };
+                self.propose(client.origin, Command::Allocate { ino, index, chunk }, then)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers with the place of the chunk that is at `at` now.
+    pub(super) fn write_place(
+        &mut self,
+        caller: Caller,
+        session: SessionId,
+        ino: Ino,
+        at: ChunkIndex,
+        index: LogIndex,
+    ) -> Result<(), Status> {
+        if self.state.ns.intent(ino).is_some() {
+            return Err(Status::Recovering);
+        }
+        let chunk = self.state.ns.chunk_at(ino, at)?.ok_or(Status::Recovering)?;
+        let place = self.place_to_write(session, chunk)?;
+        self.reply_at(caller, &place, index, After::Now);
+        Ok(())
+    }
+
+    /// A place to read from: the members that serve now, which may be none. `None` for no chunk.
+    pub(super) fn place_to_read(&mut self, session: SessionId, chunk: ChunkId) -> Option<ChunkPlace> {
+        let meta = self.state.chunks.get(chunk)?;
+        let members = if meta.is_active() { self.serving(chunk, &meta) } else { Vec::new() };
+        if members.is_empty() {
+            self.recover_on_demand(chunk, &meta);
+        }
+        Some(self.place(session, chunk, &meta, members, Rights { read: true, write: false }))
+    }
+
+    /// A place to write to.
+    ///
+    /// # Errors
+    /// `Recovering` while the members are not all there; `NoServers` when there are too few.
+    pub(super) fn place_to_write(
+        &mut self,
+        session: SessionId,
+        chunk: ChunkId,
+    ) -> Result<ChunkPlace, Status> {
+        let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
+        let members = self.serving(chunk, &meta);
+        if !meta.is_active() || members.len() < meta.members.len() {
+            self.recover_on_demand(chunk, &meta);
+            return Err(Status::Recovering);
+        }
+        if members.len() < self.state.min_write() {
+            return Err(self.repair_on_demand(chunk, &meta));
+        }
+        assert!(meta.open && meta.refs == 1, "I11, I19: a capability for {chunk}, which may not be written");
+        let rights = Rights { read: true, write: true };
+        let place = self.place(session, chunk, &meta, members, rights);
+        if place.new
+            && let Some(live) = self.soft.sessions.get_mut(session)
+        {
+            live.allocated(meta.ino, meta.index, chunk);
+        }
+        Ok(place)
+    }
+
+    /// The members that serve now, each with the boot it is confirmed for; the primary first if it does.
+    fn serving(&self, chunk: ChunkId, meta: &ChunkMeta) -> Vec<Member> {
+        let standing = meta.members.iter().enumerate().map(|(at, server)| {
+            let standing = self.member_standing(chunk, at, server);
+            (server, standing)
+        });
+        let serving = standing.filter_map(|(server, standing)| match standing {
+            MemberStanding::Serving(boot) => Some(Member { server, boot }),
+            MemberStanding::Waiting | MemberStanding::Unconfirmed | MemberStanding::Gone => None,
+        });
+        serving.collect()
+    }
+
+    fn place(
+        &self,
+        session: SessionId,
+        chunk: ChunkId,
+        meta: &ChunkMeta,
+        members: Vec<Member>,
+        rights: Rights,
+    ) -> ChunkPlace {
+        let size_epoch = self.state.ns.getattr(meta.ino).map(|attr| attr.size_epoch).unwrap_or_default();
+        let heard = self.soft.sessions.get(session).map_or(self.now.mono, |live| live.heard);
+        let capability = Capability {
+            chunk,
+            session,
+            ino: meta.ino,
+            index: meta.index,
+            // The client's lease counts from when it sent the message that was heard then, so it ends first.
+            expires: MasterMs(heard.ms_since(self.started) + self.config.session_lease_ms),
+            version: meta.version,
+            config: meta.config,
+            open_num: meta.open_num,
+            size_epoch,
+            rights,
+            key: KeyId(0),
+            mac: [0; 16],
+        };
+        ChunkPlace { index: meta.index, members, capability, new: self.is_new(chunk, meta) }
+    }
+
+    /// Whether no file of the chunk is known anywhere.
+    pub(in crate::core) fn is_new(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+        !meta.synced && !meta.written && !self.soft.seen.contains(chunk.0)
+    }
+}

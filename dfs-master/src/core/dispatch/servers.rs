@@ -1,0 +1,293 @@
+//! Chunk servers: registration, inventory, heartbeats, and what else they say.
+//!
+//! A server that has seen a newer history puts the master on hold (I20): better to stand still than to
+//! rule with old metadata.
+
+use dfs_proto::chunk::Member;
+use dfs_proto::control::{
+    ActiveConfig, GracefulStop, Heartbeat, HeartbeatReply, Inventory, LearnerReady, Register, Registered,
+    ReplicaInfo, ReportTrouble, ServerEvent,
+};
+use dfs_proto::ids::{BootId, ChunkId, LogIndex, Seq, ServerNum};
+use dfs_proto::meta::Done;
+use dfs_proto::request::Op;
+use dfs_proto::status::Status;
+
+use super::{Then, decode};
+use crate::core::Core;
+use crate::core::chunks::ChunkMeta;
+use crate::core::command::{Answer, Command};
+use crate::core::reply::Caller;
+use crate::core::servers::ServerInfo;
+use crate::core::servers::live;
+
+/// A registration whose record is under way.
+#[derive(Clone, Debug)]
+pub(in crate::core) struct Registration {
+    pub(super) caller: Caller,
+    boot: BootId,
+    boot_is_new: bool,
+    disks: Vec<dfs_proto::control::DiskReport>,
+}
+
+/// A learner's promotion whose record is under way.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::core) struct Promotion {
+    pub(super) caller: Caller,
+}
+
+impl Core {
+    pub(super) fn server_request(&mut self, caller: Caller, body: &[u8]) -> Result<(), Status> {
+        if caller.op == Op::Register {
+            return self.register(caller, decode(body)?);
+        }
+        let server = self.links.get(&caller.conn).and_then(|link| link.server).ok_or(Status::NotServing)?;
+        match caller.op {
+            Op::Heartbeat => self.heartbeat(caller, server, decode(body)?),
+            Op::Inventory => self.inventory(caller, server, &decode(body)?),
+            Op::ReportTrouble => {
+                let ReportTrouble { reports, failed } = decode(body)?;
+                self.suspected(&reports);
+                failed.iter().for_each(|chunk| self.exclude(*chunk, server));
+                self.reply(caller, &Done {});
+                Ok(())
+            }
+            Op::LearnerReady => self.learner_ready(caller, server, decode(body)?),
+            Op::GracefulStop => {
+                let GracefulStop { boot } = decode(body)?;
+                if let Some(live) = self.soft.servers.get_mut(server) {
+                    log::info!("{server} stops and gives its lease back");
+                    live.bury(boot);
+                    self.soft.scan.wake();
+                }
+                self.reply(caller, &Done {});
+                Ok(())
+            }
+            _ => Err(Status::UnknownOp),
+        }
+    }
+
+    fn register(&mut self, caller: Caller, request: Register) -> Result<(), Status> {
+        if request.cluster.is_some_and(|cluster| cluster != self.config.cluster) {
+            return Err(Status::WrongCluster);
+        }
+        if let Some(why) = self.is_behind(&request) {
+            log::error!("on hold: {} ({}) {why}", request.name, request.server);
+            let told = format!("server {} {why}", request.name);
+            self.hold.get_or_insert(told);
+            return Err(Status::Behind);
+        }
+        let known = self.state.servers.by_id(request.server);
+        if let Some(server) = known
+            && self.soft.servers.get(server.num).is_some_and(|live| live.dead_boots.contains(&request.boot))
+        {
+            return Err(Status::AlreadyRegistered);
+        }
+        let boot_is_new = known.is_none_or(|server| server.info.boot != request.boot);
+        if let Some(server) = known
+            && boot_is_new
+            && request.hb_ctr <= server.info.hb_ctr
+        {
+            // All its open chunks are recovered anyway, as after any restart.
+            log::warn!("{}'s start counter went back: its disks are of an older image", request.name);
+        }
+        let Register { server: id, boot, os_boot, hb_ctr, name, version, tcp, unix, labels, disks, .. } =
+            request;
+        let info = ServerInfo { id, boot, os_boot, hb_ctr, name, tcp, unix, labels, version };
+        let registration = Registration { caller, boot, boot_is_new, disks };
+        match known.filter(|server| server.info == info).map(|server| server.num) {
+            Some(num) => self.server_logged(registration, &Answer::Server(num), self.state.applied),
+            None => {
+                self.propose(None, Command::RegisterServer(info), Then::Register(Box::new(registration)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why this log is older than what the server has seen.
+    fn is_behind(&self, request: &Register) -> Option<String> {
+        let (generation, term, last) = (self.config.generation, self.term(), self.raft.last());
+        if request.generation > generation {
+            Some(format!("is of generation {}, this master of {generation}", request.generation))
+        } else if request.max_term > term {
+            Some(format!("has seen term {}, this master is at {term}", request.max_term))
+        } else if request.max_meta_index > last {
+            Some(format!("has seen record {}, this log ends at {last}", request.max_meta_index))
+        } else {
+            let unknown = request.max_chunk.filter(|chunk| !self.state.knows_id(*chunk))?;
+            Some(format!("has chunk {unknown}, which this log never gave out"))
+        }
+    }
+
+    /// The registration is in the log; answers once it is on the disk.
+    pub(super) fn server_logged(&mut self, registration: Registration, answer: &Answer, index: LogIndex) {
+        let Registration { caller, boot, boot_is_new, disks } = registration;
+        let Answer::Server(num) = *answer else { return self.fail(caller, Status::TooBig) };
+        let Some(link) = self.links.get_mut(&caller.conn) else { return };
+        link.server = Some(num);
+        let live = self.soft.servers.expect(num);
+        let again = live.boot == Some(boot);
+        // A boot that this leader has registered before is as new as it was then.
+        live.registered(caller.conn, boot, if again { live.boot_is_new } else { boot_is_new });
+        live.disks = disks;
+        self.soft.scan.wake();
+        let registered = Registered {
+            num,
+            cluster: self.config.cluster,
+            generation: self.config.generation,
+            term: self.term(),
+            chunk_size: self.state.ns.chunk_size(),
+            lease_ms: self.config.server_lease_ms,
+            heartbeat_ms: self.config.heartbeat_ms,
+        };
+        let after = self.after_durable(index);
+        self.reply_at(caller, &registered, index, after);
+    }
+
+    fn heartbeat(&mut self, caller: Caller, server: ServerNum, request: Heartbeat) -> Result<(), Status> {
+        let (now, clock, term) = (self.now.mono, self.clock(), self.term());
+        let (lease_ms, durable) = (self.config.server_lease_ms, self.log.durable);
+        let live = self.soft.servers.get_mut(server).ok_or(Status::NotServing)?;
+        let granted = live.boot == Some(request.boot) && !live.dead_boots.contains(&request.boot);
+        let mut reply =
+            HeartbeatReply { t_send: request.t_send, granted, term, now: clock, durable, events: Vec::new() };
+        let mut index = LogIndex(0);
+        if granted {
+            let first = !live.spoke || live.standing(now) != live::Standing::Up;
+            live.conn = Some(caller.conn);
+            live.lease = live.lease.renewed(now, lease_ms);
+            (live.heard, live.spoke) = (now, true);
+            (live.load, live.disks) = (request.load, request.disks);
+            live.events.applied(request.applied);
+            if let Some(batch) = live.events.after(request.applied) {
+                (reply.events, index) = (batch.events, batch.index);
+            }
+            if first {
+                self.soft.scan.wake();
+            }
+        }
+        self.reply_heartbeat(caller, &reply, index);
+        if granted {
+            request.lost.iter().for_each(|chunk| self.exclude(*chunk, server));
+        }
+        Ok(())
+    }
+
+    fn inventory(&mut self, caller: Caller, server: ServerNum, request: &Inventory) -> Result<(), Status> {
+        let live = self.soft.servers.get(server).filter(|live| live.boot == Some(request.boot));
+        live.ok_or(Status::NotServing)?;
+        for replica in &request.replicas {
+            self.inventoried(server, replica);
+        }
+        if request.last {
+            if let Some(live) = self.soft.servers.get_mut(server) {
+                live.inventory = live::Inventory::Complete;
+            }
+            self.soft.scan.wake();
+        }
+        self.reply(caller, &Done {});
+        Ok(())
+    }
+
+    fn inventoried(&mut self, server: ServerNum, replica: &ReplicaInfo) {
+        let chunk = replica.chunk;
+        let Some(meta) = self.state.chunks.get(chunk) else {
+            return self.inventoried_unknown(server, chunk);
+        };
+        self.soft.seen.insert(chunk.0, ());
+        if let Some(at) = meta.members.iter().position(|member| member == server) {
+            let current = meta.is_active() && replica.version == meta.version;
+            if current && self.trusts_inventory(chunk, at, server) {
+                self.confirm(chunk, &meta, at, server);
+            }
+        } else if !meta.learners.contains(&server) {
+            let (version, config) = (meta.version, meta.config);
+            let event = ServerEvent::NotMember { chunk, version, config };
+            self.soft.servers.tell(server, self.state.applied, event);
+            self.soft.gc.stale(server, chunk, self.state.applied, self.now.mono);
+        }
+    }
+
+    /// Whether the same process has held the replica since it was confirmed.
+    fn trusts_inventory(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
+        let Some(live) = self.soft.servers.get(server) else { return false };
+        let settled = self.state.servers.get(server).is_some_and(|server| server.settled);
+        self.soft.confirmed.get(chunk, at) == Some(live.incarnation) || (settled && !live.boot_is_new)
+    }
+
+    fn confirm(&mut self, chunk: ChunkId, meta: &ChunkMeta, at: usize, server: ServerNum) {
+        let Some(live) = self.soft.servers.get(server) else { return };
+        self.soft.confirmed.set(chunk, at, live.incarnation);
+        let config = self.active_config(chunk, meta, Vec::new(), Seq(0));
+        self.soft.servers.tell(server, self.state.applied, ServerEvent::Active(config));
+    }
+
+    /// A replica of a chunk that is not in the map.
+    fn inventoried_unknown(&mut self, server: ServerNum, chunk: ChunkId) {
+        if self.state.tombstones.get(chunk).is_some() {
+            self.soft.gc.stale(server, chunk, self.state.applied, self.now.mono);
+        } else if self.state.knows_id(chunk) {
+            // D4: kept where it is until an operator decides.
+            log::warn!("{server} has chunk {chunk}, which no file and no tombstone names; it is left alone");
+        } else {
+            log::error!("on hold: {server} has chunk {chunk}, which this log never gave out");
+            self.hold.get_or_insert_with(|| format!("{server} has chunk {chunk}, unknown to this log"));
+        }
+    }
+
+    /// A configuration as its members are told.
+    pub(in crate::core) fn active_config(
+        &self,
+        chunk: ChunkId,
+        meta: &ChunkMeta,
+        ops: Vec<dfs_proto::control::OpRecord>,
+        seq: Seq,
+    ) -> ActiveConfig {
+        let boot = |server| self.soft.servers.get(server).and_then(|live| live.boot).unwrap_or_default();
+        ActiveConfig {
+            chunk,
+            version: meta.version,
+            config: meta.config,
+            open_num: meta.open_num,
+            size_epoch: self.state.ns.getattr(meta.ino).map(|attr| attr.size_epoch).unwrap_or_default(),
+            members: meta.members.iter().map(|server| Member { server, boot: boot(server) }).collect(),
+            ino: meta.ino,
+            index: meta.index,
+            ops,
+            seq,
+        }
+    }
+
+    fn learner_ready(
+        &mut self,
+        caller: Caller,
+        server: ServerNum,
+        request: LearnerReady,
+    ) -> Result<(), Status> {
+        let LearnerReady { chunk, version, config, learner, ready } = request;
+        let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
+        let current = meta.is_active() && meta.version == version && meta.config == config;
+        let boot = self.soft.servers.get(learner.server).and_then(|live| live.boot);
+        if !current || meta.members.primary() != Some(server) || !meta.learners.contains(&learner.server) {
+            return Err(Status::NoChunk);
+        }
+        if !ready || boot != Some(learner.boot) || !self.soft.servers.is_up(learner.server, self.now.mono) {
+            self.drop_learner(chunk, learner.server);
+            self.reply(caller, &Done {});
+            return Ok(());
+        }
+        let command = Command::CommitLearner { chunk, version, config, server: learner.server };
+        self.propose(None, command, Then::Promote(Promotion { caller }))?;
+        Ok(())
+    }
+
+    pub(super) fn promoted(&mut self, promotion: &Promotion, answer: &Answer, index: LogIndex) {
+        match answer {
+            Answer::Failed(status) => self.fail(promotion.caller, *status),
+            _ => {
+                let after = self.after_durable(index);
+                self.reply_at(promotion.caller, &Done {}, index, after);
+            }
+        }
+    }
+}

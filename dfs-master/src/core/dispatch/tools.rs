@@ -1,0 +1,31 @@
+//! What the operator's tools ask.
+
+use dfs_proto::meta::FileInfo;
+use dfs_proto::request::Op;
+use dfs_proto::status::Status;
+
+use super::decode;
+use crate::core::Core;
+use crate::core::reply::Caller;
+
+impl Core {
+    pub(super) fn tool_request(&mut self, caller: Caller, body: &[u8]) -> Result<(), Status> {
+        match caller.op {
+            Op::ClusterStatus => {
+                let report = self.cluster_report();
+                self.reply(caller, &report);
+            }
+            Op::ServerList => {
+                let report = self.server_reports();
+                self.reply(caller, &report);
+            }
+            Op::FileInfo => {
+                let FileInfo { ino } = decode(body)?;
+                let report = self.file_report(ino)?;
+                self.reply(caller, &report);
+            }
+            _ => return Err(Status::UnknownOp),
+        }
+        Ok(())
+    }
+}

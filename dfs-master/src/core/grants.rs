@@ -1,0 +1,345 @@
+//! Who has which inode open, and who may cache its data. Soft: a new leader learns it from the sessions
+//! that resume.
+//!
+//! Invariant: while a session holds a Write grant no other holds any, and a Read grant and a foreign
+//! open for writing never stand together.
+
+use std::collections::BTreeMap;
+
+use dfs_proto::ids::{GrantId, Handle, Ino, SessionId};
+use dfs_proto::meta::{Grant, GrantKind, OpenClaim};
+use dfs_proto::units::Micros;
+
+/// No grant.
+pub const NO_GRANT: Grant = Grant { id: GrantId(0), kind: GrantKind::None };
+
+/// How often a recall is repeated until the grant came back.
+const RECALL_EVERY_MS: u64 = 1000;
+
+/// An open file of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct OpenFile {
+    session: SessionId,
+    handle: Handle,
+    write: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Held {
+    session: SessionId,
+    grant: Grant,
+    /// When the holder was last told to give it back.
+    recalled: Option<Micros>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    opens: Vec<OpenFile>,
+    held: Vec<Held>,
+}
+
+impl Inode {
+    fn opened_by_others(&self, session: SessionId, writing: bool) -> bool {
+        self.opens.iter().any(|open| open.session != session && (open.write || !writing))
+    }
+
+    fn held_by(&self, session: SessionId) -> Option<Held> {
+        self.held.iter().find(|held| held.session == session).copied()
+    }
+
+    /// The best that `session` may hold beside the other opens.
+    fn best_for(&self, session: SessionId, write: bool) -> GrantKind {
+        if self.opened_by_others(session, true) || (write && self.opened_by_others(session, false)) {
+            GrantKind::None
+        } else if write {
+            GrantKind::Write
+        } else {
+            GrantKind::Read
+        }
+    }
+}
+
+/// A recall to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct RecallOf {
+    pub session: SessionId,
+    pub ino: Ino,
+    pub grant: GrantId,
+}
+
+/// The table.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    inodes: BTreeMap<Ino, Inode>,
+    /// Which inodes a session has something of.
+    by_session: BTreeMap<(SessionId, Ino), ()>,
+    next: u64,
+}
+
+impl Grants {
+    /// An empty table whose grant numbers begin at `first`.
+    #[must_use]
+    pub fn new(first: u64) -> Grants {
+        Grants { inodes: BTreeMap::new(), by_session: BTreeMap::new(), next: first.max(1) }
+    }
+
+    /// Whether the session has the inode open, for writing if `write`.
+    #[must_use]
+    pub fn is_open(&self, ino: Ino, session: SessionId, write: bool) -> bool {
+        let opens = self.inodes.get(&ino).map_or(&[][..], |inode| &inode.opens);
+        opens.iter().any(|open| open.session == session && (open.write || !write))
+    }
+
+    /// Whether that handle is open for writing.
+    #[must_use]
+    pub fn writes(&self, ino: Ino, session: SessionId, handle: Handle) -> bool {
+        let opens = self.inodes.get(&ino).map_or(&[][..], |inode| &inode.opens);
+        opens.iter().any(|open| open.session == session && open.handle == handle && open.write)
+    }
+
+    #[must_use]
+    pub fn is_open_by_any(&self, ino: Ino) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| !inode.opens.is_empty())
+    }
+
+    #[must_use]
+    pub fn is_open_by_other_writer(&self, ino: Ino, session: SessionId) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| inode.opened_by_others(session, true))
+    }
+
+    /// What the session holds.
+    #[must_use]
+    pub fn held(&self, ino: Ino, session: SessionId) -> Grant {
+        self.inodes.get(&ino).and_then(|inode| inode.held_by(session)).map_or(NO_GRANT, |held| held.grant)
+    }
+
+    /// The grants of others that stand in the way of opening (`write`: for writing or cutting).
+    #[must_use]
+    pub fn conflicts(&self, ino: Ino, session: SessionId, write: bool) -> Vec<RecallOf> {
+        let held = self.inodes.get(&ino).map_or(&[][..], |inode| &inode.held);
+        let conflicts =
+            |held: &&Held| held.session != session && (write || held.grant.kind == GrantKind::Write);
+        let recall = |held: &Held| RecallOf { session: held.session, ino, grant: held.grant.id };
+        held.iter().filter(conflicts).map(recall).collect()
+    }
+
+    /// Notes an open and gives the grant that goes with it. Nothing may conflict any more.
+    ///
+    /// # Panics
+    /// When something does: the caller recalls first.
+    pub fn open(&mut self, ino: Ino, session: SessionId, handle: Handle, write: bool) -> Grant {
+        assert!(self.conflicts(ino, session, write).is_empty(), "{ino} opened against a grant");
+        let inode = self.inodes.entry(ino).or_default();
+        inode.opens.retain(|open| (open.session, open.handle) != (session, handle));
+        inode.opens.push(OpenFile { session, handle, write });
+        self.by_session.insert((session, ino), ());
+        let best = inode.best_for(session, write);
+        match inode.held_by(session) {
+            // It is on its way back; a new one in its place would let its holder keep others out for ever.
+            Some(held) if held.recalled.is_some() => NO_GRANT,
+            Some(held) if held.grant.kind >= best => held.grant,
+            Some(_) | None => self.give(ino, session, best),
+        }
+    }
+
+    fn give(&mut self, ino: Ino, session: SessionId, kind: GrantKind) -> Grant {
+        let inode = self.inodes.entry(ino).or_default();
+        inode.held.retain(|held| held.session != session);
+        if kind == GrantKind::None {
+            return NO_GRANT;
+        }
+        let grant = Grant { id: GrantId(self.next), kind };
+        self.next += 1;
+        inode.held.push(Held { session, grant, recalled: None });
+        self.by_session.insert((session, ino), ());
+        grant
+    }
+
+    /// Takes up what a resuming session says it holds. The grant it keeps, if any: another session may
+    /// have come first.
+    pub fn claim(
+        &mut self,
+        ino: Ino,
+        session: SessionId,
+        handle: Handle,
+        write: bool,
+        kind: GrantKind,
+    ) -> Grant {
+        let inode = self.inodes.entry(ino).or_default();
+        inode.opens.retain(|open| (open.session, open.handle) != (session, handle));
+        inode.opens.push(OpenFile { session, handle, write });
+        self.by_session.insert((session, ino), ());
+        let wanted = kind.max(self.held(ino, session).kind);
+        let clash = !self.conflicts(ino, session, wanted == GrantKind::Write).is_empty();
+        let inode = self.inodes.entry(ino).or_default();
+        let open = inode.opened_by_others(session, wanted != GrantKind::Write);
+        if wanted == GrantKind::None || clash || open {
+            return self.give(ino, session, GrantKind::None);
+        }
+        let held = self.held(ino, session);
+        if held.kind == wanted { held } else { self.give(ino, session, wanted) }
+    }
+
+    /// Makes what the session has open be what it says, after its connection broke: a grant on an inode
+    /// that it does not name is one that it no longer knows of.
+    pub fn keep_opens(&mut self, session: SessionId, opens: &[OpenClaim]) {
+        for ino in self.inodes_of(session) {
+            let named: Vec<Handle> = opens.iter().filter(|c| c.ino == ino).map(|c| c.handle).collect();
+            if let Some(inode) = self.inodes.get_mut(&ino) {
+                inode.opens.retain(|open| open.session != session || named.contains(&open.handle));
+                inode.held.retain(|held| held.session != session || !named.is_empty());
+            }
+            self.tidy(ino, session);
+        }
+        for claim in opens {
+            let known = self.inodes.get(&claim.ino).is_some_and(|inode| {
+                inode.opens.iter().any(|open| (open.session, open.handle) == (session, claim.handle))
+            });
+            if !known {
+                self.claim(claim.ino, session, claim.handle, claim.write, GrantKind::None);
+            }
+        }
+    }
+
+    fn inodes_of(&self, session: SessionId) -> Vec<Ino> {
+        let range = (session, Ino(0))..=(session, Ino(u64::MAX));
+        self.by_session.range(range).map(|((_, ino), ())| *ino).collect()
+    }
+
+    /// Closes a handle; the grant stays.
+    pub fn release(&mut self, ino: Ino, session: SessionId, handle: Handle) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.opens.retain(|open| (open.session, open.handle) != (session, handle));
+            self.tidy(ino, session);
+        }
+    }
+
+    /// Takes a grant back, if it is the one that the session holds.
+    pub fn give_back(&mut self, ino: Ino, session: SessionId, grant: GrantId) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.held.retain(|held| held.session != session || held.grant.id != grant);
+            self.tidy(ino, session);
+        }
+    }
+
+    /// Whether a recall is due now: at first, then once a second.
+    pub fn recall(&mut self, recall: &RecallOf, now: Micros) -> bool {
+        let Some(inode) = self.inodes.get_mut(&recall.ino) else { return false };
+        let mine = |held: &&mut Held| held.session == recall.session && held.grant.id == recall.grant;
+        let Some(held) = inode.held.iter_mut().find(mine) else { return false };
+        let due = held.recalled.is_none_or(|last| now.ms_since(last) >= RECALL_EVERY_MS);
+        if due {
+            held.recalled = Some(now);
+        }
+        due
+    }
+
+    /// Ends all that a session has.
+    pub fn end_session(&mut self, session: SessionId) {
+        for ino in self.inodes_of(session) {
+            if let Some(inode) = self.inodes.get_mut(&ino) {
+                inode.opens.retain(|open| open.session != session);
+                inode.held.retain(|held| held.session != session);
+            }
+            self.tidy(ino, session);
+        }
+    }
+
+    fn tidy(&mut self, ino: Ino, session: SessionId) {
+        let Some(inode) = self.inodes.get(&ino) else { return };
+        let any = inode.opens.iter().any(|open| open.session == session) || inode.held_by(session).is_some();
+        if !any {
+            self.by_session.remove(&(session, ino));
+        }
+        if inode.opens.is_empty() && inode.held.is_empty() {
+            self.inodes.remove(&ino);
+        }
+    }
+
+    /// What the sessions hold of an inode, for assertions and tests.
+    #[must_use]
+    pub fn kinds(&self, ino: Ino) -> Vec<(SessionId, GrantKind)> {
+        let held = self.inodes.get(&ino).map_or(&[][..], |inode| &inode.held);
+        held.iter().map(|held| (held.session, held.grant.kind)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INO: Ino = Ino(9);
+    const A: SessionId = SessionId(1);
+    const B: SessionId = SessionId(2);
+
+    fn recall_all(grants: &mut Grants, session: SessionId, write: bool) -> usize {
+        let found = grants.conflicts(INO, session, write);
+        for recall in &found {
+            assert!(grants.recall(recall, Micros(0)));
+            assert!(!grants.recall(recall, Micros(999_000)));
+            assert!(grants.recall(recall, Micros(1_000_000)));
+            grants.give_back(INO, recall.session, recall.grant);
+        }
+        found.len()
+    }
+
+    #[test]
+    fn many_read_one_writes() {
+        let mut grants = Grants::new(1);
+        assert_eq!(grants.open(INO, A, Handle(1), false).kind, GrantKind::Read);
+        assert_eq!(grants.open(INO, B, Handle(1), false).kind, GrantKind::Read);
+        assert_eq!(recall_all(&mut grants, B, true), 1);
+        // A still has it open for reading: nobody may cache.
+        assert_eq!(grants.open(INO, B, Handle(2), true).kind, GrantKind::None);
+        assert_eq!(grants.kinds(INO), []);
+        assert_eq!(grants.open(INO, A, Handle(3), false).kind, GrantKind::None);
+        grants.release(INO, A, Handle(1));
+        grants.release(INO, A, Handle(3));
+        assert_eq!(grants.open(INO, B, Handle(4), true).kind, GrantKind::Write);
+    }
+
+    #[test]
+    fn a_grant_outlives_the_last_close() {
+        let mut grants = Grants::new(1);
+        let first = grants.open(INO, A, Handle(1), true);
+        assert_eq!(first.kind, GrantKind::Write);
+        grants.release(INO, A, Handle(1));
+        assert!(!grants.is_open_by_any(INO));
+        assert_eq!(grants.open(INO, A, Handle(2), false), first);
+        grants.release(INO, A, Handle(2));
+        assert_eq!(recall_all(&mut grants, B, false), 1);
+        assert_eq!(grants.open(INO, B, Handle(1), false).kind, GrantKind::Read);
+    }
+
+    #[test]
+    fn a_recalled_grant_is_not_given_out_again() {
+        let mut grants = Grants::new(1);
+        grants.open(INO, A, Handle(1), true);
+        let recall = grants.conflicts(INO, B, false)[0];
+        grants.recall(&recall, Micros(0));
+        assert_eq!(grants.open(INO, A, Handle(2), true), NO_GRANT);
+        grants.give_back(INO, A, recall.grant);
+        assert_eq!(grants.open(INO, B, Handle(1), false).kind, GrantKind::None);
+    }
+
+    #[test]
+    fn an_ended_session_leaves_nothing() {
+        let mut grants = Grants::new(1);
+        grants.open(INO, A, Handle(1), true);
+        grants.open(Ino(10), A, Handle(2), false);
+        grants.end_session(A);
+        assert!(grants.inodes.is_empty() && grants.by_session.is_empty());
+    }
+
+    #[test]
+    fn claims_after_a_restart() {
+        let mut grants = Grants::new(100);
+        let write = grants.claim(INO, A, Handle(1), true, GrantKind::Write);
+        assert_eq!(write.kind, GrantKind::Write);
+        // A second handle of the same session keeps it.
+        assert_eq!(grants.claim(INO, A, Handle(2), false, GrantKind::None), write);
+        assert_eq!(grants.claim(INO, B, Handle(1), false, GrantKind::Read).kind, GrantKind::None);
+        grants.claim(Ino(10), A, Handle(3), false, GrantKind::Read);
+        assert_eq!(grants.claim(Ino(10), B, Handle(3), false, GrantKind::Read).kind, GrantKind::Read);
+    }
+}

@@ -1,0 +1,199 @@
+//! Which servers get a replica: a pure function of the cluster as it was last seen.
+//!
+//! Distinct servers always; distinct racks if there are enough, else distinct hosts. Among equals two are
+//! drawn and the one with more room and less to do wins, which spreads well without herding.
+
+use dfs_proto::ids::ServerNum;
+
+/// A server that can take replicas.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    pub server: ServerNum,
+    /// The label `rack`, if it has one.
+    pub rack: Option<String>,
+    pub host: String,
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub utilisation_permille: u16,
+}
+
+/// Servers fuller than this get nothing new: what is left is for repairs, headers and growth of what
+/// they hold.
+const FULL_PERCENT: u64 = 95;
+
+/// Why there is no place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoPlace {
+    /// Too few servers are up.
+    Servers,
+    /// Enough are up, and too few have room.
+    Space,
+}
+
+impl Candidate {
+    fn has_room(&self) -> bool {
+        let used = self.total_bytes.saturating_sub(self.free_bytes);
+        self.total_bytes > 0 && used <= self.total_bytes / 100 * FULL_PERCENT
+    }
+
+    /// More is better: free permille, less what is in use of its speed.
+    fn score(&self) -> u64 {
+        let free = u128::from(self.free_bytes) * 1000 / u128::from(self.total_bytes.max(1));
+        let idle = 1000_u64.saturating_sub(u64::from(self.utilisation_permille));
+        u64::try_from(free).unwrap_or(0) + idle
+    }
+
+    /// How much a replica here would share with those that exist: 0 nothing, 1 the rack, 2 the host.
+    fn shares(&self, taken: &[&Candidate]) -> u8 {
+        let host = taken.iter().any(|other| other.host == self.host);
+        let rack = self.rack.is_some() && taken.iter().any(|other| other.rack == self.rack);
+        if host { 2 } else { u8::from(rack) }
+    }
+}
+
+/// Draws numbers: splitmix64, which passes through every seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.draw() % end).unwrap_or(0)
+    }
+}
+
+/// Chooses up to `want` servers, at least `least`, none of `holders`, apart from each other and from
+/// `holders` as far as the cluster allows. The first is to be the primary.
+///
+/// # Errors
+/// When there are fewer than `least`.
+pub fn choose(
+    cluster: &[Candidate],
+    holders: &[ServerNum],
+    want: usize,
+    least: usize,
+    rng: &mut Rng,
+) -> Result<Vec<ServerNum>, NoPlace> {
+    let up = cluster.iter().filter(|candidate| !holders.contains(&candidate.server)).count();
+    let mut taken: Vec<&Candidate> =
+        cluster.iter().filter(|candidate| holders.contains(&candidate.server)).collect();
+    let mut left: Vec<&Candidate> =
+        cluster.iter().filter(|c| c.has_room() && !holders.contains(&c.server)).collect();
+    let mut chosen = Vec::with_capacity(want);
+    while chosen.len() < want {
+        let Some(best) = left.iter().map(|candidate| candidate.shares(&taken)).min() else { break };
+        let equals: Vec<usize> =
+            left.iter().enumerate().filter(|(_, c)| c.shares(&taken) == best).map(|(at, _)| at).collect();
+        let (a, b) = (equals[rng.below(equals.len())], equals[rng.below(equals.len())]);
+        let at = if left[a].score() >= left[b].score() { a } else { b };
+        let pick = left.swap_remove(at);
+        taken.push(pick);
+        chosen.push(pick.server);
+    }
+    if chosen.len() >= least && !chosen.is_empty() {
+        Ok(chosen)
+    } else if up >= least.max(1) {
+        Err(NoPlace::Space)
+    } else {
+        Err(NoPlace::Servers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn server(num: u16, rack: &str, host: &str) -> Candidate {
+        Candidate {
+            server: ServerNum(num),
+            rack: (!rack.is_empty()).then(|| rack.to_owned()),
+            host: host.to_owned(),
+            total_bytes: 1000,
+            free_bytes: 500,
+            utilisation_permille: 100,
+        }
+    }
+
+    fn chosen(cluster: &[Candidate], holders: &[u16], want: usize, seed: u64) -> Vec<u16> {
+        let holders: Vec<ServerNum> = holders.iter().map(|n| ServerNum(*n)).collect();
+        let mut picked: Vec<u16> =
+            choose(cluster, &holders, want, 1, &mut Rng(seed)).unwrap().iter().map(|s| s.0).collect();
+        picked.sort_unstable();
+        picked
+    }
+
+    #[test]
+    fn racks_first_then_hosts() {
+        let cluster = [
+            server(1, "a", "h1"),
+            server(2, "a", "h2"),
+            server(3, "a", "h2"),
+            server(4, "b", "h3"),
+            server(5, "b", "h4"),
+        ];
+        for seed in 0..200 {
+            let two = chosen(&cluster, &[], 2, seed);
+            assert!(two[0] <= 3 && two[1] >= 4, "{two:?}");
+            let four = chosen(&cluster, &[], 4, seed);
+            // With every rack taken, hosts are still kept apart.
+            assert!(!(four.contains(&2) && four.contains(&3)), "{four:?}");
+            let added = chosen(&cluster, &[1, 4], 1, seed);
+            assert_ne!(added, [1], "{added:?}");
+            assert_eq!(chosen(&cluster, &[], 9, seed), [1, 2, 3, 4, 5]);
+        }
+    }
+
+    #[test]
+    fn without_labels_hosts_count() {
+        let cluster = [server(1, "", "h1"), server(2, "", "h1"), server(3, "", "h2")];
+        for seed in 0..100 {
+            assert!(chosen(&cluster, &[], 2, seed).contains(&3));
+            assert_eq!(chosen(&cluster, &[1], 1, seed), [3]);
+        }
+    }
+
+    #[test]
+    fn room_and_load_decide_among_equals() {
+        let mut cluster: Vec<Candidate> = (1..=4).map(|n| server(n, "", &format!("h{n}"))).collect();
+        cluster[0].free_bytes = 10;
+        cluster[1].utilisation_permille = 1000;
+        let mut count = BTreeMap::new();
+        for seed in 0..3000 {
+            *count.entry(chosen(&cluster, &[], 1, seed)[0]).or_insert(0) += 1;
+        }
+        assert_eq!(count.get(&1), None, "a full server gets nothing");
+        assert!(count[&2] * 3 < count[&3], "{count:?}");
+    }
+
+    #[test]
+    fn too_few() {
+        let mut cluster = vec![server(1, "", "h1"), server(2, "", "h2")];
+        let choose =
+            |cluster: &[Candidate], least| choose(cluster, &[], 3, least, &mut Rng(7)).map(|c| c.len());
+        assert_eq!(choose(&cluster, 2), Ok(2));
+        assert_eq!(choose(&cluster, 3), Err(NoPlace::Servers));
+        cluster[1].free_bytes = 0;
+        assert_eq!(choose(&cluster, 2), Err(NoPlace::Space));
+        assert_eq!(choose(&cluster, 1), Ok(1));
+        assert_eq!(choose(&[], 1), Err(NoPlace::Servers));
+    }
+
+    #[test]
+    fn equal_seeds_choose_equally() {
+        let cluster: Vec<Candidate> = (1..=9).map(|n| server(n, "", &format!("h{n}"))).collect();
+        let run = |seed| choose(&cluster, &[], 3, 1, &mut Rng(seed));
+        assert_eq!(run(5), run(5));
+        assert!((0..20).any(|seed| run(seed) != run(seed + 1)));
+    }
+}

@@ -1,0 +1,251 @@
+//! From the members' answers to the next configuration.
+
+use std::collections::BTreeSet;
+
+use dfs_proto::chunk::Member;
+use dfs_proto::control::{FenceAnswer, Reconcile, Reconciled, ReplicaState, ServerEvent};
+use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, LogIndex, Seq, ServerNum};
+use dfs_proto::status::Status;
+
+use super::{Asking, Base, Phase, Plan, Process, choose};
+use crate::core::Core;
+use crate::core::chunks::ChunkMeta;
+use crate::core::command::Activation;
+use crate::core::reply::{Asked, COMMAND_DEADLINE_MS};
+
+/// How long a recovery waits for members that are fenced already but could still answer: their replicas
+/// may be the better ones.
+const ANSWER_WAIT_MS: u64 = 2_000;
+
+/// The members' answers, sorted.
+#[derive(Debug, Default)]
+struct Tally<'a> {
+    holders: Vec<(Process, &'a ReplicaState)>,
+    missing: Vec<Process>,
+    refused: Vec<Status>,
+    /// Fenced, and silent.
+    absent: usize,
+    /// Might still answer.
+    pending: bool,
+    /// Neither answered nor fenced.
+    blocked: bool,
+}
+
+/// What follows from a tally.
+enum Verdict {
+    Wait,
+    /// Fence again, higher.
+    Again,
+    Settle(ServerNum),
+    Go(Plan),
+}
+
+impl Core {
+    /// Goes on with a recovery if its members have said enough.
+    pub(super) fn decide(&mut self, chunk: ChunkId) {
+        let Some(meta) = self.state.chunks.get(chunk) else { return self.soft.recovery.forget(chunk) };
+        let Some(Phase::Asking(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
+        match self.verdict(chunk, &meta, asking) {
+            Verdict::Wait => {}
+            Verdict::Again => self.soft.recovery.restart(chunk),
+            Verdict::Settle(server) => self.settle(chunk, server),
+            Verdict::Go(plan) => {
+                let activation = Activation {
+                    chunk,
+                    version: plan.version,
+                    config: ConfigNum(meta.config.0 + 1),
+                    members: plan.members.iter().map(|process| process.server).collect(),
+                };
+                self.soft.recovery.jobs.insert(chunk, Phase::Activating(plan));
+                self.soft.recovery.decided.insert(chunk, activation);
+            }
+        }
+    }
+
+    fn tally<'a>(&self, chunk: ChunkId, meta: &ChunkMeta, asking: &'a Asking) -> Tally<'a> {
+        let mut tally = Tally::default();
+        for (at, server) in meta.members.iter().enumerate() {
+            match asking.answers.get(&server) {
+                Some((process, FenceAnswer::Holds(state))) => tally.holders.push((*process, state)),
+                Some((process, FenceAnswer::Missing)) => tally.missing.push(*process),
+                Some((_, FenceAnswer::Refused(status))) => tally.refused.push(*status),
+                None => {
+                    let reachable = self.soft.servers.get(server).is_some_and(|live| live.is_reachable());
+                    tally.pending |= reachable;
+                    tally.absent += 1;
+                    tally.blocked |= !self.is_fenced(chunk, at, server);
+                }
+            }
+        }
+        tally
+    }
+
+    fn verdict(&self, chunk: ChunkId, meta: &ChunkMeta, asking: &Asking) -> Verdict {
+        let tally = self.tally(chunk, meta, asking);
+        let waited = self.now.mono.ms_since(asking.since) >= ANSWER_WAIT_MS;
+        if tally.blocked || (tally.pending && !waited) {
+            return Verdict::Wait;
+        }
+        let left_out = self.soft.recovery.left_out(chunk);
+        if tally.holders.is_empty() {
+            return Self::verdict_without_file(chunk, meta, asking, &tally, &left_out);
+        }
+        let mut holders: Vec<(Process, &ReplicaState)> = tally
+            .holders
+            .iter()
+            .filter(|(process, _)| !left_out.contains(&process.server))
+            .copied()
+            .collect();
+        if holders.is_empty() {
+            // A doubtful replica is better than none.
+            holders.clone_from(&tally.holders);
+        }
+        let states: Vec<&ReplicaState> = holders.iter().map(|(_, state)| *state).collect();
+        let Some(Base { at, settle }) = choose(&states) else { return Verdict::Wait };
+        let (process, base) = holders[at];
+        if settle {
+            return Verdict::Settle(process.server);
+        }
+        let equal =
+            |(other, state): &&(Process, &ReplicaState)| *other != process && state.digest == base.digest;
+        let mut members = vec![process];
+        members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
+        let stale = tally.holders.iter().map(|(other, _)| *other).filter(|other| !members.contains(other));
+        Verdict::Go(Plan {
+            version: asking.version,
+            stale: stale.map(|other| other.server).collect(),
+            filled: true,
+            members,
+            ops: base.ops.clone(),
+            seq: base.applied,
+        })
+    }
+
+    /// No member that answered has a file.
+    fn verdict_without_file(
+        chunk: ChunkId,
+        meta: &ChunkMeta,
+        asking: &Asking,
+        tally: &Tally<'_>,
+        left_out: &BTreeSet<ServerNum>,
+    ) -> Verdict {
+        let members: Vec<Process> =
+            tally.missing.iter().filter(|process| !left_out.contains(&process.server)).copied().collect();
+        let fenced_higher = tally.refused.contains(&Status::WrongChunkVersion);
+        if members.is_empty() {
+            return if fenced_higher { Verdict::Again } else { Verdict::Wait };
+        }
+        // Nothing of it was ever synced. What was written and not synced may be lost with every member's
+        // kernel; while a member is away that may still have it, it is waited for.
+        let may_be_elsewhere = meta.written && tally.absent > 0;
+        if meta.synced || may_be_elsewhere {
+            log::debug!("chunk {chunk}: no reachable member has its file; waiting for the others");
+            return Verdict::Wait;
+        }
+        Verdict::Go(Plan {
+            version: asking.version,
+            members,
+            stale: Vec::new(),
+            filled: false,
+            ops: Vec::new(),
+            seq: Seq(0),
+        })
+    }
+
+    fn settle(&mut self, chunk: ChunkId, server: ServerNum) {
+        let Some(Phase::Asking(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
+        let asking = asking.clone();
+        let (version, index) = (asking.version, asking.index);
+        let request = Reconcile { term: self.term(), chunk, version };
+        let asked = Asked::Reconcile { server, chunk, version };
+        if self.call(server, &request, asked, COMMAND_DEADLINE_MS, index) {
+            self.soft.recovery.jobs.insert(chunk, Phase::Settling(asking));
+        }
+    }
+
+    /// The base has settled its torn blocks, or could not.
+    pub(in crate::core) fn reconciled(
+        &mut self,
+        server: ServerNum,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        result: Result<Reconciled, Status>,
+    ) {
+        let Some(Phase::Settling(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
+        if asking.version != version {
+            return;
+        }
+        let mut asking = asking.clone();
+        match (result, asking.answers.get_mut(&server)) {
+            (Ok(reconciled), Some((_, FenceAnswer::Holds(state)))) => {
+                log::info!(
+                    "chunk {chunk}: {} torn blocks taken as they are on {server}",
+                    reconciled.torn_resolved
+                );
+                (state.digest, state.bad_blocks) = (reconciled.digest, 0);
+            }
+            // It is asked again, and answers what it is like now.
+            (Ok(_) | Err(_), _) => {
+                asking.answers.remove(&server);
+            }
+        }
+        self.soft.recovery.jobs.insert(chunk, Phase::Asking(asking));
+        self.decide(chunk);
+    }
+
+    /// Recoveries are through: members are told, those left out too.
+    pub(in crate::core) fn activate_applied(&mut self, index: LogIndex, chunks: &[Activation]) {
+        for activation in chunks {
+            let chunk = activation.chunk;
+            let Some(meta) = self.state.chunks.get(chunk) else { continue };
+            if !meta.is_active() || meta.version != activation.version {
+                continue;
+            }
+            let Some(Phase::Activating(plan)) = self.soft.recovery.jobs.remove(&chunk) else { continue };
+            self.soft.recovery.excluded.remove(&chunk);
+            self.soft.doubts.forget(chunk);
+            if plan.filled {
+                self.soft.seen.insert(chunk.0, ());
+            }
+            self.tell_activated(index, chunk, &meta, &plan);
+            if meta.members.len() < self.state.goal() {
+                self.soft.repair.want(chunk, meta.members.len() < self.state.min_write());
+            }
+        }
+    }
+
+    fn tell_activated(&mut self, index: LogIndex, chunk: ChunkId, meta: &ChunkMeta, plan: &Plan) {
+        let of = |server| plan.members.iter().find(|process| process.server == server).copied();
+        self.soft
+            .confirmed
+            .set_all(chunk, &meta.members, |server| of(server).map(|process| process.incarnation));
+        let mut config = self.active_config(chunk, meta, plan.ops.clone(), plan.seq);
+        // The processes that answered, even if one of them has ended since.
+        config.members = plan
+            .members
+            .iter()
+            .map(|process| Member { server: process.server, boot: process.boot })
+            .collect();
+        for process in &plan.members {
+            let same = self.soft.servers.get(process.server).and_then(|live| live.boot) == Some(process.boot);
+            if same {
+                self.soft.servers.tell(process.server, index, ServerEvent::Active(config.clone()));
+            }
+        }
+        let (version, config) = (meta.version, meta.config);
+        let now = self.now.mono;
+        for server in &plan.stale {
+            self.soft.servers.tell(*server, index, ServerEvent::NotMember { chunk, version, config });
+            self.soft.gc.stale(*server, chunk, index, now);
+        }
+    }
+
+    /// A new chunk's members are confirmed by its first capability.
+    pub(in crate::core) fn allocated(&mut self, chunk: ChunkId) {
+        // Without an entry, the place was taken by another chunk first, and this one is nowhere.
+        let Some(members) = self.state.chunks.get(chunk).map(|meta| meta.members) else { return };
+        let servers = &self.soft.servers;
+        let incarnation = |server| servers.get(server).map(|live| live.incarnation);
+        self.soft.confirmed.set_all(chunk, &members, incarnation);
+    }
+}

@@ -1,0 +1,72 @@
+//! What a member of a chunk can do now, and whether its chunk must and can be recovered.
+
+use dfs_proto::ids::{BootId, ChunkId, ServerNum};
+
+use crate::core::Core;
+use crate::core::chunks::ChunkMeta;
+use crate::core::servers::live::{Inventory, Standing};
+
+/// A member's standing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::core) enum MemberStanding {
+    /// Up, and confirmed for this boot.
+    Serving(BootId),
+    /// It may serve, or will soon: a lease that runs, an inventory that is under way.
+    Waiting,
+    /// Its process runs and was never confirmed for the chunk: only a recovery can take it in.
+    Unconfirmed,
+    /// It surely serves nothing.
+    Gone,
+}
+
+impl Core {
+    /// The standing of the member at place `at`.
+    pub(in crate::core) fn member_standing(
+        &self,
+        chunk: ChunkId,
+        at: usize,
+        server: ServerNum,
+    ) -> MemberStanding {
+        let Some(live) = self.soft.servers.get(server) else { return MemberStanding::Gone };
+        let confirmed = self.soft.confirmed.get(chunk, at) == Some(live.incarnation);
+        match (live.standing(self.now.mono), live.boot) {
+            (Standing::Up, Some(boot)) if confirmed => MemberStanding::Serving(boot),
+            (Standing::Up, _) => {
+                let settled = self.state.servers.get(server).is_some_and(|server| server.settled);
+                let may_be_trusted = settled && !live.boot_is_new && live.inventory == Inventory::Awaited;
+                if may_be_trusted { MemberStanding::Waiting } else { MemberStanding::Unconfirmed }
+            }
+            (Standing::Silent, _) if live.boot_is_new && !confirmed => MemberStanding::Gone,
+            (Standing::Silent, _) => MemberStanding::Waiting,
+            // A restarted server that registered and has not sent its first heartbeat yet.
+            (Standing::Gone, Some(_)) if live.is_reachable() && !confirmed => MemberStanding::Unconfirmed,
+            (Standing::Gone, _) => MemberStanding::Gone,
+        }
+    }
+
+    /// Whether the member surely serves the chunk under no older version, without its word for it.
+    pub(super) fn is_fenced(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
+        let Some(live) = self.soft.servers.get(server) else { return false };
+        let confirmed = self.soft.confirmed.get(chunk, at) == Some(live.incarnation);
+        live.lease.is_over(self.now.mono) || (live.boot_is_new && !confirmed)
+    }
+
+    pub(super) fn needs_recovery(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+        let lost = |(at, server)| match self.member_standing(chunk, at, server) {
+            MemberStanding::Unconfirmed | MemberStanding::Gone => true,
+            MemberStanding::Serving(_) | MemberStanding::Waiting => false,
+        };
+        !meta.is_active()
+            || self.soft.recovery.excluded.contains_key(&chunk)
+            || meta.members.iter().enumerate().any(lost)
+    }
+
+    /// Whether a recovery could get through: somebody is there, and whoever is not is fenced.
+    pub(super) fn can_recover(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+        let reachable =
+            |server: ServerNum| self.soft.servers.get(server).is_some_and(|live| live.is_reachable());
+        let mut members = meta.members.iter().enumerate();
+        meta.members.iter().any(reachable)
+            && members.all(|(at, server)| reachable(server) || self.is_fenced(chunk, at, server))
+    }
+}

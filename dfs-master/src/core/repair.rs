@@ -1,0 +1,282 @@
+//! Chunks below their goal get a learner, which the primary fills while writes go on, and which becomes
+//! a member when it holds all.
+//!
+//! Keeps I16: one change of a chunk's members at a time. Bounded by what a server takes in and gives out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_proto::chunk::Member;
+use dfs_proto::control::{AddLearner, ServerEvent};
+use dfs_proto::ids::{ChunkId, LogIndex, Seq, ServerNum};
+use dfs_proto::meta::Done;
+use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
+
+use super::Core;
+use super::chunks::ChunkMeta;
+use super::command::{Command, LearnerChange};
+use super::recovery::MemberStanding;
+use super::reply::{Asked, CALL_DEADLINE_MS};
+
+/// Copies that a server takes in, and gives out, at once.
+const COPIES_PER_SERVER: usize = 2;
+/// A copy that takes longer is given up: a whole chunk at less than 120 kB/s.
+const COPY_MAX_MS: u64 = 600_000;
+/// Copies begun in one tick, in one record.
+const BATCH: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    source: ServerNum,
+    target: ServerNum,
+    since: Micros,
+    /// Its end is proposed.
+    ending: bool,
+}
+
+/// Repairs under way and wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Repair {
+    /// Too few members to be written.
+    urgent: BTreeSet<ChunkId>,
+    wanted: BTreeSet<ChunkId>,
+    copies: BTreeMap<ChunkId, Copy>,
+}
+
+impl Repair {
+    pub(super) fn want(&mut self, chunk: ChunkId, urgent: bool) {
+        if urgent {
+            self.urgent.insert(chunk);
+        } else {
+            self.wanted.insert(chunk);
+        }
+    }
+
+    #[must_use]
+    pub(super) fn is_running(&self, chunk: ChunkId) -> bool {
+        self.copies.contains_key(&chunk)
+    }
+
+    pub(super) fn forget(&mut self, chunk: ChunkId) {
+        self.urgent.remove(&chunk);
+        self.wanted.remove(&chunk);
+        self.copies.remove(&chunk);
+    }
+
+    /// Takes up a learner that the log has and this leader did not choose.
+    fn adopt(&mut self, chunk: ChunkId, source: ServerNum, target: ServerNum, now: Micros) {
+        self.copies.insert(chunk, Copy { source, target, since: now, ending: false });
+    }
+
+    fn is_busy(&self, server: ServerNum) -> bool {
+        let involved = |copy: &&Copy| copy.source == server || copy.target == server;
+        self.copies.values().filter(involved).count() >= COPIES_PER_SERVER
+    }
+
+    fn next(&self, skip: &BTreeSet<ChunkId>) -> Option<ChunkId> {
+        self.urgent.iter().chain(&self.wanted).find(|chunk| !skip.contains(chunk)).copied()
+    }
+}
+
+impl Core {
+    /// A writer waits for the chunk to have members enough. What it is told.
+    pub(super) fn repair_on_demand(&mut self, chunk: ChunkId, meta: &ChunkMeta) -> Status {
+        self.soft.repair.want(chunk, true);
+        let holders: Vec<ServerNum> = meta.members.iter().collect();
+        match self.soft.choose(&holders, 1, 1) {
+            Ok(_) => Status::Recovering,
+            Err(status) => status,
+        }
+    }
+
+    pub(super) fn repair_tick(&mut self) {
+        self.end_dead_copies();
+        let mut learners = Vec::new();
+        let mut skip = BTreeSet::new();
+        while learners.len() < BATCH
+            && let Some(chunk) = self.soft.repair.next(&skip)
+        {
+            match self.repair_step(chunk) {
+                Step::Begin(server) => {
+                    learners.push(LearnerChange { chunk, server });
+                    skip.insert(chunk);
+                }
+                Step::Later => {
+                    skip.insert(chunk);
+                }
+                Step::Done => {
+                    self.soft.repair.urgent.remove(&chunk);
+                    self.soft.repair.wanted.remove(&chunk);
+                }
+            }
+            if skip.len() >= 4 * BATCH {
+                break;
+            }
+        }
+        if learners.is_empty() {
+            return;
+        }
+        if self.propose_own(Command::AddLearners { learners: learners.clone() }) {
+            for LearnerChange { chunk, .. } in &learners {
+                self.soft.repair.urgent.remove(chunk);
+                self.soft.repair.wanted.remove(chunk);
+            }
+        } else {
+            learners.iter().for_each(|learner| self.soft.repair.forget(learner.chunk));
+        }
+    }
+
+    /// What can be done for a chunk now. A copy that begins is noted at once, so that it counts.
+    fn repair_step(&mut self, chunk: ChunkId) -> Step {
+        let Some(meta) = self.state.chunks.get(chunk) else { return Step::Done };
+        if meta.members.len() >= self.state.goal() || !meta.learners.is_empty() {
+            return Step::Done;
+        }
+        if !meta.is_active() || self.soft.recovery.is_running(chunk) || self.soft.repair.is_running(chunk) {
+            return Step::Later;
+        }
+        let Some(source) = meta.members.primary() else { return Step::Done };
+        let serving = matches!(self.member_standing(chunk, 0, source), MemberStanding::Serving(_));
+        if !serving || self.soft.repair.is_busy(source) {
+            return Step::Later;
+        }
+        let mut holders: Vec<ServerNum> = meta.members.iter().collect();
+        let busy = self.soft.candidates.iter().map(|candidate| candidate.server);
+        let busy: Vec<ServerNum> =
+            busy.filter(|server| self.soft.repair.is_busy(*server) && !holders.contains(server)).collect();
+        holders.extend(busy);
+        match self.soft.choose(&holders, 1, 1).ok().and_then(|chosen| chosen.first().copied()) {
+            Some(target) => {
+                let copy = Copy { source, target, since: self.now.mono, ending: false };
+                self.soft.repair.copies.insert(chunk, copy);
+                Step::Begin(target)
+            }
+            None => Step::Later,
+        }
+    }
+
+    /// Learners are in the log: their primaries begin to fill them.
+    pub(super) fn learners_applied(&mut self, index: LogIndex, learners: &[LearnerChange]) {
+        for LearnerChange { chunk, server } in learners {
+            let meta = self.state.chunks.get(*chunk).filter(|meta| meta.learners.contains(server));
+            match meta {
+                Some(meta) => self.begin_copy(index, *chunk, &meta, *server),
+                None => self.soft.repair.forget(*chunk),
+            }
+        }
+    }
+
+    fn begin_copy(&mut self, index: LogIndex, chunk: ChunkId, meta: &ChunkMeta, target: ServerNum) {
+        let boot = self.soft.servers.get(target).and_then(|live| live.boot);
+        let (Some(boot), Some(source)) = (boot, meta.members.primary()) else {
+            return self.drop_learner(chunk, target);
+        };
+        let learner = Member { server: target, boot };
+        let (version, config) = (meta.version, meta.config);
+        let request = AddLearner { term: self.term(), chunk, version, config, learner };
+        let asked = Asked::AddLearner { chunk, learner };
+        if !self.call(source, &request, asked, CALL_DEADLINE_MS, index) {
+            self.drop_learner(chunk, target);
+        }
+    }
+
+    /// The primary has taken a learner on, or has not.
+    pub(super) fn learner_taken(&mut self, chunk: ChunkId, learner: Member, result: Result<Done, Status>) {
+        if let Err(status) = result
+            && self.soft.repair.copies.get(&chunk).is_some_and(|copy| copy.target == learner.server)
+        {
+            log::info!("chunk {chunk}: its primary does not fill {}: {status}", learner.server);
+            self.drop_learner(chunk, learner.server);
+        }
+    }
+
+    pub(super) fn drop_learner(&mut self, chunk: ChunkId, server: ServerNum) {
+        let learners = vec![LearnerChange { chunk, server }];
+        if self.propose_own(Command::DropLearners { learners })
+            && let Some(copy) = self.soft.repair.copies.get_mut(&chunk)
+        {
+            copy.ending = true;
+        }
+    }
+
+    pub(super) fn learners_dropped(&mut self, learners: &[LearnerChange]) {
+        for LearnerChange { chunk, .. } in learners {
+            self.learner_lost(*chunk);
+            self.soft.scan.wake();
+        }
+    }
+
+    /// A copy ended without a new member.
+    pub(super) fn learner_lost(&mut self, chunk: ChunkId) {
+        let Some(copy) = self.soft.repair.copies.remove(&chunk) else { return };
+        let Some(meta) = self.state.chunks.get(chunk) else { return };
+        let (version, config, index) = (meta.version, meta.config, self.state.applied);
+        self.soft.servers.tell(copy.target, index, ServerEvent::NotMember { chunk, version, config });
+        self.soft.gc.stale(copy.target, chunk, index, self.now.mono);
+    }
+
+    /// A learner is a member now.
+    pub(super) fn learner_committed(&mut self, index: LogIndex, chunk: ChunkId) {
+        let Some(meta) = self.state.chunks.get(chunk) else { return };
+        let Some(copy) = self.soft.repair.copies.get(&chunk).copied() else { return };
+        if meta.members.as_slice().last() != Some(&copy.target) {
+            return;
+        }
+        self.soft.repair.copies.remove(&chunk);
+        self.soft.seen.insert(chunk.0, ());
+        // It registered with the boot that the primary named: that was checked before this was proposed,
+        // and a boot since then takes the confirmation back.
+        if let Some(live) = self.soft.servers.get(copy.target) {
+            self.soft.confirmed.set(chunk, meta.members.len() - 1, live.incarnation);
+        }
+        let config = self.active_config(chunk, &meta, Vec::new(), Seq(0));
+        for server in meta.members.iter() {
+            self.soft.servers.tell(server, index, ServerEvent::Active(config.clone()));
+        }
+        self.soft.gc.not_stale(copy.target, chunk);
+        if meta.members.len() < self.state.goal() {
+            self.soft.repair.want(chunk, meta.members.len() < self.state.min_write());
+        }
+    }
+
+    /// A scan found a learner that nobody fills: the leader before had chosen it.
+    pub(super) fn adopt_learner(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
+        let (Some(source), Some(target)) = (meta.members.primary(), meta.learners.first().copied()) else {
+            return;
+        };
+        let now = self.now.mono;
+        let serving = matches!(self.member_standing(chunk, 0, source), MemberStanding::Serving(_));
+        if serving && self.soft.servers.is_up(target, now) {
+            self.soft.repair.adopt(chunk, source, target, now);
+            self.begin_copy(self.state.applied, chunk, meta, target);
+        } else if self.soft.servers.get(target).is_some_and(|live| live.lease.is_over(now)) {
+            self.drop_learner(chunk, target);
+        }
+    }
+
+    fn end_dead_copies(&mut self) {
+        let now = self.now.mono;
+        let servers = &self.soft.servers;
+        let dead = |copy: &Copy| {
+            let gone = |server| servers.get(server).is_none_or(|live| live.lease.is_over(now));
+            !copy.ending && (gone(copy.target) || gone(copy.source) || now.ms_since(copy.since) > COPY_MAX_MS)
+        };
+        let ended: Vec<(ChunkId, ServerNum)> = self
+            .soft
+            .repair
+            .copies
+            .iter()
+            .filter(|(_, copy)| dead(copy))
+            .map(|(chunk, copy)| (*chunk, copy.target))
+            .collect();
+        ended.iter().for_each(|(chunk, target)| self.drop_learner(*chunk, *target));
+    }
+}
+
+/// What can be done for a chunk.
+enum Step {
+    /// A learner on this server.
+    Begin(ServerNum),
+    Later,
+    Done,
+}

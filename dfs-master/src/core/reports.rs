@@ -1,0 +1,102 @@
+//! The master's own view of itself, for people and tools. It changes nothing.
+
+use dfs_proto::ids::{Ino, ServerNum};
+use dfs_proto::meta::{ChunkReport, ClusterReport, FileReport, ReplicaReport, ServerReport, ServerReports};
+use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
+
+use super::Core;
+use super::servers::address;
+
+/// Chunks of one file that a report names.
+const FILE_CHUNKS_MAX: u64 = 10_000;
+
+impl Core {
+    pub(super) fn cluster_report(&self) -> ClusterReport {
+        let (total_bytes, free_bytes) = self.space();
+        let counts = self.soft.scan.counts();
+        ClusterReport {
+            cluster: self.config.cluster,
+            generation: self.config.generation,
+            version: self.config.version.clone(),
+            term: self.term(),
+            last_index: self.raft.last(),
+            durable_index: self.log.durable,
+            snapshot_index: self.log.snapshot,
+            uptime_ms: self.now.mono.ms_since(self.started),
+            chunk_size: self.state.ns.chunk_size(),
+            goal: u8::try_from(self.state.goal()).unwrap_or(u8::MAX),
+            hold: self.hold.clone(),
+            inodes: self.state.ns.counts().inodes,
+            sessions: count(self.state.sessions.len()),
+            servers_up: u32::try_from(self.soft.servers.up(self.now.mono)).unwrap_or(u32::MAX),
+            servers_known: u32::try_from(self.state.servers.len()).unwrap_or(u32::MAX),
+            total_bytes,
+            free_bytes,
+            chunks: self.state.chunks.len(),
+            chunks_below_goal: counts.below_goal,
+            chunks_recovering: counts.recovering,
+            chunks_unavailable: counts.unavailable,
+            tombstones: self.state.tombstones.len(),
+        }
+    }
+
+    pub(super) fn server_reports(&self) -> ServerReports {
+        let now = self.now.mono;
+        let report = |server: &super::servers::Server| {
+            let live = self.soft.servers.get(server.num);
+            let load = live.map(|live| live.load).unwrap_or_default();
+            ServerReport {
+                addr: address(server),
+                name: server.info.name.clone(),
+                up: self.soft.servers.is_up(server.num, now),
+                silent_ms: live.filter(|live| live.spoke).map(|live| now.ms_since(live.heard)),
+                labels: server.info.labels.clone(),
+                version: server.info.version.clone(),
+                disks: live.map(|live| live.disks.clone()).unwrap_or_default(),
+                replicas: self.state.chunks.replicas_on(server.num),
+                utilisation_permille: load.utilisation_permille,
+                queue: load.queue,
+            }
+        };
+        ServerReports { servers: self.state.servers.iter().map(report).collect(), now: self.clock() }
+    }
+
+    pub(super) fn file_report(&self, ino: Ino) -> Result<FileReport, Status> {
+        let ns = &self.state.ns;
+        let attr = ns.getattr(ino)?;
+        let chunks = ns.chunks(ino, ChunkIndex(0), u64::MAX).unwrap_or_default();
+        let most = usize::try_from(FILE_CHUNKS_MAX).unwrap_or(usize::MAX);
+        let chunks = chunks.into_iter().take(most).filter_map(|(index, chunk)| {
+            let meta = self.state.chunks.get(chunk)?;
+            Some(ChunkReport {
+                index,
+                chunk,
+                version: meta.version,
+                config: meta.config,
+                open_num: meta.open_num,
+                open: meta.open,
+                recovering: !meta.is_active(),
+                members: meta.members.iter().map(|server| self.replica_report(server)).collect(),
+                learners: meta.learners.iter().map(|server| self.replica_report(*server)).collect(),
+            })
+        });
+        let path = serde_bytes::ByteBuf::from(ns.path_of(ino).unwrap_or_default());
+        let goal = u8::try_from(self.state.goal()).unwrap_or(u8::MAX);
+        Ok(FileReport { attr, path, goal, chunks: chunks.collect() })
+    }
+
+    fn replica_report(&self, server: ServerNum) -> ReplicaReport {
+        let info = self.state.servers.get(server).map(|server| &server.info);
+        ReplicaReport {
+            server,
+            name: info.map(|info| info.name.clone()).unwrap_or_default(),
+            tcp: info.map(|info| info.tcp.clone()).unwrap_or_default(),
+            up: self.soft.servers.is_up(server, self.now.mono),
+        }
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

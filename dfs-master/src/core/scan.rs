@@ -1,0 +1,152 @@
+//! A walk over the chunk map in slices, over and over: what needs a recovery, what needs a repair, and
+//! how the cluster stands. Nothing on the way of a request depends on it.
+
+use std::collections::BTreeSet;
+
+use dfs_proto::ids::{ChunkId, ServerNum};
+use dfs_proto::units::Micros;
+
+use super::Core;
+use super::chunks::ChunkMeta;
+use super::command::Command;
+use super::recovery::MemberStanding;
+use super::servers::live::{Inventory, Standing};
+
+/// Chunks looked at in one tick: about two milliseconds.
+const SLICE: usize = 4096;
+/// A pass begins so long after the last one, unless something happened.
+const REST_MS: u64 = 2_000;
+
+/// What a pass counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) below_goal: u64,
+    pub(super) recovering: u64,
+    /// No member is alive.
+    pub(super) unavailable: u64,
+}
+
+/// The walk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scan {
+    /// Where the pass under way goes on.
+    cursor: Option<ChunkId>,
+    next: Micros,
+    woken: bool,
+    counting: Counts,
+    counted: Counts,
+    /// Servers that have unconfirmed members, as far as the pass has come.
+    unsettled: BTreeSet<ServerNum>,
+}
+
+/// What a chunk needs.
+enum Need {
+    Recovery,
+    Repair { urgent: bool },
+    Learner,
+}
+
+impl Scan {
+    /// Something happened that a pass should look at soon.
+    pub(super) fn wake(&mut self) {
+        self.woken = true;
+    }
+
+    #[must_use]
+    pub(super) fn counts(&self) -> Counts {
+        self.counted
+    }
+}
+
+impl Core {
+    pub(super) fn scan_slice(&mut self) {
+        let now = self.now.mono;
+        if self.soft.scan.cursor.is_none() {
+            if !self.soft.scan.woken && now < self.soft.scan.next {
+                return;
+            }
+            let counted = self.soft.scan.counted;
+            self.soft.scan = Scan { cursor: Some(ChunkId(0)), next: now, counted, ..Scan::default() };
+        }
+        let from = self.soft.scan.cursor.unwrap_or_default();
+        let mut needs = Vec::new();
+        let mut last = None;
+        let goal = self.state.goal().min(self.soft.servers.up(now));
+        let mut scan = std::mem::take(&mut self.soft.scan);
+        for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
+            last = Some(chunk);
+            if let Some(need) = self.look(chunk, &meta, goal, &mut scan) {
+                needs.push((chunk, meta, need));
+            }
+        }
+        self.soft.scan = scan;
+        for (chunk, meta, need) in needs {
+            match need {
+                Need::Recovery => self.recover_in_background(chunk, &meta),
+                Need::Repair { urgent } => self.soft.repair.want(chunk, urgent),
+                Need::Learner => self.adopt_learner(chunk, &meta),
+            }
+        }
+        match last {
+            Some(last) if last.0 < u64::MAX => self.soft.scan.cursor = Some(ChunkId(last.0 + 1)),
+            Some(_) | None => self.end_pass(),
+        }
+    }
+
+    fn look(&self, chunk: ChunkId, meta: &ChunkMeta, goal: usize, scan: &mut Scan) -> Option<Need> {
+        let now = self.now.mono;
+        let (mut serving, mut unconfirmed, mut overdue) = (0, false, false);
+        for (at, server) in meta.members.iter().enumerate() {
+            match self.member_standing(chunk, at, server) {
+                MemberStanding::Serving(_) => serving += 1,
+                MemberStanding::Waiting => {
+                    scan.unsettled.insert(server);
+                }
+                MemberStanding::Unconfirmed => {
+                    scan.unsettled.insert(server);
+                    unconfirmed = true;
+                }
+                MemberStanding::Gone => {
+                    let live = self.soft.servers.get(server);
+                    overdue |=
+                        live.is_none_or(|live| now.ms_since(live.heard) >= self.config.repair_delay_ms);
+                }
+            }
+        }
+        scan.counting.below_goal += u64::from(meta.members.len() < self.state.goal());
+        scan.counting.recovering += u64::from(!meta.is_active());
+        scan.counting.unavailable += u64::from(serving == 0);
+        if !meta.is_active() || unconfirmed || overdue {
+            return Some(Need::Recovery);
+        }
+        if !meta.learners.is_empty() {
+            return (!self.soft.repair.is_running(chunk)).then_some(Need::Learner);
+        }
+        let urgent = meta.members.len() < self.state.min_write();
+        (meta.members.len() < goal).then_some(Need::Repair { urgent })
+    }
+
+    fn end_pass(&mut self) {
+        let now = self.now.mono;
+        let unsettled = std::mem::take(&mut self.soft.scan.unsettled);
+        let began = self.soft.scan.next;
+        self.soft.scan.counted = self.soft.scan.counting;
+        self.soft.scan.cursor = None;
+        // A pass over many chunks takes a while, and then rests in proportion.
+        self.soft.scan.next = now.plus_ms(REST_MS.max(2 * now.ms_since(began)));
+        if self.soft.scan.woken {
+            // Something changed behind the pass's back: the next one decides.
+            return;
+        }
+        let settled = self.soft.servers.iter().filter_map(|(server, live)| {
+            let known = self.state.servers.get(server)?;
+            let boot = live.boot.filter(|boot| *boot == known.info.boot && !known.settled)?;
+            let up = live.standing(now) == Standing::Up && live.inventory == Inventory::Complete;
+            (up && !unsettled.contains(&server)).then_some((server, boot))
+        });
+        let settled: Vec<_> = settled.collect();
+        for (server, boot) in settled {
+            self.propose_own(Command::SettleServer { server, boot });
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Chunk servers as logged: numbers, names, addresses, and the boot that was registered last. Whether
+//! they live is soft and lives in [`live`].
+//!
+//! Invariant: a number belongs to one server identity for ever.
+
+mod care;
+pub mod events;
+pub mod live;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dfs_proto::ids::{BootId, OsBootId, ServerId, ServerNum};
+use dfs_proto::meta::{ServerAddr, Servers};
+use serde::{Deserialize, Serialize};
+
+/// What a registration says that must outlive this master's process.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerInfo {
+    pub id: ServerId,
+    pub boot: BootId,
+    pub os_boot: OsBootId,
+    pub hb_ctr: u64,
+    pub name: String,
+    pub tcp: String,
+    pub unix: Option<String>,
+    pub labels: Vec<(String, String)>,
+    pub version: String,
+}
+
+/// A server that has registered at least once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Server {
+    pub num: ServerNum,
+    pub info: ServerInfo,
+    /// Every chunk that the map put there when this boot began was recovered or confirmed since: with
+    /// the same boot, an inventory that matches the map is then proof enough after a master's restart.
+    pub settled: bool,
+}
+
+impl Server {
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.info.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// All servers.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    list: BTreeMap<ServerNum, Arc<Server>>,
+    by_id: BTreeMap<ServerId, ServerNum>,
+    last: ServerNum,
+    /// Raised by every change.
+    epoch: u64,
+}
+
+impl Registry {
+    #[must_use]
+    pub fn get(&self, num: ServerNum) -> Option<&Server> {
+        self.list.get(&num).map(Arc::as_ref)
+    }
+
+    #[must_use]
+    pub fn by_id(&self, id: ServerId) -> Option<&Server> {
+        self.by_id.get(&id).and_then(|num| self.get(*num))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Server> {
+        self.list.values().map(Arc::as_ref)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether every number is taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.last.0 == u16::MAX
+    }
+
+    /// Takes a registration in. `None` when numbers ran out.
+    pub fn register(&mut self, info: ServerInfo) -> Option<ServerNum> {
+        let num = match self.by_id.get(&info.id) {
+            Some(num) => *num,
+            None => ServerNum(self.last.0.checked_add(1)?),
+        };
+        self.last = self.last.max(num);
+        self.by_id.insert(info.id, num);
+        let settled = self.get(num).is_some_and(|old| old.info.boot == info.boot && old.settled);
+        self.list.insert(num, Arc::new(Server { num, info, settled }));
+        self.epoch += 1;
+        Some(num)
+    }
+
+    pub fn settle(&mut self, num: ServerNum, boot: BootId) {
+        if let Some(server) = self.list.get_mut(&num).filter(|server| server.info.boot == boot) {
+            Arc::make_mut(server).settled = true;
+        }
+    }
+
+    /// The directory as clients get it.
+    #[must_use]
+    pub fn directory(&self) -> Servers {
+        Servers { epoch: self.epoch, list: self.iter().map(address).collect() }
+    }
+
+    /// Puts back what a snapshot held.
+    pub(super) fn restore(&mut self, server: Server) {
+        self.last = self.last.max(server.num);
+        self.by_id.insert(server.info.id, server.num);
+        self.list.insert(server.num, Arc::new(server));
+    }
+
+    pub(super) fn restore_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+}
+
+/// How to reach a server.
+#[must_use]
+pub fn address(server: &Server) -> ServerAddr {
+    ServerAddr {
+        num: server.num,
+        id: server.info.id,
+        tcp: server.info.tcp.clone(),
+        unix: server.info.unix.clone(),
+        os_boot: server.info.os_boot,
+    }
+}

@@ -1,0 +1,46 @@
+//! What a leader does about servers on every tick: who can take new replicas, and who was lost.
+
+use crate::core::Core;
+use crate::core::chunks::confirm::Incarnation;
+use crate::core::placement::Candidate;
+use crate::core::servers::live::Standing;
+
+impl Core {
+    /// Who can take new replicas now.
+    pub(in crate::core) fn refresh_candidates(&mut self) {
+        let now = self.now.mono;
+        let candidate = |server: &super::Server| {
+            let live = self.soft.servers.get(server.num)?;
+            if live.standing(now) != Standing::Up || !live.is_reachable() {
+                return None;
+            }
+            let (total_bytes, free_bytes) = live.space();
+            // Servers without a label of their own are told apart by where they are reached.
+            let by_address = || server.info.tcp.rsplit_once(':').map(|(host, _)| host.to_owned());
+            let host = server.label("host").map(str::to_owned).or_else(by_address).unwrap_or_default();
+            Some(Candidate {
+                server: server.num,
+                rack: server.label("rack").map(str::to_owned),
+                host,
+                total_bytes,
+                free_bytes,
+                utilisation_permille: live.load.utilisation_permille,
+            })
+        };
+        self.soft.candidates = self.state.servers.iter().filter_map(candidate).collect();
+    }
+
+    /// A server that was gone for long enough to be repaired around begins anew when it comes back: what
+    /// waited to be told to it would only grow.
+    pub(in crate::core) fn settle_lost_servers(&mut self) {
+        let (now, delay_ms) = (self.now.mono, self.config.repair_delay_ms);
+        for (_, live) in self.soft.servers.iter_mut() {
+            let gone = live.standing(now) == Standing::Gone && live.conn.is_none();
+            if gone && live.boot.is_some() && now.ms_since(live.heard) >= delay_ms {
+                live.boot = None;
+                live.incarnation = Incarnation(live.incarnation.0 + 1);
+                live.events.clear();
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The logged state: everything that applying the log makes, and nothing else. Equal logs give equal
+//! states; time, liveness and connections have no place here.
+
+mod apply;
+mod membership;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dfs_proto::ids::{ChunkId, ClusterId, Generation, Ino, LogIndex};
+use dfs_proto::units::{ChunkSize, Timespec};
+use serde::{Deserialize, Serialize};
+
+use super::chunks::Chunks;
+use super::command::Origin;
+use super::namespace::{Namespace, RootSpec};
+use super::servers::Registry;
+use super::sessions::Sessions;
+use super::tombstones::Tombstones;
+
+pub use apply::Outcome;
+
+/// What the cluster is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    pub id: ClusterId,
+    pub generation: Generation,
+    pub chunk_size: ChunkSize,
+    /// Replicas that a chunk should have.
+    pub goal: u8,
+    /// Chunk ids below this counter may have been given out.
+    pub ids_below: u64,
+}
+
+/// The state at one index.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// `None` before the first record.
+    pub cluster: Option<Cluster>,
+    pub ns: Namespace,
+    pub chunks: Chunks,
+    pub tombstones: Tombstones,
+    pub sessions: Sessions,
+    pub servers: Registry,
+    /// Whose request a truncation is that is between its records.
+    pub cuts: Arc<BTreeMap<Ino, Origin>>,
+    /// The last record applied.
+    pub applied: LogIndex,
+}
+
+impl State {
+    /// The state before the first record.
+    #[must_use]
+    pub fn empty() -> State {
+        State {
+            cluster: None,
+            ns: namespace(ChunkSize::DEFAULT, Timespec::default()),
+            chunks: Chunks::default(),
+            tombstones: Tombstones::default(),
+            sessions: Sessions::default(),
+            servers: Registry::default(),
+            cuts: Arc::default(),
+            applied: LogIndex(0),
+        }
+    }
+
+    /// Replicas that a chunk should have.
+    #[must_use]
+    pub fn goal(&self) -> usize {
+        usize::from(self.cluster.map_or(1, |cluster| cluster.goal))
+    }
+
+    /// Fewest members that may take writes.
+    #[must_use]
+    pub fn min_write(&self) -> usize {
+        if self.goal() >= 3 { 2 } else { 1 }
+    }
+
+    /// Whether an id was within what could be given out.
+    #[must_use]
+    pub fn knows_id(&self, chunk: ChunkId) -> bool {
+        self.cluster.is_some_and(|cluster| {
+            chunk.0 >> ChunkId::COUNTER_BITS <= u64::from(cluster.generation.0)
+                && chunk.counter() < cluster.ids_below
+        })
+    }
+}
+
+/// A namespace with a root that everybody may use: who may mount decides who comes so far.
+fn namespace(chunk_size: ChunkSize, now: Timespec) -> Namespace {
+    Namespace::new(chunk_size, RootSpec { uid: 0, gid: 0, mode: 0o755, now })
+}

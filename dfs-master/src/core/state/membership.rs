@@ -1,0 +1,91 @@
+//! Changes of who holds a chunk: recovery's two records and the learner's three.
+//!
+//! A record may be overtaken by the chunk's deletion or by another recovery; such a part is passed over.
+//! What no race explains stops the process: a base from outside the last active configuration (I14), a
+//! planned change that leaves fewer members (I15), two changes at once (I16).
+
+use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, ServerNum};
+use dfs_proto::status::Status;
+
+use super::State;
+use crate::core::chunks::{ChunkState, MEMBERS_MAX, Members};
+use crate::core::command::{Activation, Answer, LearnerChange};
+
+impl State {
+    pub(super) fn recovering(&mut self, chunks: &[(ChunkId, ChunkVersion)]) -> Answer {
+        for (chunk, version) in chunks {
+            let Some(meta) = self.chunks.get(*chunk) else { continue };
+            if *version > meta.fence() {
+                self.chunks.update(*chunk, |meta| {
+                    meta.state = ChunkState::Recovering(*version);
+                    // Whatever a learner was given belongs to the old version.
+                    meta.learners.clear();
+                });
+            }
+        }
+        Answer::Done
+    }
+
+    pub(super) fn activate(&mut self, chunks: &[Activation]) -> Answer {
+        for new in chunks {
+            let Some(meta) = self.chunks.get(new.chunk) else { continue };
+            if meta.state != ChunkState::Recovering(new.version) {
+                continue;
+            }
+            let chunk = new.chunk;
+            assert_eq!(new.config.0, meta.config.0 + 1, "I3: {chunk} skips a configuration");
+            assert!(!new.members.is_empty(), "I14: {chunk} is left without a member");
+            let last_active = new.members.iter().all(|server| meta.members.contains(*server));
+            assert!(last_active, "I14: {chunk} gets {:?} out of {:?}", new.members, meta.members);
+            self.chunks.update(chunk, |meta| {
+                meta.version = new.version;
+                meta.config = new.config;
+                meta.state = ChunkState::Active;
+                meta.members = Members::of(&new.members);
+            });
+        }
+        Answer::Done
+    }
+
+    pub(super) fn add_learners(&mut self, learners: &[LearnerChange]) -> Answer {
+        for LearnerChange { chunk, server } in learners {
+            let Some(meta) = self.chunks.get(*chunk) else { continue };
+            let room = meta.members.len() + meta.learners.len() < MEMBERS_MAX;
+            if meta.is_active() && meta.learners.is_empty() && !meta.members.contains(*server) && room {
+                self.chunks.update(*chunk, |meta| meta.learners.push(*server));
+            }
+        }
+        Answer::Done
+    }
+
+    pub(super) fn drop_learners(&mut self, learners: &[LearnerChange]) -> Answer {
+        for LearnerChange { chunk, server } in learners {
+            if self.chunks.get(*chunk).is_some_and(|meta| meta.learners.contains(server)) {
+                self.chunks.update(*chunk, |meta| meta.learners.retain(|learner| learner != server));
+            }
+        }
+        Answer::Done
+    }
+
+    pub(super) fn commit_learner(
+        &mut self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        config: ConfigNum,
+        server: ServerNum,
+    ) -> Answer {
+        let Some(meta) = self.chunks.get(chunk) else { return Answer::Failed(Status::NoChunk) };
+        let expected = meta.is_active() && meta.version == version && meta.config == config;
+        if !expected || !meta.learners.contains(&server) {
+            return Answer::Failed(Status::NoChunk);
+        }
+        self.chunks.update(chunk, |meta| {
+            let before = meta.members.len();
+            meta.learners.retain(|learner| *learner != server);
+            meta.members.push(server);
+            meta.config = ConfigNum(config.0 + 1);
+            assert!(meta.members.len() > before, "I15: {chunk} loses members by a planned change");
+        });
+        Answer::Done
+    }
+}
