@@ -1,2 +1,129 @@
-//! dfs-master
-fn main() {}
+//! `dfs-master`: makes a cluster's directory, or serves it. Parses, recovers, starts the driver, waits for
+//! the end; every failure is one line that says what to do, and exit code 1.
+
+mod clock;
+mod config;
+mod driver;
+mod start;
+
+use std::net::ToSocketAddrs;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Parser;
+use dfs_master::core::Input;
+use dfs_proto::conn::{Acceptor, Listener, PeerAddr, RoleSet, Welcome};
+use dfs_proto::ids::BootId;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Cli, Command, Run};
+use crate::driver::{Driver, Service};
+
+/// How often the core hears of time.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How often an idle log may say so.
+const IDLE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match &cli.command {
+        Command::Init(_) => "info",
+        Command::Run(run) => run.log_level.as_str(),
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    abort_on_panic();
+    let result = match &cli.command {
+        Command::Init(init) => start::init(init),
+        Command::Run(run) => serve(run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dfs-master: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A panic is a broken invariant: going on could make it a wrong record. The log is whole; a restart replays it.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+fn serve(run: &Run) -> anyhow::Result<()> {
+    // One thread: a step takes microseconds, and a wake-up of another thread takes more than it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve_on(run))
+}
+
+async fn serve_on(run: &Run) -> anyhow::Result<()> {
+    // Addresses first: a second master on a busy port must not touch the log.
+    let mut listeners = vec![listen(&run.listen).await?];
+    if let Some(path) = &run.unix {
+        listeners.push(Listener::bind(&PeerAddr::Unix(path.clone())).await?);
+    }
+    let started = start::recover(run)?;
+    let identity = started.identity;
+    let driver =
+        Driver::new(started.core, started.log, started.disk, identity, tokio::runtime::Handle::current());
+    let sync = driver.start_sync()?;
+    driver.input(Input::Tick);
+
+    let addr = listeners[0].local_addr().to_string();
+    let welcome = Welcome::new("master", identity.cluster, BootId(start::random()?));
+    for listener in listeners {
+        let handler = Arc::new(Service { driver: Arc::clone(&driver) });
+        let acceptor = Acceptor { welcome: welcome.clone(), roles: RoleSet::ALL, handler };
+        tokio::spawn(listener.serve(acceptor));
+    }
+    if let Some(file) = &run.port_file {
+        start::write_whole(file, addr.as_bytes())?;
+    }
+    log::info!("serving cluster {} at {addr}", identity.cluster);
+    let result = run_until_end(&driver).await;
+    driver.stop();
+    let synced = tokio::task::spawn_blocking(move || sync.join()).await?;
+    synced.map_err(|_| anyhow!("the sync thread panicked"))?;
+    result?;
+    match driver.failure() {
+        Some(why) => bail!(why),
+        None => Ok(()),
+    }
+}
+
+async fn run_until_end(driver: &Arc<Driver>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut idle = tokio::time::interval(IDLE);
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = idle.tick() => driver.note_idle(),
+            _ = tick.tick() => {
+                driver.input(Input::Tick);
+                if driver.failure().is_some() {
+                    break;
+                }
+            }
+        }
+    }
+    log::info!("stopping");
+    Ok(())
+}
+
+async fn listen(text: &str) -> anyhow::Result<Listener> {
+    let ip = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let ip = ip.ok_or_else(|| anyhow!("--listen {text}: no such address; give IP:PORT"))?;
+    Listener::bind(&PeerAddr::Tcp(ip)).await.context("choose another address with --listen")
+}

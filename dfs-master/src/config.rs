@@ -1,0 +1,88 @@
+//! The master's command line, checked.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dfs_proto::units::ChunkSize;
+
+/// The dfs master: the namespace, and where every chunk is.
+#[derive(Debug, Parser)]
+#[command(name = "dfs-master", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new cluster in an empty directory
+    Init(Init),
+    /// Serve the cluster of a directory
+    Run(Box<Run>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Where the log and the snapshots are to live
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Bytes of a chunk, fixed for ever: a power of two from 65536 to 67108864
+    #[arg(long, default_value = "67108864", value_parser = chunk_size)]
+    pub(crate) chunk_size: ChunkSize,
+    /// Replicas that new files get
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) replicas: u8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The directory that `dfs-master init` made
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Address to listen at, IP:PORT; port 0 takes a free one
+    #[arg(long, default_value = "0.0.0.0:9400")]
+    pub(crate) listen: String,
+    /// Unix socket to listen at too, for processes of this machine
+    #[arg(long)]
+    pub(crate) unix: Option<PathBuf>,
+    /// Write the address to this file once the master serves
+    #[arg(long)]
+    pub(crate) port_file: Option<PathBuf>,
+    /// When answers leave: `always` after fdatasync, `interval` after write, with fdatasync within 10 ms; `auto`
+    /// is `interval` for a sole master
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) metadata_sync: Sync,
+    /// Milliseconds that a chunk server may serve after its last heartbeat
+    #[arg(long, default_value_t = 6000, value_parser = clap::value_parser!(u64).range(500..=60_000))]
+    pub(crate) lease_ms: u64,
+    /// Milliseconds that a silent mount keeps what it holds
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(2000..=600_000))]
+    pub(crate) session_lease_ms: u64,
+    /// Seconds until a dead chunk server's replicas are made anew elsewhere
+    #[arg(long, default_value_t = 60)]
+    pub(crate) repair_delay: u64,
+    /// Seconds until the chunks of a deleted file are deleted
+    #[arg(long, default_value_t = 3600)]
+    pub(crate) gc_delay: u64,
+    /// Take a snapshot after so many log records
+    #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) snapshot_records: u64,
+    /// Take a snapshot after so many bytes of log
+    #[arg(long, default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(4096..))]
+    pub(crate) snapshot_bytes: u64,
+    /// error, warn, info, debug or trace; RUST_LOG overrides
+    #[arg(long, default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Sync {
+    Auto,
+    Always,
+    Interval,
+}
+
+fn chunk_size(text: &str) -> Result<ChunkSize, String> {
+    let bytes: u32 = text.parse().map_err(|_| format!("{text:?} is no number of bytes"))?;
+    ChunkSize::try_from(bytes).map_err(|error| error.to_string())
+}

@@ -1,0 +1,128 @@
+//! From a directory to a core: init, recovery, loading.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use dfs_disk::real::RealDisk;
+use dfs_master::core::image::ImageReader;
+use dfs_master::core::{Core, CoreConfig, MetadataSync, Recovered, RecoveredSnapshot};
+use dfs_master::log::{self as wal, Identity, IdentityError, LogConfig, LogWriter, Options, SnapshotError};
+use dfs_proto::ids::{ClusterId, Generation};
+
+use crate::clock;
+use crate::config::{Init, Run, Sync};
+
+/// What a master runs with.
+pub(crate) struct Started {
+    pub(crate) core: Core,
+    pub(crate) log: LogWriter<RealDisk>,
+    pub(crate) disk: RealDisk,
+    pub(crate) identity: Identity,
+}
+
+/// Makes a new cluster.
+pub(crate) fn init(init: &Init) -> anyhow::Result<()> {
+    let at = init.data.display();
+    std::fs::create_dir_all(&init.data).with_context(|| format!("{at}"))?;
+    let disk = RealDisk::new(&init.data).with_context(|| format!("{at}"))?;
+    let identity = Identity {
+        cluster: ClusterId(random_wide()?),
+        generation: Generation(1),
+        chunk_size: init.chunk_size,
+        created: clock::now().wall.sec,
+        goal: init.replicas,
+    };
+    match wal::init(&disk, &identity, LogConfig::default()) {
+        Ok(()) => {}
+        Err(IdentityError::Exists) => bail!("{at} belongs to a cluster already; choose an empty directory"),
+        Err(error) => return Err(error).with_context(|| format!("{at}")),
+    }
+    println!("cluster {} made in {at}: run `dfs-master run --data {at}`", identity.cluster);
+    Ok(())
+}
+
+/// Recovers the log and builds the core from it.
+pub(crate) fn recover(run: &Run) -> anyhow::Result<Started> {
+    let at = run.data.display();
+    if !run.data.is_dir() {
+        bail!("{at} is no directory: make a cluster with `dfs-master init --data {at}`");
+    }
+    let disk = RealDisk::new(&run.data).with_context(|| format!("{at}"))?;
+    let mut recovered = wal::recover(&disk, Options::default())
+        .with_context(|| format!("{at} (a new cluster is made with `dfs-master init --data DIR`)"))?;
+    let snapshot = loop {
+        match load(&recovered) {
+            Ok(snapshot) => break snapshot,
+            Err(Unloaded::Damaged(error)) => {
+                log::error!("{error}; falling back to the snapshot before");
+                recovered = recovered.fall_back(error)?;
+            }
+            Err(Unloaded::Other(error)) => return Err(error),
+        }
+    };
+    if let Some(torn) = recovered.torn() {
+        log::warn!("the log's torn tail was dropped: {torn:?}");
+    }
+    let identity = *recovered.identity();
+    let entries = recovered.replay(recovered.base().index).collect::<Result<Vec<_>, _>>()?;
+    let hard_state = recovered.hard_state();
+    let log = recovered.into_writer(LogConfig::default())?;
+    let core = Core::new(config(run, &identity)?, Recovered { snapshot, entries, hard_state }, clock::now())?;
+    Ok(Started { core, log, disk, identity })
+}
+
+enum Unloaded {
+    Damaged(SnapshotError),
+    Other(anyhow::Error),
+}
+
+fn load(recovered: &wal::Recovered<RealDisk>) -> Result<Option<RecoveredSnapshot>, Unloaded> {
+    let Some(mut blocks) = recovered.open_snapshot().map_err(Unloaded::Damaged)? else { return Ok(None) };
+    let meta = blocks.meta().clone();
+    let mut image = ImageReader::new(&meta.sections).map_err(|error| Unloaded::Other(anyhow!(error)))?;
+    while let Some(block) = blocks.next_block().map_err(Unloaded::Damaged)? {
+        image.block(block.section, &block.bytes).map_err(|error| Unloaded::Other(anyhow!(error)))?;
+    }
+    let image = image.finish().map_err(|error| Unloaded::Other(anyhow!(error)))?;
+    Ok(Some(RecoveredSnapshot { index: meta.id.index, term: meta.id.term, conf: meta.conf, image }))
+}
+
+fn config(run: &Run, identity: &Identity) -> anyhow::Result<CoreConfig> {
+    Ok(CoreConfig {
+        generation: identity.generation,
+        chunk_size: identity.chunk_size,
+        goal: identity.goal,
+        server_lease_ms: run.lease_ms,
+        // Six heartbeats a lease: five may be lost.
+        heartbeat_ms: run.lease_ms / 6,
+        session_lease_ms: run.session_lease_ms,
+        repair_delay_ms: run.repair_delay * 1000,
+        gc_delay_ms: run.gc_delay * 1000,
+        metadata_sync: match run.metadata_sync {
+            Sync::Always => MetadataSync::Always,
+            Sync::Auto | Sync::Interval => MetadataSync::Interval,
+        },
+        snapshot_bytes: run.snapshot_bytes,
+        snapshot_records: run.snapshot_records,
+        seed: random()?,
+        ..CoreConfig::new(identity.cluster)
+    })
+}
+
+/// 64 random bits.
+pub(crate) fn random() -> anyhow::Result<u64> {
+    getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))
+}
+
+fn random_wide() -> anyhow::Result<u128> {
+    Ok(u128::from(random()?) << 64 | u128::from(random()?))
+}
+
+/// Writes a small run-time file so that whoever waits for it reads it whole. It need not survive a crash.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let temp = path.with_extension("tmp");
+    let mut file = std::fs::File::create(&temp).with_context(|| format!("{}", temp.display()))?;
+    file.write_all(bytes)?;
+    std::fs::rename(&temp, path).with_context(|| format!("{}", path.display()))
+}
