@@ -1,5 +1,21 @@
-//! The chunk server: decisions in [`core`], bytes on disks in [`store`], what is between them in [`exec`].
+//! The chunk server: replicas on local disks, writes in order on every member, reads that are never stale.
+//!
+//! Reading order: [`core`] (every decision, without I/O), [`store`] (one disk's bytes), [`exec`] (what the
+//! core's disk operations do to a store); then the driver: [`config`], [`run`], `startup`, `server`,
+//! `dispatch`, `reads`, `disks`, `peers`, `heartbeat`, `load`, `clock`.
 
 pub mod core;
 pub mod store;
 pub mod exec;
+pub mod config;
+pub mod run;
+
+mod startup;
+mod server;
+mod dispatch;
+mod reads;
+mod disks;
+mod peers;
+mod heartbeat;
+mod load;
+mod clock;

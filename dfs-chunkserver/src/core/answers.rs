@@ -11,9 +11,7 @@ impl Core {
         let Some(work) = self.work.disk_done(token) else { return };
         match work {
             DiskWork::Nothing => {}
-            DiskWork::Flight { chunk, version, seq, op } => {
-                self.flight_on_disk(now, chunk, version, seq, op, &done, out);
-            }
+            DiskWork::Flight { id, op } => self.flight_on_disk(now, id, op, &done, out),
             DiskWork::Forward { chunk, version, seq, op } => {
                 self.forward_on_disk(chunk, version, seq, op, &done, out);
             }
@@ -42,9 +40,7 @@ impl Core {
     ) {
         let Some(work) = self.work.peer_done(token) else { return };
         match work {
-            PeerWork::Flight { chunk, version, seq, server } => {
-                self.flight_answered(now, chunk, version, seq, server, &reply, out);
-            }
+            PeerWork::Flight { id, server } => self.flight_answered(now, id, server, &reply, out),
             PeerWork::Sync { job, to, chunks } => self.sync_answered(now, job, to, chunks, &reply, out),
             PeerWork::Fill { chunk, version } => self.fill_answered(now, chunk, version, &reply, out),
         }

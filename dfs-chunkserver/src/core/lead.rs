@@ -81,7 +81,7 @@ pub(crate) enum AckState {
 /// What waits until the blocks it needs are free.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Write { calls: Vec<CallToken>, meta: WriteMeta, payload: Bytes, blocks: Blocks },
+    Write { calls: Vec<CallToken>, meta: Box<WriteMeta>, payload: Bytes, blocks: Blocks },
     Zero { call: CallToken, offset: u32, size_epoch: SizeEpoch, blocks: Blocks },
     Fill { blocks: Blocks },
 }

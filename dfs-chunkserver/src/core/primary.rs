@@ -4,10 +4,12 @@
 //! A write that a member can't take stays un-acknowledged with its blocks locked, so its bytes are shown to
 //! nobody, until a FENCE or a new config settles it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dfs_proto::chunk::{ForwardMeta, Member};
 use dfs_proto::control::ReportTrouble;
-use dfs_proto::ids::{ChunkId, ChunkVersion, Seq, ServerNum};
+use dfs_proto::ids::{ChunkId, Seq, ServerNum};
 use dfs_proto::meta::{SuspectReport, Suspicion};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -17,7 +19,7 @@ use crate::core::lead::{Ack, AckState, Flight, Lead, Local, Waiting};
 use crate::core::read::wake_reads;
 use crate::core::replica::{Blocks, Standing};
 use crate::core::timers::Timer;
-use crate::core::work::{AppliedOp, DiskWork, PeerWork, Work};
+use crate::core::work::{AppliedOp, DiskWork, FlightId, PeerWork, Work};
 use crate::core::write::Beginning;
 use crate::core::{Core, answer, refuse};
 
@@ -36,7 +38,6 @@ const REMIND_MS: u64 = 1_000;
 
 impl Core {
     /// Sends a write to all other members, then to the own disk.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one flight, from two callers")]
     pub(crate) fn launch(
         &mut self,
         meta: ForwardMeta,
@@ -50,12 +51,8 @@ impl Core {
         let Some(replica) = self.replicas.get_mut(&meta.chunk) else { return };
         replica.begun.note(&blocks);
         replica.disk_ops += 1;
-        let work = DiskWork::Flight {
-            chunk: meta.chunk,
-            version: meta.version,
-            seq: meta.seq,
-            op: AppliedOp::of(&meta),
-        };
+        let id = FlightId { chunk: meta.chunk, version: meta.version, seq: meta.seq };
+        let work = DiskWork::Flight { id, op: AppliedOp::of(&meta) };
         let disk = replica.disk;
         let members = std::mem::take(&mut replica.members);
         let Some(lead) = replica.lead.as_mut() else { return };
@@ -78,13 +75,12 @@ impl Core {
     pub(crate) fn flight_on_disk(
         &mut self,
         now: Micros,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        seq: Seq,
+        id: FlightId,
         op: AppliedOp,
         done: &DiskDone,
         out: &mut Vec<Effect>,
     ) {
+        let FlightId { chunk, version, seq } = id;
         self.disk_op_over(chunk);
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
         let fault = match done {
@@ -122,13 +118,12 @@ impl Core {
     pub(crate) fn flight_answered(
         &mut self,
         now: Micros,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        seq: Seq,
+        id: FlightId,
         server: ServerNum,
         reply: &PeerAnswer,
         out: &mut Vec<Effect>,
     ) {
+        let FlightId { chunk, version, seq } = id;
         let Some(replica) = self.replicas.get_mut(&chunk).filter(|replica| replica.version == version) else {
             return;
         };
@@ -253,7 +248,7 @@ impl Core {
             let Some(next) = replica.lead.as_mut().and_then(|lead| lead.next_runnable()) else { break };
             match next {
                 Waiting::Write { calls, meta, payload, blocks } => {
-                    self.begin_write(now, Beginning { meta, payload, blocks, calls }, out);
+                    self.begin_write(now, Beginning { meta: *meta, payload, blocks, calls }, out);
                 }
                 Waiting::Zero { call, offset, size_epoch, blocks } => {
                     self.begin_zero(chunk, call, offset, size_epoch, blocks, out);
@@ -269,7 +264,7 @@ impl Core {
     /// Tells secondaries what is committed and no FORWARD has told them.
     pub(crate) fn tell_committed(&mut self, out: &mut Vec<Effect>) {
         let Some(me) = self.me() else { return };
-        let mut told: Vec<(Member, Vec<(ChunkId, ChunkVersion, Seq)>)> = Vec::new();
+        let mut told: BTreeMap<Member, Vec<_>> = BTreeMap::new();
         for chunk in std::mem::take(&mut self.owed_commits) {
             let Some(replica) = self.replicas.get_mut(&chunk).filter(|replica| replica.takes_part()) else {
                 continue;
@@ -278,10 +273,7 @@ impl Core {
             let Some(lead) = replica.lead.as_mut().filter(|lead| lead.told < entry.2) else { continue };
             lead.told = entry.2;
             for &member in replica.members.iter().filter(|member| **member != me) {
-                match told.iter_mut().find(|(to, _)| *to == member) {
-                    Some((_, chunks)) => chunks.push(entry),
-                    None => told.push((member, vec![entry])),
-                }
+                told.entry(member).or_default().push(entry);
             }
         }
         out.extend(told.into_iter().map(|(to, chunks)| Effect::Committed { to, chunks }));
@@ -404,8 +396,8 @@ fn send(
     out: &mut Vec<Effect>,
 ) {
     let create = if lead.unmade.contains(&to.server) { members.to_vec() } else { Vec::new() };
-    let peer =
-        PeerWork::Flight { chunk: meta.chunk, version: meta.version, seq: meta.seq, server: to.server };
+    let id = FlightId { chunk: meta.chunk, version: meta.version, seq: meta.seq };
+    let peer = PeerWork::Flight { id, server: to.server };
     let meta = ForwardMeta { committed, create, ..meta.clone() };
     work.forward(to, peer, meta, payload.clone(), out);
 }

@@ -31,9 +31,7 @@ pub(crate) enum DiskWork {
     Nothing,
     /// A write or zeroing of a primary.
     Flight {
-        chunk: ChunkId,
-        version: ChunkVersion,
-        seq: Seq,
+        id: FlightId,
         op: AppliedOp,
     },
     /// A FORWARD at a secondary or learner.
@@ -92,6 +90,14 @@ pub(crate) enum DiskWork {
     },
 }
 
+/// Which write of a primary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FlightId {
+    pub(crate) chunk: ChunkId,
+    pub(crate) version: ChunkVersion,
+    pub(crate) seq: Seq,
+}
+
 /// Whose write it was, for the op table once it is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct AppliedOp {
@@ -109,7 +115,7 @@ impl AppliedOp {
 /// What a message to a peer was for.
 #[derive(Debug)]
 pub(crate) enum PeerWork {
-    Flight { chunk: ChunkId, version: ChunkVersion, seq: Seq, server: ServerNum },
+    Flight { id: FlightId, server: ServerNum },
     Sync { job: JobId, to: Member, chunks: Vec<ForwardSyncChunk> },
     Fill { chunk: ChunkId, version: ChunkVersion },
 }

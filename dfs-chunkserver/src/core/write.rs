@@ -61,7 +61,7 @@ impl Core {
             if lead.queue.len() >= FLIGHTS_MAX {
                 return refuse(call, Status::Overloaded, out);
             }
-            lead.queue.push_back(Waiting::Write { calls, meta, payload, blocks });
+            lead.queue.push_back(Waiting::Write { calls, meta: Box::new(meta), payload, blocks });
         } else {
             self.begin_write(now, Beginning { meta, payload, blocks, calls }, out);
         }

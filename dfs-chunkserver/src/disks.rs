@@ -1,0 +1,211 @@
+//! The server's disks: each with a few threads and a bounded queue of its own, so that one that hangs stops
+//! nothing else. Short operations may run on the caller's thread instead, while the disk proves to be quick:
+//! a hand-over costs more than a write to the page cache.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use dfs_disk::real::RealDisk;
+use dfs_proto::ids::OsBootId;
+use dfs_proto::units::Micros;
+
+use crate::clock;
+use crate::core::io::{DiskDone, DiskFault, DiskOp};
+use crate::exec::{Context, execute};
+use crate::store::Store;
+
+/// Most operations that wait for one disk: as many requests as one connection may have in flight.
+const QUEUE_MAX: usize = 1024;
+/// A disk that takes longer on average has no write done on a caller's thread: two thread switches cost a
+/// twentieth of it.
+const QUICK_US: u64 = 1_000;
+/// Weight of the newest measurement, one part in so many.
+const EWMA_PARTS: u64 = 8;
+
+/// Something to do on a disk's thread.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// One disk.
+pub(crate) struct DiskHandle {
+    pub(crate) store: Arc<Store<RealDisk>>,
+    pub(crate) path: PathBuf,
+    os_boot: OsBootId,
+    queue: Arc<Queue>,
+    /// An operation runs on a caller's thread: no second one does.
+    inline_busy: AtomicBool,
+    /// Syncs under way: writes may wait for them.
+    syncs: AtomicU32,
+    /// What a write takes, decaying average.
+    write_us: AtomicU64,
+}
+
+/// What became of a try to do an operation at once.
+pub(crate) enum Inline {
+    Done(DiskDone),
+    NotNow(DiskOp),
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<Jobs>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    running: usize,
+    /// Threads end when nothing waits any more.
+    closed: bool,
+}
+
+impl DiskHandle {
+    /// Starts the disk's threads. They may use what the runtime's handle gives.
+    pub(crate) fn start(
+        store: Arc<Store<RealDisk>>,
+        path: PathBuf,
+        os_boot: OsBootId,
+        threads: usize,
+        runtime: &tokio::runtime::Handle,
+    ) -> std::io::Result<DiskHandle> {
+        let queue = Arc::new(Queue::default());
+        for _ in 0..threads {
+            let (queue, runtime) = (Arc::clone(&queue), runtime.clone());
+            std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
+                let _entered = runtime.enter();
+                queue.work();
+            })?;
+        }
+        Ok(DiskHandle {
+            store,
+            path,
+            os_boot,
+            queue,
+            inline_busy: AtomicBool::new(false),
+            syncs: AtomicU32::new(0),
+            write_us: AtomicU64::new(0),
+        })
+    }
+
+    /// Does the operation here and now if that is quick; else gives it back.
+    pub(crate) fn try_inline(&self, op: DiskOp) -> Inline {
+        let quick = matches!(op, DiskOp::Write { .. })
+            && self.write_us.load(Ordering::Relaxed) < QUICK_US
+            && self.syncs.load(Ordering::Relaxed) == 0;
+        if !quick || self.inline_busy.swap(true, Ordering::Acquire) {
+            return Inline::NotNow(op);
+        }
+        let done = self.run(&op);
+        self.inline_busy.store(false, Ordering::Release);
+        Inline::Done(done)
+    }
+
+    /// Does the operation on one of the disk's threads; `then` is told there.
+    pub(crate) fn submit(self: &Arc<Self>, op: DiskOp, then: impl FnOnce(DiskDone) + Send + 'static) {
+        let disk = Arc::clone(self);
+        let is_sync = matches!(op, DiskOp::Sync { .. } | DiskOp::Zero { .. } | DiskOp::Fence { .. });
+        self.queue.push(
+            Box::new(move || {
+                if is_sync {
+                    disk.syncs.fetch_add(1, Ordering::Relaxed);
+                }
+                let done = disk.run(&op);
+                if is_sync {
+                    disk.syncs.fetch_sub(1, Ordering::Relaxed);
+                }
+                then(done);
+            }),
+            Bound::Exempt,
+        );
+    }
+
+    /// Does something else on one of the disk's threads. False, and nothing done, when too much waits.
+    #[must_use]
+    pub(crate) fn try_submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.queue.push(Box::new(job), Bound::Kept)
+    }
+
+    fn run(&self, op: &DiskOp) -> DiskDone {
+        let context = Context { os_boot: self.os_boot, now_s: clock::wall_s() };
+        if !matches!(op, DiskOp::Write { .. }) {
+            return execute(&self.store, context, op);
+        }
+        let began = clock::now();
+        let done = execute(&self.store, context, op);
+        self.measured(clock::now(), began);
+        if done == DiskDone::Failed(DiskFault::Io) {
+            log::error!("disk {}: a write failed", self.path.display());
+        }
+        done
+    }
+
+    fn measured(&self, now: Micros, began: Micros) {
+        let took = now.0.saturating_sub(began.0);
+        let old = self.write_us.load(Ordering::Relaxed);
+        // Two threads that measure at once lose one of the two: it is an average.
+        self.write_us.store((old * (EWMA_PARTS - 1) + took) / EWMA_PARTS, Ordering::Relaxed);
+    }
+
+    /// Whether nothing runs and nothing waits.
+    #[must_use]
+    pub(crate) fn is_idle(&self) -> bool {
+        let jobs = self.queue.jobs();
+        jobs.running == 0 && jobs.waiting.is_empty() && !self.inline_busy.load(Ordering::Relaxed)
+    }
+
+    /// Lets the threads end once they have done what waits.
+    pub(crate) fn close(&self) {
+        self.queue.jobs().closed = true;
+        self.queue.wake.notify_all();
+    }
+}
+
+/// Whether a full queue refuses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Kept,
+    /// The core's operations: their number is bounded by the requests in flight.
+    Exempt,
+}
+
+impl Queue {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job, bound: Bound) -> bool {
+        let mut jobs = self.jobs();
+        if bound == Bound::Kept && jobs.waiting.len() >= QUEUE_MAX {
+            return false;
+        }
+        jobs.waiting.push_back(job);
+        drop(jobs);
+        self.wake.notify_one();
+        true
+    }
+
+    fn work(&self) {
+        let mut jobs = self.jobs();
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                jobs.running += 1;
+                drop(jobs);
+                job();
+                jobs = self.jobs();
+                jobs.running -= 1;
+            } else if jobs.closed {
+                return;
+            } else {
+                jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for DiskHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskHandle").field("path", &self.path).finish_non_exhaustive()
+    }
+}

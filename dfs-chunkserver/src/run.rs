@@ -1,0 +1,222 @@
+//! A chunk server's life: start, serve, stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use dfs_disk::replace_file;
+use dfs_proto::conn::{Acceptor, Hello, Listener, PeerAddr, Role, RoleSet, Welcome};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock;
+use crate::config::Config;
+use crate::core::Core;
+use crate::core::io::{DiskSetup, FoundReplica, Identity, Input};
+use crate::disks::DiskHandle;
+use crate::dispatch::Public;
+use crate::exec;
+use crate::heartbeat::{Link, say_goodbye, since};
+use crate::load::LoadMeter;
+use crate::peers::Peers;
+use crate::server::{REPORTS_MAX, Server};
+use crate::startup::{Ready, disk_ix, open_disks};
+
+/// How long a graceful stop may take in all (an init system kills after 10 s at the earliest).
+const STOP_LIMIT: Duration = Duration::from_secs(9);
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+/// How often disks are asked for their space, and how often their trash is looked at.
+const SPACE_EVERY: Duration = Duration::from_secs(2);
+const TRASH_EVERY: Duration = Duration::from_secs(60);
+/// Age at which trash is unlinked (D3).
+const TRASH_AGE_S: u64 = 3600;
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// When it can't start; the text says what to do.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let listener = Listener::bind(&config.listen).await?;
+    let unix = match &config.unix {
+        Some(path) => Some(Listener::bind(&PeerAddr::Unix(path.clone())).await?),
+        None => None,
+    };
+    let addr = listener.local_addr().clone();
+    let ready = open_disks(&config, &addr).await?;
+    let (reports, reports_out) = mpsc::channel(REPORTS_MAX);
+    let server = make_server(&config, &ready, reports)?;
+    let (ids, cluster) = (ready.ids, ready.cluster);
+    let public = Arc::new(Public(Arc::clone(&server)));
+    let hello = Hello::new(Role::ChunkServer, config.name.clone(), Some(cluster));
+    server.set_peers(Peers::new(hello, public.clone(), ids.os_boot));
+    for at in 0..server.disks.len() {
+        measure(&server, at);
+    }
+    tokio::spawn(Arc::clone(&server).run_timers());
+    tokio::spawn(housekeeping(Arc::clone(&server)));
+    let (is_ready, mut wait_ready) = watch::channel(false);
+    let (conn, master) = watch::channel(None);
+    let link = Link {
+        server: Arc::clone(&server),
+        config: config.clone(),
+        ids,
+        cluster,
+        generation: ready.generation,
+        addr: addr.clone(),
+        ready: is_ready,
+        conn,
+        cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
+    };
+    // Accepting before the first registration is safe: without a lease everything is refused.
+    let acceptor = Acceptor {
+        welcome: Welcome::new(config.name.clone(), cluster, ids.boot),
+        roles: RoleSet::of(&[Role::Client, Role::ChunkServer, Role::Tool]),
+        handler: public,
+    };
+    tokio::spawn(listener.serve(acceptor.clone()));
+    if let Some(unix) = unix {
+        tokio::spawn(unix.serve(acceptor));
+    }
+    tokio::spawn(link.run(reports_out));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = wait_ready.wait_for(|ready| *ready) => tell_ready(&config, &addr)?,
+        _ = terminate.recv() => return stop(&server, None, &ready).await,
+        _ = interrupt.recv() => return stop(&server, None, &ready).await,
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let conn = master.borrow().clone();
+    stop(&server, conn, &ready).await
+}
+
+fn make_server(
+    config: &Config,
+    ready: &Ready,
+    reports: mpsc::Sender<crate::server::Report>,
+) -> anyhow::Result<Arc<Server>> {
+    let runtime = tokio::runtime::Handle::current();
+    let ids = ready.ids;
+    let mut disks = Vec::with_capacity(ready.stores.len());
+    let mut setups = Vec::with_capacity(ready.stores.len());
+    let mut found: Vec<FoundReplica> = Vec::new();
+    let mut identity =
+        Identity { boot: ids.boot, max_term: Default::default(), max_index: Default::default() };
+    for (at, (path, store, opened)) in ready.stores.iter().enumerate() {
+        let mhwm = store.mhwm();
+        identity.max_term = identity.max_term.max(mhwm.max_term);
+        identity.max_index = identity.max_index.max(mhwm.max_meta_index);
+        setups.push(DiskSetup {
+            id: store.label().disk,
+            free_bytes: store.space().map_or(0, |space| space.free),
+        });
+        found.extend(exec::found(opened, disk_ix(at), ids.os_boot));
+        let threads = config.io_threads;
+        let disk = DiskHandle::start(Arc::clone(store), path.clone(), ids.os_boot, threads, &runtime)
+            .context("can't start a disk's threads")?;
+        disks.push(Arc::new(disk));
+    }
+    let core = Core::new(identity, setups, &found);
+    let load = LoadMeter::new(config.capacity_bytes_per_s);
+    Ok(Arc::new(Server::new(core, disks, load, reports, runtime)))
+}
+
+fn tell_ready(config: &Config, addr: &PeerAddr) -> anyhow::Result<()> {
+    log::info!("ready: serving at {addr}");
+    let Some(path) = &config.port_file else { return Ok(()) };
+    write_file(path, format!("{addr}\n").as_bytes())
+        .with_context(|| format!("can't write {}", path.display()))
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().context("it has no file name")?;
+    let disk = dfs_disk::real::RealDisk::new(dir)?;
+    Ok(replace_file(&disk, &name.to_string_lossy(), bytes)?)
+}
+
+/// Space and trash, for as long as the process lives.
+async fn housekeeping(server: Arc<Server>) {
+    let mut space = tokio::time::interval(SPACE_EVERY);
+    let mut trash = tokio::time::interval(TRASH_EVERY);
+    loop {
+        tokio::select! {
+            _ = space.tick() => (0..server.disks.len()).for_each(|at| measure_on_thread(&server, at)),
+            _ = trash.tick() => empty_trash(&server),
+        }
+    }
+}
+
+fn measure_on_thread(server: &Arc<Server>, at: usize) {
+    let (Some(disk), on) = (server.disks.get(at), Arc::clone(server)) else { return };
+    // A disk with a full queue is measured another time.
+    let _queued = disk.try_submit(move || measure(&on, at));
+}
+
+fn measure(server: &Arc<Server>, at: usize) {
+    let Some(disk) = server.disks.get(at) else { return };
+    match disk.store.space() {
+        Ok(space) => server.input(Input::DiskSpace {
+            disk: disk_ix(at),
+            total_bytes: space.total,
+            free_bytes: space.free,
+        }),
+        Err(error) => log::warn!("disk {}: {error}", disk.path.display()),
+    }
+}
+
+fn empty_trash(server: &Arc<Server>) {
+    for disk in &server.disks {
+        let on = Arc::clone(disk);
+        let _queued = disk.try_submit(move || {
+            // Trash counts as free, so a disk that is short of space gives it back at once.
+            let short = on.store.space().is_ok_and(|space| space.free < space.total / 10);
+            let before = if short { u64::MAX } else { clock::wall_s().saturating_sub(TRASH_AGE_S) };
+            if let Err(error) = on.store.empty_trash(before) {
+                log::warn!("disk {}: trash: {error}", on.path.display());
+            }
+        });
+    }
+}
+
+/// Gives the lease back, lets what is under way end, and leaves the disks synced and marked so.
+async fn stop(
+    server: &Arc<Server>,
+    master: Option<dfs_proto::conn::Conn>,
+    ready: &Ready,
+) -> anyhow::Result<()> {
+    let began = clock::now();
+    log::info!("stopping");
+    server.input(Input::Stop);
+    say_goodbye(master, ready.ids, GOODBYE_LIMIT).await;
+    if let Some(peers) = server.peers() {
+        peers.close();
+    }
+    while !server.disks.iter().all(|disk| disk.is_idle()) && since(began) < STOP_LIMIT / 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (done, mut all_done) = mpsc::channel::<()>(1);
+    for disk in &server.disks {
+        let (on, done) = (Arc::clone(disk), done.clone());
+        let queued = disk.try_submit(move || {
+            if let Err(error) = on.store.mark_clean_shutdown() {
+                log::warn!("disk {}: no clean end: {error}", on.path.display());
+            }
+            drop(done);
+        });
+        if !queued {
+            log::warn!("disk {}: no clean end: too much is waiting", disk.path.display());
+        }
+        disk.close();
+    }
+    drop(done);
+    if tokio::time::timeout(STOP_LIMIT.saturating_sub(since(began)), all_done.recv()).await.is_err() {
+        log::warn!("a disk did not end in time; what it has is as after a crash");
+    }
+    log::info!("stopped");
+    Ok(())
+}
