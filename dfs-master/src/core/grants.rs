@@ -113,14 +113,17 @@ impl Grants {
         self.inodes.get(&ino).and_then(|inode| inode.held_by(session)).map_or(NO_GRANT, |held| held.grant)
     }
 
-    /// The grants of others that stand in the way of opening (`write`: for writing or cutting).
+    /// The grants that stand in the way of opening (`write`: for writing or cutting): those of others,
+    /// and the session's own where the inode is to be shared from now on.
     #[must_use]
     pub fn conflicts(&self, ino: Ino, session: SessionId, write: bool) -> Vec<RecallOf> {
-        let held = self.inodes.get(&ino).map_or(&[][..], |inode| &inode.held);
-        let conflicts =
-            |held: &&Held| held.session != session && (write || held.grant.kind == GrantKind::Write);
+        let Some(inode) = self.inodes.get(&ino) else { return Vec::new() };
+        let shared = write && inode.opened_by_others(session, false);
+        let conflicts = |held: &&Held| {
+            if held.session == session { shared } else { write || held.grant.kind == GrantKind::Write }
+        };
         let recall = |held: &Held| RecallOf { session: held.session, ino, grant: held.grant.id };
-        held.iter().filter(conflicts).map(recall).collect()
+        inode.held.iter().filter(conflicts).map(recall).collect()
     }
 
     /// Notes an open and gives the grant that goes with it. Nothing may conflict any more.
@@ -170,7 +173,8 @@ impl Grants {
         inode.opens.push(OpenFile { session, handle, write });
         self.by_session.insert((session, ino), ());
         let wanted = kind.max(self.held(ino, session).kind);
-        let clash = !self.conflicts(ino, session, wanted == GrantKind::Write).is_empty();
+        let foreign = |recall: &RecallOf| recall.session != session;
+        let clash = self.conflicts(ino, session, wanted == GrantKind::Write).iter().any(foreign);
         let inode = self.inodes.entry(ino).or_default();
         let open = inode.opened_by_others(session, wanted != GrantKind::Write);
         if wanted == GrantKind::None || clash || open {
@@ -288,7 +292,7 @@ mod tests {
         let mut grants = Grants::new(1);
         assert_eq!(grants.open(INO, A, Handle(1), false).kind, GrantKind::Read);
         assert_eq!(grants.open(INO, B, Handle(1), false).kind, GrantKind::Read);
-        assert_eq!(recall_all(&mut grants, B, true), 1);
+        assert_eq!(recall_all(&mut grants, B, true), 2);
         // A still has it open for reading: nobody may cache.
         assert_eq!(grants.open(INO, B, Handle(2), true).kind, GrantKind::None);
         assert_eq!(grants.kinds(INO), []);
