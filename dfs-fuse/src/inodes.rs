@@ -21,6 +21,10 @@ use crate::clock;
 /// be behind with names and attributes of files that it has not open.
 pub(crate) const BELIEF: Duration = Duration::from_secs(1);
 
+/// How long it is remembered that an inode was changed here: at least as long as attributes of a listing are
+/// shown after the master gave them, which is a second in the library and a part of one here.
+const CHANGE_MEMORY: Duration = Duration::from_secs(2);
+
 /// See the module. One lock, held for map operations only and never together with another.
 #[derive(Debug)]
 pub(crate) struct Inodes {
@@ -32,7 +36,7 @@ struct State {
     known: HashMap<Ino, Known>,
     /// Changed since `turned`.
     changed: HashSet<Ino>,
-    /// Changed in the [`BELIEF`] before.
+    /// Changed in the [`CHANGE_MEMORY`] before.
     changed_before: HashSet<Ino>,
     turned: Instant,
 }
@@ -165,7 +169,7 @@ impl Inodes {
         }
     }
 
-    /// Whether attributes that came with a listing, at most [`BELIEF`] ago, may be shown: not when this
+    /// Whether attributes that came with a listing, less than [`CHANGE_MEMORY`] ago, may be shown: not when this
     /// mount has changed the inode meanwhile, or may hold bytes of it that nobody else has seen.
     pub(crate) fn listing_holds(&self, ino: Ino) -> bool {
         let mut state = self.lock();
@@ -204,14 +208,14 @@ impl State {
         }
     }
 
-    /// Lets changes age. They are remembered for one to two times [`BELIEF`].
+    /// Lets changes age. They are remembered for one to two times [`CHANGE_MEMORY`].
     fn turn(&mut self) {
         let age = clock::now().duration_since(self.turned);
-        if age < BELIEF {
+        if age < CHANGE_MEMORY {
             return;
         }
         self.changed_before = std::mem::take(&mut self.changed);
-        if age >= 2 * BELIEF {
+        if age >= 2 * CHANGE_MEMORY {
             self.changed_before.clear();
         }
         self.turned += age;
@@ -277,9 +281,9 @@ mod tests {
         assert!(inodes.listing_holds(INO));
         inodes.changed(INO);
         assert!(!inodes.listing_holds(INO));
-        inodes.lock().turned -= BELIEF;
-        assert!(!inodes.listing_holds(INO), "a change stays for a whole belief");
-        inodes.lock().turned -= BELIEF;
+        inodes.lock().turned -= CHANGE_MEMORY;
+        assert!(!inodes.listing_holds(INO), "a change is remembered for that long at least");
+        inodes.lock().turned -= CHANGE_MEMORY;
         assert!(inodes.listing_holds(INO));
         inodes.opened(INO);
         assert!(!inodes.listing_holds(INO));

@@ -138,8 +138,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub(crate) fn readdir<R: Reply>(shared: &Arc<Shared>, pid: u32, fh: FileHandle, offset: u64, mut reply: R) {
     let Some(dir) = shared.dirs.get(fh.0) else { return reply.error(Errno::EBADF) };
-    // From the start, as after rewinddir(3), what is there now is wanted.
-    if offset != 0 && fill(shared, &dir, offset, false, &mut reply) == Fill::Done {
+    if fill_at_once(shared, &dir, offset, &mut reply) {
         return reply.ok();
     }
     let slot: Slot<R> = Arc::new(Mutex::new(Some(reply)));
@@ -155,6 +154,24 @@ fn fill<R: Reply>(shared: &Shared, dir: &OpenDir, offset: u64, restart: bool, re
     let ino = dir.dir.ino();
     let mut filling = Filling { shared, reply, dir: ino };
     lock(&dir.listing).fill(offset, restart, ino, clock::now(), &mut filling)
+}
+
+/// Fills from what was fetched already; whether that was enough.
+fn fill_at_once<R: Reply>(shared: &Shared, dir: &OpenDir, offset: u64, reply: &mut R) -> bool {
+    // From the start, as after rewinddir(3), what is there now is wanted.
+    if offset == 0 {
+        return false;
+    }
+    match fill(shared, dir, offset, false, reply) {
+        Fill::Done => true,
+        Fill::Verify { .. } => false,
+        Fill::Fetch { cookie } => {
+            let asked = clock::now();
+            let Some(page) = shared.client.try_readdir(&dir.dir, cookie, R::PLUS) else { return false };
+            lock(&dir.listing).fetched(cookie, page, R::PLUS, asked);
+            fill(shared, dir, offset, false, reply) == Fill::Done
+        }
+    }
 }
 
 /// Fetches what is lacking until the reply could be sent.

@@ -7,13 +7,16 @@
 //! No I/O here: [`Listing::fill`] says what it lacks.
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dfs_client::{DirHandle, DirPage};
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{Attr, DirEntry, FileKind};
 
-use crate::inodes::BELIEF;
+/// How long attributes of a page may be shown. The library gives them up to a second old; that and the second
+/// that the kernel believes them are not to grow by much here. A reader in a stream is done with a page
+/// in a fraction of this.
+pub(crate) const SHOWN_FOR: Duration = Duration::from_millis(250);
 
 /// An open directory.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl Listing {
         let cookie = cookie_at(offset);
         let verified = self.verified.take();
         let usable = |page: &&mut Page| {
-            !restart && (!S::PLUS || (page.plus && now.duration_since(page.asked) <= BELIEF))
+            !restart && (!S::PLUS || (page.plus && now.duration_since(page.asked) <= SHOWN_FOR))
         };
         let Some(page) = self.page.as_mut().filter(usable) else { return Fill::Fetch { cookie } };
         let Some(start) = page.index_after(cookie) else { return Fill::Fetch { cookie } };
@@ -336,7 +339,7 @@ mod tests {
     fn old_or_missing_attributes_are_fetched_again() {
         let (mut listing, now) = (Listing::default(), clock::now());
         listing.fetched(0, page(1..4, true), true, now);
-        let late = now + 2 * BELIEF;
+        let late = now + 2 * SHOWN_FOR;
         let mut reply = Reply::<true> { room: 9, ..Reply::default() };
         assert_eq!(listing.fill(3, false, DIR, late, &mut reply), Fill::Fetch { cookie: 1 });
         let mut names_only = Reply::<false> { room: 9, ..Reply::default() };
