@@ -201,6 +201,10 @@ fn removal_wants_the_right_kind_and_empty_directories() {
     let gone = ns.getattr(dir).unwrap();
     assert_eq!((gone.nlink, ns.getattr(TOP).unwrap().nlink), (0, 2));
     // Someone may still stand in it.
+    make(&mut ns, &mkdir(TOP, "e", 0o777, root()));
+    let into = rename((TOP, "e"), (dir, "e"), RenameMode::Replace, root());
+    assert_eq!(ns.check(&into), Err(Status::NotFound));
+    ns.apply(&rmdir(TOP, "e", root())).unwrap();
     assert_eq!(ns.check(&create(dir, "x", 0o644, root())), Err(Status::NotFound));
     assert!(ns.readdir(dir, 0, 10, false).unwrap().entries.is_empty());
     let orphans: Vec<Ino> = ns.orphans().collect();

@@ -172,7 +172,8 @@ fn is_or_holds(ns: &Namespace, ino: Ino, dir: Ino) -> bool {
             return true;
         }
         match ns.inode(at) {
-            Ok(inode) if at != Ino::ROOT => at = inode.parent,
+            // An orphan lies below nothing; its parent is the one that it had.
+            Ok(inode) if at != Ino::ROOT && inode.nlink > 0 => at = inode.parent,
             Ok(_) | Err(_) => return false,
         }
     }
