@@ -59,7 +59,8 @@ impl Core {
         let learner = lead.fill.as_ref().filter(|fill| fill.takes_writes()).map(|fill| fill.learner);
         let others = members.iter().copied().filter(|member| *member != me).chain(learner);
         let mut acks = Vec::with_capacity(members.len());
-        let committed = lead.committed();
+        // The write itself has its number already but is on no member.
+        let committed = lead.committed().min(Seq(meta.seq.0.saturating_sub(1)));
         for member in others {
             send(&mut self.work, lead, member, &meta, &payload, &members, committed, out);
             acks.push(Ack { member, state: AckState::Sent { tries: 1 } });

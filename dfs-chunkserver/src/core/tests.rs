@@ -1,1 +1,9 @@
-//! x
+//! The core on a bench: three of them, each with a chunk store on a simulated disk, joined by a queue that a
+//! test can hold back. The test plays the clients and the master.
+
+mod bench;
+mod learners;
+mod reads;
+mod recovery;
+mod syncs;
+mod writes;

@@ -1,0 +1,102 @@
+//! Filling a learner while writes go on.
+
+use dfs_proto::chunk::Range;
+use dfs_proto::ids::Seq;
+use dfs_proto::status::Status;
+
+use super::bench::{Bench, CHUNK, CHUNK_SIZE, Packet, is_forward_to, num};
+use crate::core::io::{Input, Reply};
+
+const BLOCK0: Range = Range { offset: 0, len: 4096 };
+
+#[test]
+fn filled_while_writes_go_on_it_ends_equal() {
+    let mut bench = Bench::new(4);
+    bench.create(&[1, 2, 3]);
+    bench.hold(|packet| is_forward_to(packet, 4));
+    bench.add_learner(1, 1, 1, 4);
+    let before = bench.write(1, bench.cap(1, 1), 2, BLOCK0, 2);
+    assert!(bench.replies.contains_key(&before), "the learner has not begun: nobody waits for it");
+    let mut op = 3;
+    while bench.learners.is_empty() {
+        // One message of the fill at a time, a write between each.
+        let Some(packet) = (!bench.held.is_empty()).then(|| bench.held.remove(0)) else { break };
+        bench.deliver(packet);
+        let at = u32::try_from(op).unwrap() * 1000 % (CHUNK_SIZE - 3000);
+        bench.write(1, bench.cap(1, 1), op, Range { offset: at, len: 3000 }, 7);
+        op += 1;
+    }
+    let report = bench.learners[0];
+    assert!(report.ready);
+    assert_eq!(report.learner, bench.member(4));
+    bench.release();
+    bench.assert_equal(&[1, 2, 3, 4]);
+    // From now on it is waited for.
+    bench.hold(|packet| is_forward_to(packet, 4));
+    let waits = bench.write(1, bench.cap(1, 1), op, BLOCK0, 9);
+    assert!(!bench.replies.contains_key(&waits));
+    bench.release();
+    assert!(bench.replies.contains_key(&waits));
+    let members = bench.members(&[1, 2, 3, 4]);
+    assert_eq!(bench.read(4, bench.cap(1, 1), 0), Err(Status::NotServing));
+    bench.active(&[1, 2, 3, 4], 1, 2, members);
+    bench.pass(2, &[]);
+    assert_eq!(bench.read(4, bench.cap(1, 2), 0), Ok(9));
+    // It has the op table: as primary of the next version it knows a retry.
+    let state = bench.fence(4, 2);
+    let Some(dfs_proto::control::FenceAnswer::Holds(state)) = state else { panic!("{state:?}") };
+    let members = bench.members(&[4]);
+    bench.active_with(&[4], 2, 3, members, state.ops, state.applied);
+    let retry = bench.write(4, bench.cap(2, 3), op, BLOCK0, 1);
+    assert!(matches!(bench.replies[&retry], Reply::Written { .. }));
+    assert_eq!(bench.read(4, bench.cap(2, 3), 0), Ok(9), "not done again");
+}
+
+#[test]
+fn a_learner_that_fails_is_given_up_and_harms_nobody() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2]);
+    bench.hold(|packet| matches!(packet, Packet::Peer { to, .. } if to.server == num(3)));
+    bench.add_learner(1, 1, 1, 3);
+    let begin = bench.held.remove(0);
+    bench.deliver(begin);
+    bench.run();
+    let call = bench.write(1, bench.cap(1, 1), 2, Range { offset: 0, len: CHUNK_SIZE }, 2);
+    assert!(!bench.replies.contains_key(&call), "behind the piece that is being copied");
+    bench.cut.push(num(3));
+    bench.release();
+    bench.pass(100, &[]);
+    assert_eq!(bench.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(2) });
+    assert!(bench.learners.iter().any(|report| !report.ready));
+}
+
+#[test]
+fn an_old_replica_is_refilled_from_nothing() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2, 3]);
+    // Server 3 misses a change of version, restarts and comes back.
+    let state = bench.fence(1, 2);
+    let Some(dfs_proto::control::FenceAnswer::Holds(state)) = state else { panic!("{state:?}") };
+    bench.fence(2, 2);
+    let members = bench.members(&[1, 2]);
+    bench.active_with(&[1, 2], 2, 2, members, state.ops, state.applied);
+    bench.write(1, bench.cap(2, 2), 2, BLOCK0, 2);
+    bench.restart(num(3));
+    bench.add_learner(1, 2, 2, 3);
+    assert!(bench.learners[0].ready);
+    bench.assert_equal(&[1, 2, 3]);
+    let judged = Input::LearnerJudged { chunk: CHUNK, learner: num(3), accepted: false };
+    bench.step(num(1), judged);
+    let call = bench.write(1, bench.cap(2, 2), 3, BLOCK0, 3);
+    assert!(bench.replies.contains_key(&call));
+    assert_eq!(bench.read(3, bench.cap(2, 2), 0), Err(Status::NotServing), "refused: not a member");
+}
+
+#[test]
+fn a_learner_of_an_empty_chunk() {
+    let mut bench = Bench::new(2);
+    let members = bench.members(&[1]);
+    bench.active(&[1], 1, 1, members);
+    bench.add_learner(1, 1, 1, 2);
+    assert!(bench.learners[0].ready, "{:?}", bench.learners);
+}
