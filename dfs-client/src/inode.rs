@@ -29,8 +29,8 @@ pub(crate) struct Inode {
     pub(crate) changed: Notify,
     /// One commit or truncation at a time, so that sizes reach the master in order.
     pub(crate) turn: tokio::sync::Mutex<()>,
-    /// One question about the map at a time: the others find its answer.
-    pub(crate) map_turn: tokio::sync::Mutex<()>,
+    /// One question about an index at a time: the others find its answer. Indices share them in turn.
+    map_turns: [tokio::sync::Mutex<()>; 8],
     /// One append without a grant at a time.
     pub(crate) append_turn: tokio::sync::Mutex<()>,
 }
@@ -130,13 +130,20 @@ impl Inode {
             state: Mutex::new(state),
             changed: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
-            map_turn: tokio::sync::Mutex::new(()),
+            map_turns: Default::default(),
             append_turn: tokio::sync::Mutex::new(()),
         }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// The right to ask the master about an index.
+    pub(crate) async fn map_turn(&self, index: ChunkIndex) -> tokio::sync::MutexGuard<'_, ()> {
+        let turns = u64::try_from(self.map_turns.len()).unwrap_or(1);
+        let nth = usize::try_from(index.0 % turns).unwrap_or(0);
+        self.map_turns[nth].lock().await
     }
 
     /// Waits until `test` gives something. It is asked again after every change.

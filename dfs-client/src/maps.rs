@@ -46,7 +46,7 @@ impl<N: Net> Shared<N> {
         if let Some(place) = self.known_write_place(&inode.lock(), index, failed) {
             return Ok(place);
         }
-        let _turn = inode.map_turn.lock().await;
+        let _turn = inode.map_turn(index).await;
         if let Some(place) = self.known_write_place(&inode.lock(), index, failed) {
             return Ok(place);
         }
@@ -80,7 +80,7 @@ impl<N: Net> Shared<N> {
         if let Some(known) = self.known(&inode.lock(), index) {
             return Ok(known);
         }
-        let _turn = inode.map_turn.lock().await;
+        let _turn = inode.map_turn(index).await;
         let count = {
             let state = inode.lock();
             if let Some(known) = self.known(&state, index) {

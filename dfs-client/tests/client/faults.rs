@@ -1,0 +1,189 @@
+//! What programs see when something fails.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_client::{Error, Patience};
+use dfs_proto::ids::{ChunkVersion, Ino, ServerNum};
+use dfs_proto::request::Op;
+use dfs_proto::status::Status;
+
+use crate::fake::{FakeNet, Fault, WHO, pattern};
+use crate::{RW, get, make, put};
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_was_lost_takes_effect_once() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    net.fault(Op::Write, Fault::LoseReply);
+    net.fault(Op::Write, Fault::LoseReply);
+    put(&client, &file, 0, &pattern(500, 1)).await;
+    client.flush(&file).await.unwrap();
+    let world = net.world();
+    assert_eq!((world.servers.applied, world.servers.repeated), (1, 2));
+    assert!(world.log.contains(&Op::MapWrite) && world.log.contains(&Op::Suspect));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_whose_answer_was_lost_takes_effect_once() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.take_log();
+    net.fault(Op::Create, Fault::LoseReply);
+    net.fault(Op::Create, Fault::LoseRequest);
+    let made = client.create(Ino::ROOT, b"a", 0o600, RW, true, false, WHO).await;
+    assert!(made.is_ok(), "{made:?}");
+    assert_eq!(net.world().master.files.len(), 1);
+    let log = net.take_log();
+    assert_eq!(log, [Op::Create, Op::ResumeSession, Op::ResumeSession, Op::Create]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_that_pass_are_waited_for() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    for status in [Status::Recalling, Status::Recovering, Status::NoServers, Status::Overloaded] {
+        net.fault(Op::Create, Fault::Answer(status));
+    }
+    let file = make(&client, "a").await;
+    for status in [Status::Recovering, Status::NotServing, Status::Overloaded, Status::WrongChunkVersion] {
+        net.fault(Op::Write, Fault::Answer(status));
+    }
+    put(&client, &file, 0, &pattern(10, 1)).await;
+    client.flush(&file).await.unwrap();
+    net.fault(Op::Create, Fault::Answer(Status::Exists));
+    let refused = client.create(Ino::ROOT, b"b", 0, RW, true, false, WHO).await;
+    assert_eq!(refused.map(|_| ()), Err(Error::Exists));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_write_is_reported_once_by_every_handle() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let a = make(&client, "a").await;
+    let b = client.open(a.ino(), RW, false, WHO).await.unwrap();
+    net.fault(Op::Write, Fault::Answer(Status::NoSpace));
+    put(&client, &a, 0, &pattern(10, 1)).await;
+    assert_eq!(client.flush(&a).await, Err(Error::NoSpace));
+    assert_eq!(client.flush(&a).await, Ok(()));
+    assert_eq!(client.try_write(&b, 0, b"x", false), Some(Err(Error::NoSpace)));
+    assert_eq!(client.try_write(&b, 0, b"x", false), Some(Ok(1)));
+    let late = client.open(a.ino(), RW, false, WHO).await.unwrap();
+    assert_eq!(client.flush(&late).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_session_loses_its_files_and_says_so() {
+    let net = FakeNet::new();
+    let (client, kernel) = net.client_with(|_| ()).await;
+    let clean = make(&client, "clean").await;
+    let dirty = make(&client, "dirty").await;
+    let other = client.open(dirty.ino(), RW, false, WHO).await.unwrap();
+    assert_eq!(client.try_write(&dirty, 0, b"buffered", false), Some(Ok(8)));
+    net.world().master.end_sessions();
+    net.cut_links();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(client.write(&dirty, 0, Bytes::from_static(b"x"), false).await, Err(Error::Io));
+    assert_eq!(client.write(&dirty, 0, Bytes::from_static(b"x"), false).await, Err(Error::Stale));
+    assert_eq!(client.fsync(&other, false).await, Err(Error::Io));
+    assert_eq!(client.flush(&other).await, Ok(()));
+    assert_eq!(client.flush(&clean).await, Ok(()));
+    assert_eq!(client.read(&clean, 0, 1).await, Err(Error::Stale));
+    assert_eq!(kernel.invalidated.lock().unwrap().len(), 2);
+    let again = client.open(dirty.ino(), RW, false, WHO).await.unwrap();
+    put(&client, &again, 0, &pattern(10, 1)).await;
+    client.flush(&again).await.unwrap();
+    assert_eq!(get(&client, &again, 0, 10).await, pattern(10, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn soft_mounts_give_up_and_hard_ones_wait() {
+    let net = FakeNet::new();
+    let soft = net.client_with(|config| config.patience = Patience::Soft(Duration::from_secs(7))).await.0;
+    let hard = net.client().await;
+    net.world().master_down = true;
+    net.cut_links();
+    let start = tokio::time::Instant::now();
+    assert_eq!(soft.lookup(Ino::ROOT, b"x", WHO).await.map(|_| ()), Err(Error::TimedOut));
+    assert_eq!((tokio::time::Instant::now() - start).as_secs(), 7);
+    let waiting = tokio::spawn(async move { hard.lookup(Ino::ROOT, b"x", WHO).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(!waiting.is_finished());
+    net.world().master_down = false;
+    assert_eq!(waiting.await.unwrap(), Err(Error::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_may_be_old_or_are_spoiled_are_made_elsewhere() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    let data = pattern(5000, 4);
+    put(&client, &file, 0, &data).await;
+    client.flush(&file).await.unwrap();
+    net.world().servers.stale.insert(ServerNum(1), 6_500);
+    for _ in 0..8 {
+        assert_eq!(get(&client, &file, 100, 300).await, data.slice(100..400));
+        let again = client.open(file.ino(), RW, false, WHO).await.unwrap();
+        assert_eq!(get(&client, &again, 4000, 9000).await, data.slice(4000..));
+    }
+    net.world().servers.stale.clear();
+    net.fault(
+        Op::Read,
+        Fault::Spoil(|reply| {
+            let mut bytes = reply.payload.parts().concat();
+            bytes[7] ^= 1;
+            reply.payload = Bytes::from(bytes).into();
+        }),
+    );
+    for status in [Status::NotServing, Status::Redirect, Status::Corrupt, Status::Recovering] {
+        net.fault(Op::Read, Fault::Answer(status));
+    }
+    net.fault(Op::Read, Fault::Unreachable { dead: true });
+    assert_eq!(get(&client, &file, 0, 5000).await, data);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_is_asked_for() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 4)).await;
+    client.flush(&file).await.unwrap();
+    {
+        let mut world = net.world();
+        let world = &mut *world;
+        for (chunk, version) in &mut world.master.versions {
+            *version = ChunkVersion(2);
+            world.servers.versions.insert(*chunk, ChunkVersion(2));
+        }
+    }
+    assert_eq!(get(&client, &file, 0, 5000).await, pattern(5000, 4));
+    put(&client, &file, 10, &pattern(10, 7)).await;
+    client.fsync(&file, false).await.unwrap();
+    assert_eq!(get(&client, &file, 10, 10).await, pattern(10, 7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_are_told_when_they_matter() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    make(&client, "a").await;
+    net.world().master.want_groups = true;
+    net.take_log();
+    assert!(client.lookup(Ino::ROOT, b"a", WHO).await.is_ok());
+    assert_eq!(net.take_log(), [Op::Lookup, Op::Lookup]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_writes_back_and_says_goodbye() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(10, 1)).await;
+    net.take_log();
+    client.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(net.take_log(), [Op::Write, Op::Commit, Op::CloseSession]);
+    assert_eq!(client.getattr(file.ino()).await, Err(Error::Io));
+}

@@ -1,0 +1,151 @@
+//! Recalls, writing without a grant, and the order in which things happen then.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_client::{CacheState, SetAttrs};
+use dfs_proto::ids::GrantId;
+use dfs_proto::meta::{Access, GrantKind, Recall, SetTime};
+use dfs_proto::request::Op;
+use dfs_proto::units::Timespec;
+
+use crate::fake::{FakeNet, WHO, pattern};
+use crate::{RW, get, make, put};
+
+fn grant_of(net: &FakeNet, file: &dfs_client::FileHandle) -> GrantId {
+    net.world().master.files[&file.ino()].grant.unwrap().1.id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recall_writes_commits_invalidates_and_only_then_gives_back() {
+    let net = FakeNet::new();
+    let (client, kernel) = net.client_with(|_| ()).await;
+    let file = make(&client, "a").await;
+    assert!(file.cached() && !file.keep_cache());
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    net.take_log();
+    let recall = Recall { ino: file.ino(), grant: grant_of(&net, &file) };
+    net.notify(&recall);
+    net.notify(&recall);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(kernel.invalidated.lock().unwrap().clone(), [(file.ino(), 2)]);
+    assert_eq!(net.take_log(), [Op::Write, Op::Commit, Op::GrantBack]);
+    assert_eq!(client.cache_state(file.ino()), CacheState::Shared);
+    // From here on everything goes through.
+    assert_eq!(client.try_write(&file, 0, b"x", false), None);
+    put(&client, &file, 4999, &pattern(2, 9)).await;
+    let log = net.take_log();
+    assert_eq!(log[log.len() - 2..], [Op::Write, Op::Commit]);
+    assert_eq!(net.world().master.files[&file.ino()].attr.size, 5001);
+    assert_eq!(get(&client, &file, 4990, 100).await.len(), 11);
+    assert_eq!(net.take_log(), [Op::MapRead, Op::Read]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recall_of_what_is_not_held_is_answered() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    net.notify(&Recall { ino: file.ino(), grant: GrantId(7) });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(net.world().master.given_back, [GrantId(7)]);
+    assert!(matches!(client.cache_state(file.ino()), CacheState::Granted(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_without_a_grant_go_to_the_end_that_the_master_knows() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    assert!(!file.cached());
+    let two = [Bytes::from_static(b"one."), Bytes::from_static(b"two.")];
+    let (a, b) = tokio::join!(
+        client.write(&file, 0, two[0].clone(), true),
+        client.write(&file, 0, two[1].clone(), true)
+    );
+    assert_eq!((a, b), (Ok(4), Ok(4)));
+    assert_eq!(get(&client, &file, 0, 100).await.len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_meets_a_truncation_by_another() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(70_000, 2)).await;
+    net.world().master.cut(file.ino(), 0);
+    put(&client, &file, 10, &pattern(10, 3)).await;
+    let bytes = get(&client, &file, 0, 100).await;
+    assert_eq!(bytes, Bytes::from([vec![0; 10], pattern(10, 3).to_vec()].concat()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_that_a_program_sets_stay() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(10, 3)).await;
+    let time = Timespec { sec: 5, nsec: 6 };
+    let set = SetAttrs { mtime: Some(SetTime::At(time)), ..SetAttrs::default() };
+    client.setattr(file.ino(), Some(&file), set, WHO).await.unwrap();
+    client.flush(&file).await.unwrap();
+    let attr = client.getattr(file.ino()).await.unwrap();
+    assert_eq!((attr.mtime, attr.size), (time, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn grants_of_closed_files_are_kept_up_to_a_bound() {
+    let net = FakeNet::new();
+    let client = net.client_with(|config| config.idle_grants = 2).await.0;
+    let mut files = Vec::new();
+    for name in ["a", "b", "c"] {
+        let file = make(&client, name).await;
+        put(&client, &file, 0, &pattern(10, 3)).await;
+        client.flush(&file).await.unwrap();
+        files.push(file);
+    }
+    let inos: Vec<_> = files.iter().map(|file| file.ino()).collect();
+    for file in files {
+        client.release(file);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(net.world().master.given_back.len(), 1);
+    let read = Access { read: true, write: false };
+    let first = client.open(inos[0], read, false, WHO).await.unwrap();
+    let third = client.open(inos[2], read, false, WHO).await.unwrap();
+    assert!(!first.keep_cache() && third.keep_cache());
+    assert_eq!(get(&client, &first, 0, 100).await, pattern(10, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_forgot_the_grant_gets_the_bytes_all_the_same() {
+    let net = FakeNet::new();
+    let (client, kernel) = net.client_with(|_| ()).await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(10, 3)).await;
+    net.world().master.files.get_mut(&file.ino()).unwrap().grant = None;
+    net.cut_links();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(client.cache_state(file.ino()), CacheState::Shared);
+    assert_eq!(kernel.invalidated.lock().unwrap().len(), 1);
+    assert_eq!(net.world().master.files[&file.ino()].attr.size, 10);
+    assert_eq!(client.flush(&file).await, Ok(()));
+    let again = client.open(file.ino(), RW, false, WHO).await.unwrap();
+    assert!(again.cached());
+    assert_eq!(net.world().master.files[&file.ino()].grant.unwrap().1.kind, GrantKind::Write);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_session_is_kept_alive_and_a_long_writer_commits() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(10, 3)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(net.world().master.files[&file.ino()].attr.size, 10);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(net.world().log.iter().filter(|op| **op == Op::KeepAlive).count() >= 11);
+    assert!(matches!(client.cache_state(file.ino()), CacheState::Granted(_)));
+}
