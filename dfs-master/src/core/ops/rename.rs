@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::node::may_add;
 use super::removal::{Victim, lose_name};
-use crate::core::namespace::{Caller, Namespace, SEARCH, WRITE, check_name, check_time};
+use crate::core::namespace::{Caller, Inode, Namespace, SEARCH, WRITE, check_name, check_time};
 
 /// Moves a name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ impl Rename {
         &self,
         source: Victim,
         exchanged: Option<Victim>,
-        new_dir: &crate::core::namespace::Inode,
+        new_dir: &Inode,
     ) -> Result<(), Status> {
         if self.parent == self.new_parent {
             return Ok(());
