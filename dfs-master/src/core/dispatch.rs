@@ -155,6 +155,12 @@ impl Core {
         let result = match role_of(caller.op) {
             None => Err(Status::UnknownOp),
             _ if !self.leading => Err(Status::NotLeader),
+            // Who is where is for everybody.
+            _ if caller.op == Op::Servers => {
+                let directory = self.state.servers.directory();
+                self.reply(caller, &directory);
+                Ok(())
+            }
             // Tools look at everything, and so may anybody.
             Some(Role::Tool) => self.tool_request(caller, body),
             Some(Role::ChunkServer) if peer == Role::ChunkServer => self.server_request(caller, body),
@@ -180,11 +186,6 @@ impl Core {
         match caller.op {
             Op::OpenSession => return self.open_session(caller, &decode(body)?),
             Op::ResumeSession => return self.resume_session(caller, decode(body)?),
-            Op::Servers => {
-                let directory = self.state.servers.directory();
-                self.reply(caller, &directory);
-                return Ok(());
-            }
             _ => {}
         }
         let session = session.ok_or(Status::NoSession)?;

@@ -135,6 +135,13 @@ impl Core {
         }
     }
 
+    /// The chunk needs a new version although its members are well.
+    pub(super) fn recover_anyway(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
+        if self.can_recover(chunk, meta) {
+            self.soft.recovery.start(chunk);
+        }
+    }
+
     /// A scan found that the chunk needs it.
     pub(super) fn recover_in_background(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
         let room = self.soft.recovery.running() < BACKGROUND_JOBS_MAX;
@@ -257,7 +264,7 @@ impl Core {
                 continue;
             }
             asking.asked.remove(&server);
-            if let (Some(process), Some(answer)) = (process, answer) {
+            if let (Some(process), Some(answer)) = (process, answer.filter(is_final)) {
                 asking.answers.insert(server, (process, answer));
             }
             self.decide(*chunk);
@@ -296,4 +303,14 @@ impl Core {
         };
         asking.answers.retain(|_, (process, _)| current(process));
     }
+}
+
+/// Whether an answer says what there is, and not that it could not be found out in time.
+fn is_final(answer: &FenceAnswer) -> bool {
+    !matches!(
+        answer,
+        FenceAnswer::Refused(
+            Status::Deadline | Status::Overloaded | Status::NotServing | Status::Disconnected
+        )
+    )
 }

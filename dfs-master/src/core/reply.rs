@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dfs_proto::chunk::Member;
-use dfs_proto::control::{Apply, HeartbeatReply};
+use dfs_proto::control::{Applied, Apply, HeartbeatReply};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{ChunkId, ChunkVersion, Ino, LogIndex, ServerNum, SizeEpoch};
 use dfs_proto::request::{Op, Request};
@@ -10,6 +10,7 @@ use dfs_proto::status::Status;
 use serde::Serialize;
 
 use super::Core;
+use super::chunks::confirm::Incarnation;
 use super::contract::{After, CallNum, ConnId, Effect, ReqId};
 
 /// Who waits for a reply.
@@ -23,7 +24,7 @@ pub(super) struct Caller {
 /// What a call that the core made was about.
 #[derive(Clone, Debug)]
 pub(super) enum Asked {
-    Apply { server: ServerNum },
+    Apply { server: ServerNum, incarnation: Incarnation },
     Fence { server: ServerNum, chunks: Vec<(ChunkId, ChunkVersion)> },
     Reconcile { server: ServerNum, chunk: ChunkId, version: ChunkVersion },
     AddLearner { chunk: ChunkId, learner: Member },
@@ -119,7 +120,9 @@ impl Core {
             return;
         }
         match asked {
-            Asked::Apply { server } => self.events_applied(server, decode(result)),
+            Asked::Apply { server, incarnation } => {
+                self.events_applied(server, incarnation, decode(result));
+            }
             Asked::Fence { server, chunks } => self.fenced(server, &chunks, decode(result)),
             Asked::Reconcile { server, chunk, version } => {
                 self.reconciled(server, chunk, version, decode(result));
@@ -140,17 +143,26 @@ impl Core {
             }
             if let Some(batch) = live.events.to_push() {
                 live.pushing = true;
-                batches.push((server, batch));
+                batches.push((server, live.incarnation, batch));
             }
         }
-        for (server, batch) in batches {
+        for (server, incarnation, batch) in batches {
             let apply = Apply { term, events: batch.events };
-            self.call(server, &apply, Asked::Apply { server }, CALL_DEADLINE_MS, batch.index);
+            self.call(server, &apply, Asked::Apply { server, incarnation }, CALL_DEADLINE_MS, batch.index);
         }
     }
 
-    fn events_applied(&mut self, server: ServerNum, result: Result<dfs_proto::control::Applied, Status>) {
+    fn events_applied(
+        &mut self,
+        server: ServerNum,
+        incarnation: Incarnation,
+        result: Result<Applied, Status>,
+    ) {
         let Some(live) = self.soft.servers.get_mut(server) else { return };
+        if live.incarnation != incarnation {
+            // It has registered since, and counts from 1 again.
+            return;
+        }
         live.pushing = false;
         // What was not applied comes again with the next heartbeat's reply.
         if let Ok(answer) = result {

@@ -102,7 +102,7 @@ impl Soft {
     /// What a leader knows that was elected now.
     #[must_use]
     pub fn new(state: &State, elected: Micros, server_lease_ms: u64, term: Term, seed: u64) -> Soft {
-        let mut servers = LiveServers::new(elected, server_lease_ms, term);
+        let mut servers = LiveServers::new(elected, server_lease_ms);
         for server in state.servers.iter() {
             servers.expect(server.num);
         }

@@ -181,8 +181,9 @@ impl Core {
         let Some(meta) = self.state.chunks.get(boundary.chunk) else { return self.cut_is_void(ino) };
         match result {
             Ok(Done {}) => self.end_cut(ino, size_epoch),
-            // No file anywhere: nothing was written, and what comes later carries the new epoch.
-            Err(Status::NoChunk) if self.is_new(boundary.chunk, &meta) => self.end_cut(ino, size_epoch),
+            // Nothing was written yet. A recovery voids the old capabilities, so that no late write of an
+            // older epoch makes the file, and the primary then knows the chunk and can zero it.
+            Err(Status::NoChunk) => self.recover_anyway(boundary.chunk, &meta),
             Err(status) => {
                 log::debug!("inode {ino}: the chunk it is cut in is not zeroed yet: {status}");
                 self.recover_on_demand(boundary.chunk, &meta);

@@ -162,7 +162,7 @@ impl Core {
     }
 
     /// Whether no file of the chunk is known anywhere.
-    pub(in crate::core) fn is_new(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+    pub(super) fn is_new(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
         !meta.synced && !meta.written && !self.soft.seen.contains(chunk.0)
     }
 }

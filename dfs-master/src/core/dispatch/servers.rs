@@ -126,9 +126,7 @@ impl Core {
         let Some(link) = self.links.get_mut(&caller.conn) else { return };
         link.server = Some(num);
         let live = self.soft.servers.expect(num);
-        let again = live.boot == Some(boot);
-        // A boot that this leader has registered before is as new as it was then.
-        live.registered(caller.conn, boot, if again { live.boot_is_new } else { boot_is_new });
+        live.registered(caller.conn, boot, boot_is_new);
         live.disks = disks;
         self.soft.scan.wake();
         let registered = Registered {
@@ -212,7 +210,8 @@ impl Core {
     fn trusts_inventory(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
         let Some(live) = self.soft.servers.get(server) else { return false };
         let settled = self.state.servers.get(server).is_some_and(|server| server.settled);
-        self.soft.confirmed.get(chunk, at) == Some(live.incarnation) || (settled && !live.boot_is_new)
+        let confirmed = self.soft.confirmed.get(chunk, at).is_some_and(|then| live.is_of_boot(then));
+        confirmed || (settled && !live.boot_is_new)
     }
 
     fn confirm(&mut self, chunk: ChunkId, meta: &ChunkMeta, at: usize, server: ServerNum) {

@@ -28,15 +28,21 @@ impl Core {
         server: ServerNum,
     ) -> MemberStanding {
         let Some(live) = self.soft.servers.get(server) else { return MemberStanding::Gone };
-        let confirmed = self.soft.confirmed.get(chunk, at) == Some(live.incarnation);
+        let then = self.soft.confirmed.get(chunk, at);
+        let confirmed = then == Some(live.incarnation);
+        let ever = then.is_some_and(|then| live.is_of_boot(then));
         match (live.standing(self.now.mono), live.boot) {
             (Standing::Up, Some(boot)) if confirmed => MemberStanding::Serving(boot),
             (Standing::Up, _) => {
                 let settled = self.state.servers.get(server).is_some_and(|server| server.settled);
-                let may_be_trusted = settled && !live.boot_is_new && live.inventory == Inventory::Awaited;
-                if may_be_trusted { MemberStanding::Waiting } else { MemberStanding::Unconfirmed }
+                let trusted = ever || (settled && !live.boot_is_new);
+                if trusted && live.inventory == Inventory::Awaited {
+                    MemberStanding::Waiting
+                } else {
+                    MemberStanding::Unconfirmed
+                }
             }
-            (Standing::Silent, _) if live.boot_is_new && !confirmed => MemberStanding::Gone,
+            (Standing::Silent, _) if live.boot_is_new && !ever => MemberStanding::Gone,
             (Standing::Silent, _) => MemberStanding::Waiting,
             // A restarted server that registered and has not sent its first heartbeat yet.
             (Standing::Gone, Some(_)) if live.is_reachable() && !confirmed => MemberStanding::Unconfirmed,
@@ -47,7 +53,7 @@ impl Core {
     /// Whether the member surely serves the chunk under no older version, without its word for it.
     pub(super) fn is_fenced(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
         let Some(live) = self.soft.servers.get(server) else { return false };
-        let confirmed = self.soft.confirmed.get(chunk, at) == Some(live.incarnation);
+        let confirmed = self.soft.confirmed.get(chunk, at).is_some_and(|then| live.is_of_boot(then));
         live.lease.is_over(self.now.mono) || (live.boot_is_new && !confirmed)
     }
 

@@ -38,7 +38,7 @@ impl Core {
             let gone = live.standing(now) == Standing::Gone && live.conn.is_none();
             if gone && live.boot.is_some() && now.ms_since(live.heard) >= delay_ms {
                 live.boot = None;
-                live.incarnation = Incarnation(live.incarnation.0 + 1);
+                live.incarnation = Incarnation(live.incarnation.0.wrapping_add(1).max(1));
                 live.events.clear();
             }
         }

@@ -1,14 +1,10 @@
-//! The events that wait for a server: numbered, in order, kept until the server says that it applied
-//! them (L5).
+//! The events that wait for a server: numbered from 1 since its registration, in order, kept until the
+//! server says that it applied them (L5).
 
 use std::collections::VecDeque;
 
 use dfs_proto::control::{COMMAND_BATCH, ServerEvent};
-use dfs_proto::ids::{LogIndex, Term};
-
-/// Numbers of a later term are above all of an earlier one, so a server that kept its count over a
-/// change of leaders misses nothing.
-const TERM_SHIFT: u32 = 32;
+use dfs_proto::ids::LogIndex;
 
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -26,25 +22,19 @@ pub struct EventBatch {
 }
 
 /// One server's events.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EventQueue {
-    next: u64,
+    /// The last number given.
+    last: u64,
     /// The last one that was pushed to the server.
     pushed: u64,
     waiting: VecDeque<Waiting>,
 }
 
 impl EventQueue {
-    /// An empty queue of a leader of `term`.
-    #[must_use]
-    pub fn new(term: Term) -> EventQueue {
-        let base = term.0 << TERM_SHIFT;
-        EventQueue { next: base + 1, pushed: base, waiting: VecDeque::new() }
-    }
-
     pub fn add(&mut self, index: LogIndex, event: ServerEvent) {
-        self.waiting.push_back(Waiting { number: self.next, index, event });
-        self.next += 1;
+        self.last += 1;
+        self.waiting.push_back(Waiting { number: self.last, index, event });
     }
 
     /// The server has applied everything up to `number`.
@@ -74,9 +64,13 @@ impl EventQueue {
         Some(EventBatch { events, index })
     }
 
-    /// A push failed: what the server has not applied is pushed again.
-    pub fn push_again(&mut self) {
-        self.pushed = self.waiting.front().map_or(self.pushed, |waiting| waiting.number - 1);
+    /// The server registered and counts from 1 again; what waits is told afresh.
+    pub fn renumber(&mut self) {
+        (self.last, self.pushed) = (0, 0);
+        for waiting in &mut self.waiting {
+            self.last += 1;
+            waiting.number = self.last;
+        }
     }
 
     /// Drops everything: the server's process is dead, and its next is told afresh.
@@ -102,28 +96,25 @@ mod tests {
     use super::*;
 
     fn numbers(batch: Option<EventBatch>) -> Vec<u64> {
-        batch
-            .map(|batch| batch.events.iter().map(|(number, _)| *number & 0xFFFF).collect())
-            .unwrap_or_default()
+        batch.map(|batch| batch.events.iter().map(|(number, _)| *number).collect()).unwrap_or_default()
     }
 
     #[test]
     fn none_is_missed_and_none_sent_twice_without_need() {
-        let mut queue = EventQueue::new(Term(3));
-        let base = 3 << 32;
+        let mut queue = EventQueue::default();
         for n in 1..=3 {
             queue.add(LogIndex(n), ServerEvent::SessionEnded { session: SessionId(n) });
         }
         assert_eq!(numbers(queue.to_push()), [1, 2, 3]);
         assert!(numbers(queue.to_push()).is_empty());
-        queue.applied(base + 1);
-        assert_eq!(numbers(queue.after(base + 1)), [2, 3]);
-        // A server that starts from nothing gets all that is left.
-        assert_eq!(numbers(queue.after(0)), [2, 3]);
-        queue.push_again();
-        assert_eq!(numbers(queue.to_push()), [2, 3]);
+        queue.applied(1);
+        assert_eq!(numbers(queue.after(1)), [2, 3]);
         assert_eq!(queue.after(0).unwrap().index, LogIndex(3));
-        queue.applied(base + 3);
+        queue.renumber();
+        assert_eq!(numbers(queue.to_push()), [1, 2]);
+        queue.add(LogIndex(4), ServerEvent::SessionEnded { session: SessionId(4) });
+        assert_eq!(numbers(queue.to_push()), [3]);
+        queue.applied(3);
         assert!(queue.is_empty());
         assert!(numbers(queue.after(0)).is_empty());
     }

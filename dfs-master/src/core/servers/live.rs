@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::control::{DiskReport, ServerLoad};
-use dfs_proto::ids::{BootId, LogIndex, ServerNum, Term};
+use dfs_proto::ids::{BootId, LogIndex, ServerNum};
 use dfs_proto::units::Micros;
 
 use super::events::EventQueue;
@@ -26,11 +26,14 @@ pub struct LiveServer {
     pub conn: Option<ConnId>,
     /// The boot that registered with this leader.
     pub boot: Option<BootId>,
-    /// That boot was not the one in the log when it registered: it was never confirmed for anything
-    /// that this leader did not confirm.
+    /// That boot was not the one in the log when it registered first: it was never confirmed for
+    /// anything that this leader did not confirm.
     pub boot_is_new: bool,
-    /// 0 until it registers.
+    /// One for each registration, 0 before the first: a server that registers serves nothing until it
+    /// is confirmed again.
     pub incarnation: Incarnation,
+    /// The first incarnation of this boot.
+    pub boot_since: Incarnation,
     pub lease: Lease,
     /// The last heartbeat; else when this leader began.
     pub heard: Micros,
@@ -61,26 +64,28 @@ pub enum Standing {
 }
 
 impl LiveServer {
-    fn new(elected: Micros, lease_ms: u64, term: Term) -> LiveServer {
+    fn new(elected: Micros, lease_ms: u64) -> LiveServer {
         LiveServer {
             conn: None,
             boot: None,
             boot_is_new: false,
             incarnation: Incarnation(0),
+            boot_since: Incarnation(0),
             lease: Lease::unknown(elected, lease_ms),
             heard: elected,
             spoke: false,
             load: ServerLoad::default(),
             disks: Vec::new(),
             inventory: Inventory::Awaited,
-            events: EventQueue::new(term),
+            events: EventQueue::default(),
             dead_boots: BTreeSet::new(),
             pushing: false,
         }
     }
 
-    /// Takes up a registration.
+    /// Takes up a registration. `boot_is_new` as the log says, which knows the boot by now.
     pub fn registered(&mut self, conn: ConnId, boot: BootId, boot_is_new: bool) {
+        self.incarnation = Incarnation(self.incarnation.0.wrapping_add(1).max(1));
         if self.boot != Some(boot) {
             if let Some(dead) = self.boot {
                 self.bury(dead);
@@ -91,13 +96,19 @@ impl LiveServer {
             }
             self.boot = Some(boot);
             self.boot_is_new = boot_is_new;
-            self.incarnation = Incarnation(self.incarnation.0 + 1);
+            self.boot_since = self.incarnation;
             self.events.clear();
         }
         self.conn = Some(conn);
         self.inventory = Inventory::Awaited;
-        self.events.push_again();
+        self.events.renumber();
         self.pushing = false;
+    }
+
+    /// Whether a member that was confirmed for `then` was so for the process that runs now.
+    #[must_use]
+    pub fn is_of_boot(&self, then: Incarnation) -> bool {
+        self.boot.is_some() && then != Incarnation(0) && then.0 >= self.boot_since.0
     }
 
     /// Takes note that a boot is dead.
@@ -144,20 +155,19 @@ pub struct LiveServers {
     table: BTreeMap<ServerNum, LiveServer>,
     elected: Micros,
     lease_ms: u64,
-    term: Term,
 }
 
 impl LiveServers {
     /// What a leader elected now knows: nobody, and that all may still hold a lease.
     #[must_use]
-    pub fn new(elected: Micros, lease_ms: u64, term: Term) -> LiveServers {
-        LiveServers { table: BTreeMap::new(), elected, lease_ms, term }
+    pub fn new(elected: Micros, lease_ms: u64) -> LiveServers {
+        LiveServers { table: BTreeMap::new(), elected, lease_ms }
     }
 
     /// Makes room for a server of the log.
     pub fn expect(&mut self, server: ServerNum) -> &mut LiveServer {
-        let (elected, lease_ms, term) = (self.elected, self.lease_ms, self.term);
-        self.table.entry(server).or_insert_with(|| LiveServer::new(elected, lease_ms, term))
+        let (elected, lease_ms) = (self.elected, self.lease_ms);
+        self.table.entry(server).or_insert_with(|| LiveServer::new(elected, lease_ms))
     }
 
     #[must_use]

@@ -1,0 +1,277 @@
+//! A chunk server that does in memory what it is told.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dfs_master::core::ConnId;
+use dfs_proto::chunk::Member;
+use dfs_proto::control::{
+    AddLearner, Applied, Apply, Delete, Deleted, DiskReport, Fence, FenceAnswer, Fenced, Reconcile,
+    Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState, ServerEvent, Zero,
+};
+use dfs_proto::ids::{
+    BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
+    ServerId, ServerNum, SizeEpoch, Term,
+};
+use dfs_proto::meta::Done;
+use dfs_proto::request::Op;
+use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Replica {
+    pub(crate) version: ChunkVersion,
+    pub(crate) config: ConfigNum,
+    /// Confirmed as a member for this boot.
+    pub(crate) active: bool,
+    pub(crate) class: ReplicaClass,
+    pub(crate) applied: Seq,
+    pub(crate) synced: Seq,
+    pub(crate) bad_blocks: u32,
+    pub(crate) digest: u128,
+    pub(crate) zeroed: Option<(u32, SizeEpoch)>,
+    pub(crate) members: Vec<Member>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeServer {
+    pub(crate) num: ServerNum,
+    pub(crate) id: ServerId,
+    pub(crate) boot: BootId,
+    pub(crate) conn: ConnId,
+    pub(crate) alive: bool,
+    pub(crate) applied: u64,
+    pub(crate) replicas: BTreeMap<ChunkId, Replica>,
+    pub(crate) fences: BTreeMap<ChunkId, ChunkVersion>,
+    pub(crate) ended_sessions: u32,
+    pub(crate) deleted: Vec<ChunkId>,
+    pub(crate) learners_asked: Vec<AddLearner>,
+    /// Answers FENCE with an error this many times.
+    pub(crate) deaf: u32,
+    pub(crate) starts: u64,
+    pub(crate) max_meta_index: LogIndex,
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> T {
+    rmp_serde::from_slice(body).unwrap()
+}
+
+pub(crate) fn encode<T: Serialize>(message: &T) -> Bytes {
+    Bytes::from(rmp_serde::to_vec_named(message).unwrap())
+}
+
+impl FakeServer {
+    pub(crate) fn new(id: u128, conn: ConnId) -> FakeServer {
+        FakeServer {
+            num: ServerNum(0),
+            id: ServerId(id),
+            boot: BootId(u64::try_from(id).unwrap() * 1000),
+            conn,
+            alive: true,
+            applied: 0,
+            replicas: BTreeMap::new(),
+            fences: BTreeMap::new(),
+            ended_sessions: 0,
+            deleted: Vec::new(),
+            learners_asked: Vec::new(),
+            deaf: 0,
+            starts: 1,
+            max_meta_index: LogIndex(0),
+            labels: Vec::new(),
+        }
+    }
+
+    /// The process dies and starts again; `reboot` takes its kernel along.
+    pub(crate) fn restart(&mut self, reboot: bool) {
+        self.boot = BootId(self.boot.0 + 1);
+        self.starts += 1;
+        self.applied = 0;
+        for replica in self.replicas.values_mut() {
+            replica.active = false;
+            replica.class = if reboot { ReplicaClass::Rebooted } else { ReplicaClass::Restarted };
+        }
+    }
+
+    pub(crate) fn register(&self) -> Register {
+        Register {
+            cluster: None,
+            generation: Generation(1),
+            server: self.id,
+            boot: self.boot,
+            os_boot: OsBootId(1),
+            hb_ctr: self.starts,
+            name: format!("server{}", self.id.0),
+            version: "1".into(),
+            tcp: format!("10.0.0.{}:7000", self.id.0),
+            unix: None,
+            labels: self.labels.clone(),
+            disks: self.disks(),
+            max_term: Term(0),
+            max_meta_index: self.max_meta_index,
+            max_chunk: self.replicas.keys().max().copied(),
+        }
+    }
+
+    pub(crate) fn disks(&self) -> Vec<DiskReport> {
+        vec![DiskReport {
+            disk: DiskId(self.id.0),
+            path: "/d".into(),
+            total_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+            replicas: self.replicas.len() as u64,
+            failed: None,
+        }]
+    }
+
+    pub(crate) fn inventory(&self) -> Vec<ReplicaInfo> {
+        let info = |(chunk, replica): (&ChunkId, &Replica)| ReplicaInfo {
+            chunk: *chunk,
+            version: replica.version,
+            config: replica.config,
+            open_num: OpenNum(1),
+            disk: DiskId(self.id.0),
+            learner: false,
+            ino: Ino(0),
+            index: ChunkIndex(0),
+        };
+        self.replicas.iter().map(info).collect()
+    }
+
+    /// A client's write reached this member: it has the chunk from now on.
+    pub(crate) fn write(
+        &mut self,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        config: ConfigNum,
+        applied: u64,
+        digest: u128,
+    ) {
+        self.replicas.insert(
+            chunk,
+            Replica {
+                version,
+                config,
+                active: true,
+                class: ReplicaClass::Intact,
+                applied: Seq(applied),
+                synced: Seq(0),
+                bad_blocks: 0,
+                digest,
+                zeroed: None,
+                members: Vec::new(),
+            },
+        );
+    }
+
+    /// Answers a call of the master.
+    pub(crate) fn serve(&mut self, op: Op, body: &[u8]) -> Result<Bytes, Status> {
+        Ok(match op {
+            Op::Apply => {
+                let apply: Apply = decode(body);
+                for (number, event) in apply.events {
+                    if number == self.applied + 1 {
+                        self.take(number, event);
+                    }
+                }
+                encode(&Applied { applied: self.applied })
+            }
+            Op::Fence => {
+                if self.deaf > 0 {
+                    self.deaf -= 1;
+                    return Err(Status::Deadline);
+                }
+                let fence: Fence = decode(body);
+                let answers =
+                    fence.chunks.iter().map(|asked| self.fence(asked.chunk, asked.version)).collect();
+                encode(&Fenced { answers })
+            }
+            Op::Reconcile => {
+                let request: Reconcile = decode(body);
+                let replica = self.replicas.get_mut(&request.chunk).ok_or(Status::NoChunk)?;
+                let torn_resolved = std::mem::take(&mut replica.bad_blocks);
+                replica.digest += 1;
+                encode(&Reconciled { digest: replica.digest, torn_resolved })
+            }
+            Op::AddLearner => {
+                self.learners_asked.push(decode(body));
+                encode(&Done {})
+            }
+            Op::Zero => {
+                let zero: Zero = decode(body);
+                let replica =
+                    self.replicas.get_mut(&zero.chunk).filter(|r| r.active).ok_or(Status::NoChunk)?;
+                replica.zeroed = Some((zero.offset, zero.size_epoch));
+                encode(&Done {})
+            }
+            Op::Delete => {
+                let delete: Delete = decode(body);
+                let mut results = Vec::new();
+                for order in &delete.chunks {
+                    assert!(order.tombstone <= delete.checkpoint, "D1: {order:?}");
+                    let keeps = self.replicas.get(&order.chunk).is_some_and(|replica| {
+                        order.up_to.is_some_and(|up_to| (replica.version, replica.config) > up_to)
+                    });
+                    results.push(if keeps { Status::WrongChunkVersion } else { Status::Ok });
+                    if !keeps && self.replicas.remove(&order.chunk).is_some() {
+                        self.deleted.push(order.chunk);
+                    }
+                }
+                encode(&Deleted { results })
+            }
+            other => panic!("the master called {other:?}"),
+        })
+    }
+
+    pub(crate) fn take(&mut self, number: u64, event: ServerEvent) {
+        self.applied = number;
+        match event {
+            ServerEvent::Active(config) => {
+                if !config.members.contains(&Member { server: self.num, boot: self.boot }) {
+                    return;
+                }
+                let replica = self.replicas.entry(config.chunk).or_insert_with(|| Replica {
+                    version: config.version,
+                    config: config.config,
+                    active: true,
+                    class: ReplicaClass::Intact,
+                    applied: Seq(0),
+                    synced: Seq(0),
+                    bad_blocks: 0,
+                    digest: 0,
+                    zeroed: None,
+                    members: Vec::new(),
+                });
+                (replica.version, replica.config) = (config.version, config.config);
+                replica.active = true;
+                replica.class = ReplicaClass::Intact;
+                replica.members = config.members;
+                self.fences.remove(&config.chunk);
+            }
+            ServerEvent::NotMember { chunk, .. } => {
+                if let Some(replica) = self.replicas.get_mut(&chunk) {
+                    replica.active = false;
+                }
+            }
+            ServerEvent::SessionEnded { .. } => self.ended_sessions += 1,
+        }
+    }
+
+    fn fence(&mut self, chunk: ChunkId, version: ChunkVersion) -> FenceAnswer {
+        self.fences.insert(chunk, version);
+        let Some(replica) = self.replicas.get_mut(&chunk) else { return FenceAnswer::Missing };
+        replica.active = false;
+        FenceAnswer::Holds(ReplicaState {
+            class: replica.class,
+            version: replica.version,
+            applied: replica.applied,
+            synced: replica.synced,
+            good_blocks: 1,
+            bad_blocks: replica.bad_blocks,
+            digest: replica.digest,
+            ops: Vec::new(),
+        })
+    }
+}

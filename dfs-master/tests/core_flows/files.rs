@@ -1,0 +1,203 @@
+//! Files: opening, mapping, committing.
+
+use dfs_proto::ids::{Handle, Ino, LogIndex};
+use dfs_proto::meta::{
+    Access, Commit, Create, Creds, FileInfo, GrantBack, GrantKind, MapRead, Open, Release, SetTime, Statfs,
+};
+use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
+
+use crate::cluster::{Cluster, RO, RW};
+
+fn commit(ino: Ino) -> Commit {
+    Commit {
+        ino,
+        size_epoch: dfs_proto::ids::SizeEpoch(0),
+        size_at_least: None,
+        mtime: None,
+        atime: None,
+        synced: Vec::new(),
+        durable: false,
+        unused: Vec::new(),
+    }
+}
+
+#[test]
+fn one_round_trip_makes_opens_and_places() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let before = cluster.entries.len();
+    let created = cluster.create(client, "f", 1).unwrap();
+    assert_eq!(cluster.entries.len(), before + 1);
+    let place = created.opened.first.unwrap();
+    assert!(place.new);
+    assert_eq!(place.members.len(), 3);
+    assert!(place.members.iter().all(|member| *member == cluster.member(member.server)));
+    let cap = place.capability;
+    assert!(cap.rights.write && cap.rights.read);
+    assert_eq!((cap.session, cap.ino, cap.index), (client.session, created.opened.attr.ino, ChunkIndex(0)));
+    // Opening it again changes nothing and needs no record.
+    let again = cluster.create(client, "f", 2).unwrap();
+    assert!(!again.new);
+    assert_eq!(again.opened.first.unwrap().chunk(), cap.chunk);
+    assert_eq!(cluster.entries.len(), before + 1);
+    let exclusive = Create {
+        parent: Ino::ROOT,
+        name: b"f".to_vec().into(),
+        mode: 0o644,
+        handle: Handle(3),
+        access: RW,
+        exclusive: true,
+        truncate: false,
+        creds: Creds::default(),
+    };
+    assert_eq!(cluster.ask(client.conn, &exclusive).unwrap_err(), Status::Exists);
+}
+
+#[test]
+fn a_hole_gets_its_chunk_once() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let ino = cluster.create(client, "f", 1).unwrap().opened.attr.ino;
+    let first = cluster.map_write(client, ino, 5).unwrap();
+    let again = cluster.map_write(client, ino, 5).unwrap();
+    assert_eq!(first.chunk(), again.chunk());
+    let map = cluster.ask(client.conn, &MapRead { ino, first: ChunkIndex(0), count: 10 }).unwrap();
+    let indices: Vec<u64> = map.places.iter().map(|place| place.index.0).collect();
+    assert_eq!(indices, [0, 5]);
+    assert!(map.places.iter().all(|place| !place.capability.rights.write));
+    let stranger = cluster.client();
+    assert_eq!(cluster.map_write(stranger, ino, 5).unwrap_err(), Status::BadHandle);
+    cluster.core.state().check().unwrap();
+}
+
+#[test]
+fn commits_move_size_and_marks() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let ino = attr.ino;
+    let sized = Commit { size_at_least: Some(1000), mtime: Some(SetTime::Now), ..commit(ino) };
+    let after = cluster.ask(client.conn, &sized).unwrap();
+    assert_eq!(after.size, 1000);
+    assert!(after.mtime > attr.mtime);
+    assert!(cluster.meta(place.chunk()).written);
+    assert!(!cluster.map_write(client, ino, 0).unwrap().new);
+    let synced = Commit { synced: vec![place.chunk()], durable: true, ..commit(ino) };
+    cluster.power_held = true;
+    let req = cluster.send(client.conn, &synced, 500, 500);
+    let answered = cluster.answer(client.conn, req).unwrap();
+    assert!(
+        matches!(answered.after, dfs_master::core::After::Durable(index) if index == LogIndex(answered.words.word0))
+    );
+    assert!(cluster.meta(place.chunk()).synced);
+    // A writer that has not heard of a truncation.
+    let cut = Open { ino, handle: Handle(8), access: RW, truncate: true, creds: Creds::default() };
+    cluster.ask(client.conn, &cut).unwrap();
+    let old = Commit { size_at_least: Some(9), ..commit(ino) };
+    let req = cluster.send(client.conn, &old, 501, 501);
+    assert_eq!(cluster.answer(client.conn, req).unwrap().status, Status::OldEpoch);
+}
+
+#[test]
+fn what_was_not_used_is_given_back() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let created = cluster.create(client, "f", 1).unwrap();
+    let (ino, place) = (created.opened.attr.ino, created.opened.first.unwrap());
+    let unused = Commit { unused: vec![(ChunkIndex(0), place.chunk())], ..commit(ino) };
+    cluster.ask(client.conn, &unused).unwrap();
+    assert_eq!(cluster.core.state().chunks.len(), 0);
+    assert!(cluster.core.state().tombstones.get(place.chunk()).is_some());
+    // One that holds bytes of the file stays, whatever is said of it.
+    let (attr, place) = cluster.written_file(client, "g");
+    cluster.ask(client.conn, &Commit { size_at_least: Some(5), ..commit(attr.ino) }).unwrap();
+    let unused = Commit { unused: vec![(ChunkIndex(0), place.chunk())], ..commit(attr.ino) };
+    cluster.ask(client.conn, &unused).unwrap();
+    assert_eq!(cluster.core.state().chunks.len(), 1);
+}
+
+#[test]
+fn permissions_are_checked_at_the_open() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let ino = cluster.create(client, "f", 1).unwrap().opened.attr.ino;
+    let creds = Creds { uid: 7, gid: 7, groups: Some(Vec::new()) };
+    let open = |access| Open { ino, handle: Handle(9), access, truncate: false, creds: creds.clone() };
+    assert_eq!(cluster.ask(client.conn, &open(RW)).unwrap_err(), Status::Access);
+    assert!(cluster.ask(client.conn, &open(RO)).is_ok());
+    let cut = Open { truncate: true, ..open(RO) };
+    assert_eq!(cluster.ask(client.conn, &cut).unwrap_err(), Status::Access);
+    let dir = Open { ino: Ino::ROOT, ..open(RW) };
+    assert_eq!(cluster.ask(client.conn, &dir).unwrap_err(), Status::IsDir);
+}
+
+#[test]
+fn opening_with_truncate_empties_the_file() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    cluster.ask(client.conn, &Commit { size_at_least: Some(5), ..commit(attr.ino) }).unwrap();
+    let access = Access { read: false, write: true };
+    let open = Open { ino: attr.ino, handle: Handle(77), access, truncate: true, creds: Creds::default() };
+    let opened = cluster.ask(client.conn, &open).unwrap();
+    assert_eq!(opened.attr.size, 0);
+    assert!(opened.attr.size_epoch > attr.size_epoch);
+    assert_ne!(opened.first.unwrap().chunk(), place.chunk());
+    assert!(cluster.core.state().tombstones.get(place.chunk()).is_some());
+    cluster.core.state().check().unwrap();
+}
+
+#[test]
+fn without_servers_files_are_made_and_not_written() {
+    let mut cluster = Cluster::new(0, 3);
+    let client = cluster.client();
+    let created = cluster.create(client, "f", 1).unwrap();
+    assert!(created.opened.first.is_none());
+    let ino = created.opened.attr.ino;
+    assert_eq!(cluster.map_write(client, ino, 0).unwrap_err(), Status::NoServers);
+    cluster.add_server(1, &[]);
+    cluster.run(200);
+    // One server is below what may be written with a goal of 3.
+    assert_eq!(cluster.map_write(client, ino, 0).unwrap_err(), Status::NoServers);
+    cluster.add_server(2, &[]);
+    cluster.run(200);
+    assert_eq!(cluster.map_write(client, ino, 0).unwrap().members.len(), 2);
+}
+
+#[test]
+fn reports_tell_what_is_there() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let report = cluster.ask(client.conn, &FileInfo { ino: attr.ino }).unwrap();
+    assert_eq!(report.path.as_ref(), b"/f");
+    assert_eq!(report.chunks.len(), 1);
+    assert_eq!(report.chunks[0].chunk, place.chunk());
+    assert!(report.chunks[0].members.iter().all(|member| member.up));
+    cluster.run(3000);
+    let status = cluster.ask(client.conn, &dfs_proto::meta::ClusterStatus {}).unwrap();
+    assert_eq!((status.servers_up, status.servers_known, status.chunks), (3, 3, 1));
+    assert_eq!((status.chunks_below_goal, status.chunks_unavailable), (0, 0));
+    let servers = cluster.ask(client.conn, &dfs_proto::meta::ServerList {}).unwrap();
+    assert_eq!(servers.servers.iter().map(|server| server.replicas).sum::<u64>(), 3);
+    let stats = cluster.ask(client.conn, &Statfs {}).unwrap();
+    assert_eq!(stats.free_bytes, 1 << 39);
+}
+
+#[test]
+fn the_grant_stays_after_close() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let created = cluster.create(client, "f", 1).unwrap();
+    let ino = created.opened.attr.ino;
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    // Late write-back under the grant still finds its place.
+    assert!(cluster.map_write(client, ino, 0).is_ok());
+    let again = cluster.open(client, ino, 2, RO).unwrap();
+    assert_eq!(again.grant, created.opened.grant);
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(2))] }).unwrap();
+    cluster.ask(client.conn, &GrantBack { ino, grant: again.grant.id }).unwrap();
+    assert_eq!(cluster.map_write(client, ino, 0).unwrap_err(), Status::BadHandle);
+    assert_eq!(cluster.open(client, ino, 3, RO).unwrap().grant.kind, GrantKind::Read);
+}

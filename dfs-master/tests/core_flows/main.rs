@@ -1,0 +1,16 @@
+//! The core driven as its driver drives it, with chunk servers and clients that answer at once: every
+//! flow from a request to its last effect, restarts included.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod cluster;
+mod fake;
+
+mod files;
+mod garbage;
+mod grants;
+mod recovery;
+mod restart;
+mod servers;
+mod sessions;
+mod truncate;

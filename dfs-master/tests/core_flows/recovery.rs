@@ -1,0 +1,330 @@
+//! Members that die, restart, differ: what the chunk goes on with.
+
+use dfs_proto::control::{Heartbeat, LearnerReady, ReportTrouble, ServerLoad};
+use dfs_proto::ids::{ChunkVersion, ConfigNum, Seq, ServerNum};
+use dfs_proto::meta::{ChunkPlace, FailedPlace, MapRead, MapWrite, Suspect, SuspectReport, Suspicion};
+use dfs_proto::status::Status;
+use dfs_proto::units::{ChunkIndex, Micros};
+
+use crate::cluster::{Client, Cluster};
+
+fn read_place(cluster: &mut Cluster, client: Client, place: &ChunkPlace) -> Result<ChunkPlace, Status> {
+    let read = MapRead { ino: place.capability.ino, first: place.index, count: 1 };
+    cluster.ask(client.conn, &read).map(|map| map.places[0].clone())
+}
+
+fn write_place(cluster: &mut Cluster, client: Client, place: &ChunkPlace) -> Result<ChunkPlace, Status> {
+    cluster.map_write(client, place.capability.ino, place.index.0)
+}
+
+fn nums(place: &ChunkPlace) -> Vec<ServerNum> {
+    place.members.iter().map(|member| member.server).collect()
+}
+
+/// Asks for a place to write until there is one; how long that took.
+fn wait_writable(cluster: &mut Cluster, client: Client, place: &ChunkPlace) -> (ChunkPlace, u64) {
+    let began = cluster.now_ms;
+    let mut got = None;
+    cluster.until(60_000, |cluster| {
+        got = write_place(cluster, client, place).ok();
+        got.is_some()
+    });
+    (got.unwrap(), cluster.now_ms - began)
+}
+
+#[test]
+fn a_dead_secondary_is_left_out_after_its_lease() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let dead = place.members[2].server;
+    cluster.kill(dead);
+    // Reads go on from the others without any change.
+    let read = read_place(&mut cluster, client, &place).unwrap();
+    assert_eq!(nums(&read), nums(&place)[..2]);
+    assert_eq!(read.capability.version, ChunkVersion(1));
+    let (next, took) = wait_writable(&mut cluster, client, &place);
+    assert!((5_000..=6_500).contains(&took), "{took}");
+    assert_eq!(nums(&next), nums(&place)[..2]);
+    assert_eq!((next.capability.version, next.capability.config), (ChunkVersion(2), ConfigNum(2)));
+    for member in &next.members {
+        let replica = &cluster.server(member.server).replicas[&place.chunk()];
+        assert!(replica.active && replica.version == ChunkVersion(2));
+        assert_eq!(replica.members, next.members);
+    }
+}
+
+#[test]
+fn proof_of_death_needs_no_waiting() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let dead = place.members[0];
+    cluster.kill(dead.server);
+    assert_eq!(write_place(&mut cluster, client, &place).unwrap_err(), Status::Recovering);
+    // Silence alone proves nothing.
+    let report = |what| Suspect {
+        reports: vec![SuspectReport {
+            server: dead.server,
+            boot: dead.boot,
+            chunk: Some(place.chunk()),
+            what,
+        }],
+    };
+    cluster.ask(client.conn, &report(Suspicion::Silent)).unwrap();
+    assert_eq!(write_place(&mut cluster, client, &place).unwrap_err(), Status::Recovering);
+    cluster.ask(client.conn, &report(Suspicion::RefusedUnix)).unwrap();
+    let (next, took) = wait_writable(&mut cluster, client, &place);
+    assert_eq!(took, 0);
+    assert_eq!(nums(&next), nums(&place)[1..]);
+    // What a dead process still says counts for nothing.
+    let at = cluster.at(dead.server);
+    assert_eq!(cluster.join(at).unwrap_err(), Status::AlreadyRegistered);
+}
+
+#[test]
+fn a_restarted_member_stays_if_it_holds_the_same() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let back = place.members[1].server;
+    cluster.kill(back);
+    cluster.revive(back, false);
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    assert_eq!(nums(&next).len(), 3);
+    assert_eq!(next.members[0], place.members[0], "the process that never stopped is the base");
+    assert_eq!(next.capability.version, ChunkVersion(2));
+    assert!(next.members.contains(&cluster.member(back)), "with its new boot");
+}
+
+#[test]
+fn a_member_that_differs_is_refilled() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let back = place.members[1].server;
+    cluster.kill(back);
+    cluster.server_mut(back).replicas.get_mut(&place.chunk()).unwrap().digest = 99;
+    cluster.revive(back, true);
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    assert_eq!(nums(&next).len(), 2);
+    assert!(!nums(&next).contains(&back));
+    // It is the only server without a replica, so it becomes the learner.
+    cluster.run(500);
+    assert_eq!(cluster.meta(place.chunk()).learners, [back]);
+    let primary = next.members[0].server;
+    assert_eq!(cluster.finish_learners(primary), [back]);
+    let meta = cluster.meta(place.chunk());
+    assert_eq!((meta.members.len(), meta.config, meta.version), (3, ConfigNum(3), ChunkVersion(2)));
+    let whole = write_place(&mut cluster, client, &place).unwrap();
+    assert!(whole.members.contains(&cluster.member(back)));
+    assert!(cluster.server(back).replicas[&place.chunk()].active);
+}
+
+#[test]
+fn all_restarted_go_on_from_the_best() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let all = nums(&place);
+    all.iter().for_each(|num| cluster.kill(*num));
+    for (num, synced, digest) in [(all[0], 1, 5), (all[1], 3, 7), (all[2], 3, 7)] {
+        let replica = cluster.server_mut(num).replicas.get_mut(&place.chunk()).unwrap();
+        (replica.synced, replica.digest) = (Seq(synced), digest);
+    }
+    assert_eq!(read_place(&mut cluster, client, &place).unwrap_err(), Status::Recovering);
+    all.iter().for_each(|num| cluster.revive(*num, true));
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    assert_eq!(nums(&next), all[1..]);
+}
+
+#[test]
+fn torn_everywhere_is_settled_at_the_base() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let all = nums(&place);
+    all.iter().for_each(|num| cluster.kill(*num));
+    for (num, good) in [(all[0], 3), (all[1], 9), (all[2], 3)] {
+        let replica = cluster.server_mut(num).replicas.get_mut(&place.chunk()).unwrap();
+        (replica.bad_blocks, replica.synced) = (1, Seq(good));
+    }
+    all.iter().for_each(|num| cluster.revive(*num, true));
+    cluster.until(5_000, |cluster| cluster.meta(place.chunk()).version == ChunkVersion(2));
+    let meta = cluster.meta(place.chunk());
+    assert_eq!(meta.members.as_slice(), [all[1]]);
+    assert_eq!(cluster.server(all[1]).replicas[&place.chunk()].bad_blocks, 0);
+    // One member is too few to be written; a second comes first.
+    assert_eq!(write_place(&mut cluster, client, &place).unwrap_err(), Status::Recovering);
+    assert!(read_place(&mut cluster, client, &place).is_ok());
+    cluster.run(500);
+    cluster.finish_learners(all[1]);
+    assert_eq!(write_place(&mut cluster, client, &place).unwrap().members.len(), 2);
+}
+
+#[test]
+fn a_chunk_waits_for_the_only_ones_that_may_have_it() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let synced = dfs_proto::meta::Commit {
+        ino: attr.ino,
+        size_epoch: attr.size_epoch,
+        size_at_least: Some(10),
+        mtime: None,
+        atime: None,
+        synced: vec![place.chunk()],
+        durable: true,
+        unused: Vec::new(),
+    };
+    cluster.ask(client.conn, &synced).unwrap();
+    let all = nums(&place);
+    all.iter().for_each(|num| cluster.kill(*num));
+    // One comes back without the file: it is not taken for the truth.
+    cluster.server_mut(all[0]).replicas.clear();
+    cluster.revive(all[0], true);
+    cluster.run(20_000);
+    assert_eq!(write_place(&mut cluster, client, &place).unwrap_err(), Status::Recovering);
+    assert_eq!(cluster.meta(place.chunk()).config, ConfigNum(1));
+    cluster.revive(all[1], true);
+    cluster.until(10_000, |cluster| cluster.meta(place.chunk()).is_active());
+    assert_eq!(cluster.meta(place.chunk()).members.as_slice(), [all[1]]);
+}
+
+#[test]
+fn a_chunk_that_nobody_wrote_starts_empty() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let place = cluster.create(client, "f", 1).unwrap().opened.first.unwrap();
+    let all = nums(&place);
+    all.iter().for_each(|num| cluster.kill(*num));
+    all.iter().for_each(|num| cluster.revive(*num, true));
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    assert_eq!((next.members.len(), next.new), (3, true));
+    assert_eq!(next.capability.version, ChunkVersion(2));
+}
+
+#[test]
+fn idle_chunks_keep_a_dead_member_until_the_repair_delay() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    cluster.kill(place.members[1].server);
+    cluster.run(55_000);
+    assert_eq!(cluster.meta(place.chunk()).config, ConfigNum(1));
+    cluster.run(10_000);
+    let meta = cluster.meta(place.chunk());
+    assert_eq!((meta.members.len(), meta.version), (2, ChunkVersion(2)));
+    assert_eq!(meta.learners.len(), 1);
+    let primary = meta.members.primary().unwrap();
+    assert_eq!(cluster.finish_learners(primary).len(), 1);
+    assert_eq!(cluster.meta(place.chunk()).members.len(), 3);
+    cluster.core.state().check().unwrap();
+}
+
+#[test]
+fn a_deaf_member_is_asked_again() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let back = place.members[1].server;
+    cluster.server_mut(place.members[0].server).deaf = 3;
+    cluster.kill(back);
+    cluster.revive(back, false);
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    assert_eq!(next.members.len(), 3);
+}
+
+#[test]
+fn a_lost_replica_is_replaced() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let lost = place.members[2].server;
+    cluster.server_mut(lost).replicas.clear();
+    let server = cluster.server(lost);
+    let (conn, boot, disks, applied) = (server.conn, server.boot, server.disks(), server.applied);
+    let heartbeat = Heartbeat {
+        boot,
+        t_send: Micros(1),
+        applied,
+        load: ServerLoad::default(),
+        disks,
+        hot: Vec::new(),
+        lost: vec![place.chunk()],
+    };
+    assert!(cluster.ask(conn, &heartbeat).unwrap().granted);
+    cluster.run(200);
+    let meta = cluster.meta(place.chunk());
+    assert_eq!(meta.members.as_slice(), &nums(&place)[..2]);
+    assert_eq!(meta.learners.len(), 1);
+}
+
+#[test]
+fn a_member_silent_to_its_primary_is_excluded_in_the_end() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let (primary, silent) = (place.members[0], place.members[2]);
+    let conn = cluster.server(primary.server).conn;
+    let report = SuspectReport {
+        server: silent.server,
+        boot: silent.boot,
+        chunk: Some(place.chunk()),
+        what: Suspicion::Silent,
+    };
+    let trouble = ReportTrouble { reports: vec![report], failed: Vec::new() };
+    // The client blames the primary meanwhile; the primary's own word counts for more.
+    let failed = FailedPlace { chunk: place.chunk(), version: ChunkVersion(1), server: primary.server };
+    let retry = MapWrite { ino: place.capability.ino, index: ChunkIndex(0), failed: Some(failed) };
+    for _ in 0..5 {
+        assert_eq!(cluster.meta(place.chunk()).version, ChunkVersion(1));
+        cluster.ask(conn, &trouble).unwrap();
+        cluster.ask(client.conn, &retry).unwrap();
+        cluster.run(500);
+    }
+    let meta = cluster.meta(place.chunk());
+    assert_eq!(meta.version, ChunkVersion(2));
+    assert_eq!(meta.members.as_slice(), &nums(&place)[..2]);
+}
+
+#[test]
+fn a_failed_fill_is_given_up_and_tried_again() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    cluster.kill(place.members[2].server);
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    cluster.add_server(4, &[]);
+    cluster.run(5_000);
+    let primary = next.members[0].server;
+    let add = cluster.server_mut(primary).learners_asked.remove(0);
+    let conn = cluster.server(primary).conn;
+    let (chunk, version, config, learner) = (add.chunk, add.version, add.config, add.learner);
+    let mut ready = LearnerReady { chunk, version, config, learner, ready: false };
+    cluster.ask(conn, &ready).unwrap();
+    assert_eq!(cluster.meta(chunk).learners, []);
+    // Too late a word changes nothing.
+    ready.ready = true;
+    assert_eq!(cluster.ask(conn, &ready).unwrap_err(), Status::NoChunk);
+    cluster.run(5_000);
+    assert_eq!(cluster.finish_learners(primary), [learner.server]);
+    assert_eq!(cluster.meta(chunk).members.len(), 3);
+}
+
+#[test]
+fn a_thousand_open_chunks_take_few_records() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let places: Vec<ChunkPlace> =
+        (0..1000).map(|n| cluster.written_file(client, &format!("f{n}")).1).collect();
+    let dead = places[0].members[0].server;
+    cluster.kill(dead);
+    let before = cluster.entries.len();
+    cluster.revive(dead, false);
+    cluster.run(1_000);
+    let done = places.iter().filter(|place| cluster.meta(place.chunk()).version == ChunkVersion(2)).count();
+    assert_eq!(done, 1000);
+    let records = cluster.entries.len() - before;
+    assert!(records <= 10, "{records} records");
+}

@@ -1,0 +1,116 @@
+//! Registration, leases, placement and what a server's word can do to the master.
+
+use dfs_proto::conn::Role;
+use dfs_proto::control::{GracefulStop, Heartbeat, ServerLoad};
+use dfs_proto::ids::{BootId, ChunkId, ClusterId, Generation, Ino, LogIndex};
+use dfs_proto::meta::{ClusterStatus, Creds, GetServers, Getattr, KeepAlive, Mkdir};
+use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
+
+use crate::cluster::Cluster;
+
+#[test]
+fn numbers_are_kept_and_addresses_follow() {
+    let mut cluster = Cluster::new(2, 2);
+    let client = cluster.client();
+    let before = cluster.ask(client.conn, &GetServers {}).unwrap();
+    assert_eq!(before.list.len(), 2);
+    assert!(!cluster.ask(client.conn, &KeepAlive { servers_epoch: before.epoch }).unwrap().servers_changed);
+    let num = cluster.servers[0].num;
+    cluster.kill(num);
+    cluster.revive(num, true);
+    assert_eq!(cluster.servers[0].num, num);
+    assert!(cluster.ask(client.conn, &KeepAlive { servers_epoch: before.epoch }).unwrap().servers_changed);
+    // The same boot on a new connection says nothing new.
+    let records = cluster.entries.len();
+    cluster.join(0).unwrap();
+    assert_eq!(cluster.entries.len(), records);
+}
+
+#[test]
+fn a_lease_is_for_the_boot_that_registered() {
+    let mut cluster = Cluster::new(1, 1);
+    let server = &cluster.servers[0];
+    let (conn, boot, disks) = (server.conn, server.boot, server.disks());
+    let (load, hot, lost) = (ServerLoad::default(), Vec::new(), Vec::new());
+    let beat = Heartbeat { boot, t_send: Micros(7), applied: 0, load, disks, hot, lost };
+    let reply = cluster.ask(conn, &beat).unwrap();
+    assert!(reply.granted);
+    assert_eq!(reply.t_send, Micros(7));
+    let other = Heartbeat { boot: BootId(5), ..beat.clone() };
+    assert!(!cluster.ask(conn, &other).unwrap().granted);
+    cluster.ask(conn, &GracefulStop { boot }).unwrap();
+    assert!(!cluster.ask(conn, &beat).unwrap().granted);
+    assert_eq!(cluster.join(0).unwrap_err(), Status::AlreadyRegistered);
+    let stranger = cluster.connect(Role::ChunkServer);
+    assert_eq!(cluster.ask(stranger, &beat).unwrap_err(), Status::NotServing);
+    let client = cluster.connect(Role::Client);
+    assert_eq!(cluster.ask(client, &beat).unwrap_err(), Status::WrongRole);
+}
+
+#[test]
+fn a_server_that_knows_more_puts_the_master_on_hold() {
+    let newer: [fn(&mut dfs_proto::control::Register); 3] = [
+        |register| register.generation = Generation(2),
+        |register| register.max_meta_index = LogIndex(1_000_000),
+        |register| register.max_chunk = Some(ChunkId::new(Generation(1), 10_000_000)),
+    ];
+    for change in newer {
+        let mut cluster = Cluster::new(3, 3);
+        let client = cluster.client();
+        cluster.create(client, "f", 1).unwrap();
+        let conn = cluster.connect(Role::ChunkServer);
+        let mut register = cluster.servers[0].register();
+        change(&mut register);
+        assert_eq!(cluster.ask(conn, &register).unwrap_err(), Status::Behind);
+        assert!(cluster.core.hold().is_some());
+        let name = b"d".to_vec().into();
+        let mkdir = Mkdir { parent: Ino::ROOT, name, mode: 0o755, creds: Creds::default() };
+        assert_eq!(cluster.ask(client.conn, &mkdir).unwrap_err(), Status::Hold);
+        assert!(cluster.ask(client.conn, &Getattr { ino: Ino::ROOT }).is_ok());
+        assert!(cluster.ask(client.conn, &ClusterStatus {}).unwrap().hold.is_some());
+        let records = cluster.entries.len();
+        cluster.run(100_000);
+        assert_eq!(cluster.entries.len(), records, "nothing changes on hold");
+    }
+}
+
+#[test]
+fn strangers_are_sent_away() {
+    let mut cluster = Cluster::new(1, 1);
+    let conn = cluster.connect(Role::ChunkServer);
+    let mut register = cluster.servers[0].register();
+    register.cluster = Some(ClusterId(1));
+    assert_eq!(cluster.ask(conn, &register).unwrap_err(), Status::WrongCluster);
+    assert!(cluster.core.hold().is_none());
+}
+
+#[test]
+fn replicas_are_spread_over_racks() {
+    let mut cluster = Cluster::new(0, 2);
+    for (id, rack) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
+        cluster.add_server(id, &[("rack", rack)]);
+    }
+    cluster.run(200);
+    let client = cluster.client();
+    for n in 0..50 {
+        let place = cluster.create(client, &format!("f{n}"), n).unwrap().opened.first.unwrap();
+        let racks: Vec<bool> = place.members.iter().map(|m| cluster.server(m.server).id.0 <= 2).collect();
+        assert_ne!(racks[0], racks[1]);
+    }
+}
+
+#[test]
+fn a_short_break_of_the_connection_costs_nothing() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let num = place.members[0].server;
+    let conn = cluster.server(num).conn;
+    cluster.input(dfs_master::core::Input::Disconnected { conn });
+    assert_eq!(cluster.map_write(client, attr.ino, 0).unwrap_err(), Status::Recovering);
+    let at = cluster.at(num);
+    cluster.join(at).unwrap();
+    let again = cluster.map_write(client, attr.ino, 0).unwrap();
+    assert_eq!((again.capability.version, again.members), (place.capability.version, place.members));
+}
