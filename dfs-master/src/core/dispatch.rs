@@ -237,6 +237,7 @@ impl Core {
     /// What follows a mutation's record, for an answer that was kept.
     fn then_of(&mut self, client: &Client, body: &[u8]) -> Result<Then, Status> {
         Ok(match client.caller.op {
+            Op::Open => Then::Open(Box::new(OpenFlow::of_open(client, &decode(body)?))),
             Op::Create => Then::Open(Box::new(OpenFlow::of_create(client, &decode(body)?))),
             Op::MapWrite => {
                 let meta::MapWrite { ino, index, .. } = decode(body)?;

@@ -430,6 +430,10 @@ impl Cluster {
         self.core.state().chunks.get(chunk).unwrap()
     }
 
+    pub(crate) fn epoch(&self, ino: Ino) -> dfs_proto::ids::SizeEpoch {
+        self.core.state().ns.getattr(ino).unwrap().size_epoch
+    }
+
     pub(crate) fn member(&self, num: ServerNum) -> Member {
         Member { server: num, boot: self.server(num).boot }
     }

@@ -93,9 +93,10 @@ fn commits_move_size_and_marks() {
     assert!(cluster.meta(place.chunk()).synced);
     // A writer that has not heard of a truncation.
     let cut = Open { ino, handle: Handle(8), access: RW, truncate: true, creds: Creds::default() };
-    cluster.ask(client.conn, &cut).unwrap();
+    let req = cluster.send(client.conn, &cut, 501, 501);
+    assert_eq!(cluster.answer(client.conn, req).unwrap().status, Status::Ok);
     let old = Commit { size_at_least: Some(9), ..commit(ino) };
-    let req = cluster.send(client.conn, &old, 501, 501);
+    let req = cluster.send(client.conn, &old, 502, 502);
     assert_eq!(cluster.answer(client.conn, req).unwrap().status, Status::OldEpoch);
 }
 
@@ -146,6 +147,41 @@ fn opening_with_truncate_empties_the_file() {
     assert_ne!(opened.first.unwrap().chunk(), place.chunk());
     assert!(cluster.core.state().tombstones.get(place.chunk()).is_some());
     cluster.core.state().check().unwrap();
+}
+
+#[test]
+fn a_repeated_open_cuts_once() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, _) = cluster.written_file(client, "f");
+    let create = Create {
+        parent: Ino::ROOT,
+        name: b"f".to_vec().into(),
+        mode: 0o644,
+        handle: Handle(78),
+        access: RW,
+        exclusive: false,
+        truncate: true,
+        creds: Creds::default(),
+    };
+    let open =
+        Open { ino: attr.ino, handle: Handle(77), access: RW, truncate: true, creds: Creds::default() };
+    for rid in [600, 601] {
+        let mut epochs = Vec::new();
+        for _ in 0..2 {
+            // Bytes that came between the two are not cut again.
+            let grow =
+                Commit { size_at_least: Some(5), size_epoch: cluster.epoch(attr.ino), ..commit(attr.ino) };
+            let _ = cluster.send(client.conn, &grow, 700 + cluster.now_ms + epochs.len() as u64 + rid, 600);
+            let req = match rid {
+                600 => cluster.send(client.conn, &open, rid, 600),
+                _ => cluster.send(client.conn, &create, rid, 600),
+            };
+            assert_eq!(cluster.answer(client.conn, req).unwrap().status, Status::Ok);
+            epochs.push(cluster.epoch(attr.ino));
+        }
+        assert_eq!(epochs[0], epochs[1]);
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Opening files: made or found, cut or not, with the grant and the first chunk's place in one answer.
 //!
 //! An open may take several records (make, cut, allocate). Each time one is applied the flow goes on
-//! from the state as it is then; every step but the making can be done twice, so only that one is kept
-//! under the request's id.
+//! from the state as it is then. Making and cutting are kept under the request's id; the rest can be done
+//! twice.
 
 use dfs_proto::ids::{Handle, Ino, SessionId};
 use dfs_proto::meta::{self, Access, Created, FileKind, Opened, Recall};
@@ -11,7 +11,7 @@ use dfs_proto::units::ChunkIndex;
 
 use super::{Client, Then};
 use crate::core::Core;
-use crate::core::command::{Answer, Command, NewChunk};
+use crate::core::command::{Answer, Command, NewChunk, Origin};
 use crate::core::namespace::{self, Caller as By};
 use crate::core::ops::{self, NsCommand, TruncateBy};
 use crate::core::reply::Caller;
@@ -21,6 +21,7 @@ use crate::core::reply::Caller;
 pub(in crate::core) struct OpenFlow {
     pub(super) caller: Caller,
     session: SessionId,
+    origin: Option<Origin>,
     handle: Handle,
     access: Access,
     by: By,
@@ -35,10 +36,11 @@ pub(in crate::core) struct OpenFlow {
 }
 
 impl OpenFlow {
-    fn of_open(client: &Client, request: &meta::Open) -> OpenFlow {
+    pub(super) fn of_open(client: &Client, request: &meta::Open) -> OpenFlow {
         OpenFlow {
             caller: client.caller,
             session: client.session,
+            origin: client.origin,
             handle: request.handle,
             access: request.access,
             by: By::from(&request.creds),
@@ -54,6 +56,7 @@ impl OpenFlow {
         OpenFlow {
             caller: client.caller,
             session: client.session,
+            origin: client.origin,
             handle: request.handle,
             access: request.access,
             by: By::from(&request.creds),
@@ -132,9 +135,14 @@ impl Core {
                 flow.ino = Some(attr.ino);
                 self.open_next(flow, attr.ino)
             }
+            // It was cut, now or when the request came first.
+            (Answer::Attr(attr), None) => {
+                flow.truncate = false;
+                flow.ino = Some(attr.ino);
+                self.open_next(flow, attr.ino)
+            }
             (
-                Answer::Attr(_)
-                | Answer::Done
+                Answer::Done
                 | Answer::Placed(_)
                 | Answer::Removed(_)
                 | Answer::Renamed(_)
@@ -160,11 +168,10 @@ impl Core {
         }
         self.clear_grants(ino, flow.session, writes)?;
         if flow.truncate {
-            flow.truncate = false;
             let by = TruncateBy { caller: flow.by.clone(), by_handle: false };
             let command = NsCommand::Truncate(ops::Truncate { ino, size: 0, now: self.now.wall, by });
             self.state.ns.check(&command)?;
-            self.propose(None, Command::Ns(command), Then::Open(Box::new(flow)))?;
+            self.propose(flow.origin, Command::Ns(command), Then::Open(Box::new(flow)))?;
             return Ok(());
         }
         let empty = attr.size == 0 && self.state.ns.chunk_at(ino, ChunkIndex(0))?.is_none();
