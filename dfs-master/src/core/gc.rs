@@ -17,7 +17,7 @@ use super::ops::FreeInodes;
 use super::reply::{Asked, COMMAND_DEADLINE_MS};
 
 /// Orphans looked at in a tick, and freed by one record.
-const ORPHANS: usize = 512;
+const ORPHANS: usize = 4096;
 /// Tombstones looked at in a round.
 const TOMBSTONES: usize = 8192;
 /// Rounds come once a second.
@@ -44,8 +44,8 @@ pub(super) struct Gc {
     orphan_cursor: Ino,
     cursor: ChunkId,
     next_round: Micros,
-    /// Servers that have been told to delete and have not answered.
-    busy: BTreeSet<ServerNum>,
+    /// Servers that have been told to delete these and have not answered.
+    busy: BTreeMap<ServerNum, Vec<ChunkId>>,
     /// Which servers of a tombstone have deleted.
     deleted: BTreeMap<ChunkId, BTreeSet<ServerNum>>,
     stale: BTreeMap<(ServerNum, ChunkId), Stale>,
@@ -62,6 +62,11 @@ impl Gc {
     /// It became a member again.
     pub(super) fn not_stale(&mut self, server: ServerNum, chunk: ChunkId) {
         self.stale.remove(&(server, chunk));
+    }
+
+    /// Whether an order to delete is under way there.
+    pub(super) fn is_deleting(&self, server: ServerNum, chunk: ChunkId) -> bool {
+        self.busy.get(&server).is_some_and(|chunks| chunks.contains(&chunk))
     }
 
     pub(super) fn freed(&mut self) {
@@ -180,15 +185,15 @@ impl Core {
         let (term, checkpoint) = (self.term(), self.log.snapshot);
         for (server, mut chunks) in orders {
             let up = self.soft.servers.is_up(server, self.now.mono);
-            if !up || self.soft.gc.busy.contains(&server) {
+            if !up || self.soft.gc.busy.contains_key(&server) {
                 continue;
             }
             chunks.truncate(COMMAND_BATCH);
-            let named = chunks.iter().map(|order| order.chunk).collect();
+            let named: Vec<ChunkId> = chunks.iter().map(|order| order.chunk).collect();
             let request = Delete { term, checkpoint, chunks };
-            let asked = Asked::Delete { server, chunks: named };
+            let asked = Asked::Delete { server, chunks: named.clone() };
             if self.call(server, &request, asked, COMMAND_DEADLINE_MS, checkpoint) {
-                self.soft.gc.busy.insert(server);
+                self.soft.gc.busy.insert(server, named);
             }
         }
     }

@@ -142,8 +142,11 @@ impl Core {
         }
         let mut holders: Vec<ServerNum> = meta.members.iter().collect();
         let busy = self.soft.candidates.iter().map(|candidate| candidate.server);
-        let busy: Vec<ServerNum> =
-            busy.filter(|server| self.soft.repair.is_busy(*server) && !holders.contains(server)).collect();
+        // An order to delete an old replica that is under way would hit the new one.
+        let unfit = |server: &ServerNum| {
+            self.soft.repair.is_busy(*server) || self.soft.gc.is_deleting(*server, chunk)
+        };
+        let busy: Vec<ServerNum> = busy.filter(|server| unfit(server) && !holders.contains(server)).collect();
         holders.extend(busy);
         match self.soft.choose(&holders, 1, 1).ok().and_then(|chosen| chosen.first().copied()) {
             Some(target) => {
@@ -252,6 +255,13 @@ impl Core {
         } else if self.soft.servers.get(target).is_some_and(|live| live.lease.is_over(now)) {
             self.drop_learner(chunk, target);
         }
+    }
+
+    /// A server has a new boot: what was being copied to the one before is lost.
+    pub(super) fn end_copies_to(&mut self, server: ServerNum) {
+        let to = self.soft.repair.copies.iter().filter(|(_, copy)| copy.target == server && !copy.ending);
+        let chunks: Vec<ChunkId> = to.map(|(chunk, _)| *chunk).collect();
+        chunks.into_iter().for_each(|chunk| self.drop_learner(chunk, server));
     }
 
     fn end_dead_copies(&mut self) {

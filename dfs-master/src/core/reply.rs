@@ -137,10 +137,9 @@ impl Core {
     pub(super) fn push_events(&mut self) {
         let term = self.term();
         let mut batches = Vec::new();
-        for (server, live) in self.soft.servers.iter_mut() {
-            if live.pushing || !live.is_reachable() {
-                continue;
-            }
+        for server in self.soft.servers.take_untold() {
+            let live = self.soft.servers.get_mut(server).filter(|live| !live.pushing && live.is_reachable());
+            let Some(live) = live else { continue };
             if let Some(batch) = live.events.to_push() {
                 live.pushing = true;
                 batches.push((server, live.incarnation, batch));
@@ -167,6 +166,7 @@ impl Core {
         // What was not applied comes again with the next heartbeat's reply.
         if let Ok(answer) = result {
             live.events.applied(answer.applied);
+            self.soft.servers.push_soon(server);
         }
     }
 

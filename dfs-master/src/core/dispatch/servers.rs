@@ -126,9 +126,14 @@ impl Core {
         let Some(link) = self.links.get_mut(&caller.conn) else { return };
         link.server = Some(num);
         let live = self.soft.servers.expect(num);
+        let same = live.boot == Some(boot);
         live.registered(caller.conn, boot, boot_is_new);
         live.disks = disks;
+        self.soft.servers.push_soon(num);
         self.soft.scan.wake();
+        if !same {
+            self.end_copies_to(num);
+        }
         let registered = Registered {
             num,
             cluster: self.config.cluster,
@@ -197,6 +202,10 @@ impl Core {
             let current = meta.is_active() && replica.version == meta.version;
             if current && self.trusts_inventory(chunk, at, server) {
                 self.confirm(chunk, &meta, at, server);
+                // A primary that was away may have given up what it was filling; the scan asks it again.
+                if at == 0 && !meta.learners.is_empty() {
+                    self.soft.repair.forget(chunk);
+                }
             }
         } else if !meta.learners.contains(&server) {
             let (version, config) = (meta.version, meta.config);

@@ -25,7 +25,11 @@ impl Core {
     /// given to another client.
     pub(super) fn session_opened(&mut self, caller: Caller, answer: &Answer, index: LogIndex) {
         let Answer::Session(session) = answer else { return self.fail(caller, Status::NoSession) };
-        let Some(link) = self.links.get_mut(&caller.conn) else { return };
+        let Some(link) = self.links.get_mut(&caller.conn) else {
+            // Nobody will ever use it.
+            self.propose_own(Command::EndSession { session: *session });
+            return;
+        };
         link.session = Some(*session);
         self.soft.sessions.opened(*session, caller.conn, self.now.mono);
         let opened = SessionOpened {
@@ -46,13 +50,8 @@ impl Core {
     pub(super) fn resume_session(&mut self, caller: Caller, request: ResumeSession) -> Result<(), Status> {
         let session = request.session;
         self.state.sessions.get(session).ok_or(Status::NoSession)?;
-        let now = self.now.mono;
-        let live =
-            self.soft.sessions.get_mut(session).filter(|live| !live.ending).ok_or(Status::NoSession)?;
-        live.conn = Some(caller.conn);
-        live.heard = now;
-        let first = !live.spoken;
-        live.spoken = true;
+        let resumed = self.soft.sessions.resumed(session, caller.conn, self.now.mono);
+        let first = resumed.ok_or(Status::NoSession)?;
         if let Some(link) = self.links.get_mut(&caller.conn) {
             link.session = Some(session);
         }

@@ -153,6 +153,8 @@ impl LiveServer {
 #[derive(Clone, Debug)]
 pub struct LiveServers {
     table: BTreeMap<ServerNum, LiveServer>,
+    /// Servers that may have events to be pushed.
+    untold: BTreeSet<ServerNum>,
     elected: Micros,
     lease_ms: u64,
 }
@@ -161,7 +163,7 @@ impl LiveServers {
     /// What a leader elected now knows: nobody, and that all may still hold a lease.
     #[must_use]
     pub fn new(elected: Micros, lease_ms: u64) -> LiveServers {
-        LiveServers { table: BTreeMap::new(), elected, lease_ms }
+        LiveServers { table: BTreeMap::new(), untold: BTreeSet::new(), elected, lease_ms }
     }
 
     /// Makes room for a server of the log.
@@ -201,6 +203,17 @@ impl LiveServers {
     pub fn tell(&mut self, server: ServerNum, index: LogIndex, event: dfs_proto::control::ServerEvent) {
         if let Some(live) = self.table.get_mut(&server).filter(|live| live.boot.is_some()) {
             live.events.add(index, event);
+            self.untold.insert(server);
         }
+    }
+
+    /// Events of this server may be pushed now.
+    pub fn push_soon(&mut self, server: ServerNum) {
+        self.untold.insert(server);
+    }
+
+    /// Servers that may have events to be pushed; the next call names others.
+    pub fn take_untold(&mut self) -> BTreeSet<ServerNum> {
+        std::mem::take(&mut self.untold)
     }
 }

@@ -20,7 +20,7 @@ pub struct LiveSession {
     /// The last message from it, or this leader's beginning.
     pub heard: Micros,
     /// It has opened, or taken itself up again, with this leader: its opens and grants are known.
-    pub spoken: bool,
+    spoken: bool,
     /// Its end is proposed.
     pub ending: bool,
     /// Allocated for it; by chunk.
@@ -44,6 +44,8 @@ impl LiveSession {
 #[derive(Clone, Debug, Default)]
 pub struct LiveSessions {
     table: BTreeMap<SessionId, LiveSession>,
+    /// How many have not spoken.
+    silent: usize,
 }
 
 impl LiveSessions {
@@ -59,6 +61,7 @@ impl LiveSessions {
     /// A session of the log that this leader has not heard of yet gets a fresh lease.
     pub fn expect(&mut self, id: SessionId, now: Micros) {
         self.table.insert(id, LiveSession::new(now, None));
+        self.silent += 1;
     }
 
     pub fn opened(&mut self, id: SessionId, conn: ConnId, now: Micros) {
@@ -66,7 +69,18 @@ impl LiveSessions {
     }
 
     pub fn remove(&mut self, id: SessionId) -> Option<LiveSession> {
-        self.table.remove(&id)
+        let live = self.table.remove(&id)?;
+        self.silent -= usize::from(!live.spoken);
+        Some(live)
+    }
+
+    /// A session is there again on a connection. Whether for the first time since this leader began.
+    pub fn resumed(&mut self, id: SessionId, conn: ConnId, now: Micros) -> Option<bool> {
+        let live = self.table.get_mut(&id).filter(|live| !live.ending)?;
+        let first = !live.spoken;
+        self.silent -= usize::from(first);
+        (live.conn, live.heard, live.spoken) = (Some(conn), now, true);
+        Some(first)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (SessionId, &LiveSession)> {
@@ -76,7 +90,7 @@ impl LiveSessions {
     /// Whether every session has spoken to this leader: until then one that has not may hold anything.
     #[must_use]
     pub fn all_spoke(&self) -> bool {
-        self.table.values().all(|live| live.spoken)
+        self.silent == 0
     }
 
     /// Sessions whose lease has surely ended and whose end is not under way.
