@@ -82,7 +82,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        _ = wait_ready.wait_for(|ready| *ready) => tell_ready(&config, &addr)?,
+        // Fails only together with the link, which runs for ever.
+        _ = async { wait_ready.wait_for(|ready| *ready).await.is_ok() } => tell_ready(&config, &addr)?,
         _ = terminate.recv() => return stop(&server, None, &ready).await,
         _ = interrupt.recv() => return stop(&server, None, &ready).await,
     }
