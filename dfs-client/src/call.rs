@@ -51,11 +51,12 @@ impl From<Error> for Refused {
     }
 }
 
-/// An answer with the log index that it rests on.
+/// An answer with the log index that it rests on, and the link it came over.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer<T> {
     pub(crate) body: T,
     pub(crate) index: LogIndex,
+    pub(crate) link: LinkId,
 }
 
 impl<N: Net> Shared<N> {
@@ -94,7 +95,7 @@ impl<N: Net> Shared<N> {
                 Ok(frame) => {
                     self.session.heard(&frame.header, sent);
                     let body = frame.decode().map_err(|_| Error::Io)?;
-                    return Ok(Answer { body, index: LogIndex(frame.header.words.word0) });
+                    return Ok(Answer { body, index: LogIndex(frame.header.words.word0), link });
                 }
                 Err(error) => error,
             };

@@ -39,17 +39,28 @@ impl Releases {
     }
 }
 
-/// Counts an open as under way: a recall of a grant not known yet may belong to it.
-struct Opening<'a, N: Net>(&'a Arc<Shared<N>>);
+/// An open that was answered.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    incarnation: u64,
+    handle: Handle,
+    access: Access,
+    truncate: bool,
+    /// When it was asked for.
+    sent: Micros,
+}
 
-impl<'a, N: Net> Opening<'a, N> {
-    fn begin(shared: &'a Arc<Shared<N>>) -> Opening<'a, N> {
+/// Counts an open as under way: a recall of a grant not known yet may belong to it.
+struct OpenTurn<'a, N: Net>(&'a Arc<Shared<N>>);
+
+impl<'a, N: Net> OpenTurn<'a, N> {
+    fn begin(shared: &'a Arc<Shared<N>>) -> OpenTurn<'a, N> {
         lock(&shared.early).opens += 1;
-        Opening(shared)
+        OpenTurn(shared)
     }
 }
 
-impl<N: Net> Drop for Opening<'_, N> {
+impl<N: Net> Drop for OpenTurn<'_, N> {
     fn drop(&mut self) {
         let over = {
             let mut early = lock(&self.0.early);
@@ -84,7 +95,7 @@ impl<N: Net> Client<N> {
         let until = shared.patience();
         let handle = shared.session.handle();
         let incarnation = shared.session.incarnation();
-        let _opening = Opening::begin(shared);
+        let _turn = OpenTurn::begin(shared);
         let name = Name::from(name);
         let make = |creds| {
             let name = name.clone();
@@ -92,23 +103,22 @@ impl<N: Net> Client<N> {
         };
         let sent = shared.now();
         let answer = shared.ask_as(caller, Scope::Session(incarnation), until, make).await?;
-        let Answer { body: Created { opened, .. }, index } = answer;
+        let Answer { body: Created { opened, .. }, index, link } = answer;
+        let ino = opened.attr.ino;
         lock(&shared.attrs).note(&opened.attr, sent);
-        shared.install(incarnation, handle, access, truncate, Answer { body: opened, index }, sent)
+        let new = Opening { incarnation, handle, access, truncate, sent };
+        match shared.install(new, Answer { body: opened, index, link })? {
+            Some(opened) => Ok(opened),
+            None => shared.open_file(ino, access, false, caller, until).await,
+        }
     }
 
     pub async fn open(&self, ino: Ino, access: Access, truncate: bool, caller: Caller) -> Result<FileHandle> {
         let shared = &self.shared;
         let until = shared.patience();
-        let handle = shared.session.handle();
-        let incarnation = shared.session.incarnation();
         let cut = if truncate { shared.cut_for_open(ino, until).await? } else { None };
-        let _opening = Opening::begin(shared);
-        let make = |creds| Open { ino, handle, access, truncate, creds };
-        let sent = shared.now();
-        let answer = shared.ask_as(caller, Scope::Session(incarnation), until, make).await?;
-        lock(&shared.attrs).note(&answer.body.attr, sent);
-        let (_, file) = shared.install(incarnation, handle, access, truncate, answer, sent)?;
+        let _turn = OpenTurn::begin(shared);
+        let (_, file) = shared.open_file(ino, access, truncate, caller, until).await?;
         drop(cut);
         Ok(file)
     }
@@ -140,16 +150,33 @@ impl<N: Net> Shared<N> {
         }
     }
 
-    /// Makes a handle of the master's answer.
-    fn install(
+    /// Opens, and once more if the link broke before the answer was taken in.
+    async fn open_file(
         self: &Arc<Self>,
-        incarnation: u64,
-        handle: Handle,
+        ino: Ino,
         access: Access,
         truncate: bool,
-        answer: Answer<Opened>,
-        sent: Micros,
+        caller: Caller,
+        until: Until,
     ) -> Result<(Attr, FileHandle)> {
+        loop {
+            let handle = self.session.handle();
+            let incarnation = self.session.incarnation();
+            let make = |creds| Open { ino, handle, access, truncate, creds };
+            let sent = self.now();
+            let answer = self.ask_as(caller, Scope::Session(incarnation), until, make).await?;
+            lock(&self.attrs).note(&answer.body.attr, sent);
+            let new = Opening { incarnation, handle, access, truncate, sent };
+            if let Some(opened) = self.install(new, answer)? {
+                return Ok(opened);
+            }
+        }
+    }
+
+    /// Makes a handle of the master's answer. None when the link that it came over is gone: the session
+    /// may have been taken up without this open, which the master forgets then.
+    fn install(self: &Arc<Self>, new: Opening, answer: Answer<Opened>) -> Result<Option<(Attr, FileHandle)>> {
+        let Opening { incarnation, handle, access, truncate, sent } = new;
         let Opened { attr, mut grant, first } = answer.body;
         let chunk = self.session.facts().chunk_size;
         let inode = Arc::clone(
@@ -160,6 +187,10 @@ impl<N: Net> Shared<N> {
         let mut state = inode.lock();
         if state.dead || inode.incarnation != incarnation {
             return Err(Error::Io);
+        }
+        // Under the inode's lock: taking the session up looks at its handles under it, after the link is gone.
+        if self.session.view.borrow().link != Some(answer.link) {
+            return Ok(None);
         }
         if lock(&self.early).given.get(&attr.ino).is_some_and(|given| given.id == grant.id) {
             // It is on its way back: the master answered the open before it had that.
@@ -192,8 +223,6 @@ impl<N: Net> Shared<N> {
         state.take_attr(&attr, sent);
         if let Some(place) = first {
             state.places.insert(place.index, Mapped::Place(Arc::new(place)));
-        } else if state.may_cache() && !access.write {
-            state.places.entry(ChunkIndex(0)).or_insert(Mapped::Hole);
         }
         let open = OpenFile {
             inode: Arc::clone(&inode),
@@ -213,7 +242,7 @@ impl<N: Net> Shared<N> {
         } else if demote {
             self.drain_grant(&inode, None);
         }
-        Ok((shown, FileHandle { open: Arc::new(open) }))
+        Ok(Some((shown, FileHandle { open: Arc::new(open) })))
     }
 
     /// The handle is gone, and nothing of it is left to write.

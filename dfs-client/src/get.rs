@@ -68,7 +68,8 @@ impl<N: Net> Shared<N> {
             };
             let next = match member {
                 Some(member) => {
-                    let answer = self.call_server(member.server, message(&place, piece)).await;
+                    let deadline = until.cap(self.config.chunk_deadline);
+                    let answer = self.call_server(member.server, message(&place, piece), deadline).await;
                     match answer {
                         Ok(frame) => match self.accept(&frame, piece, until).await? {
                             Some(bytes) => return Ok(bytes),

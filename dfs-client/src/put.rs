@@ -68,7 +68,14 @@ impl<N: Net> Shared<N> {
                 }
             };
             let Some(primary) = place.members.first().copied() else { return Err(Error::Io.into()) };
-            let error = match self.call_server(primary.server, message(inode, &place, put, op)).await {
+            let error = match self
+                .call_server(
+                    primary.server,
+                    message(inode, &place, put, op),
+                    until.cap(self.config.chunk_deadline),
+                )
+                .await
+            {
                 Ok(_) => {
                     inode.no_longer_new(&place);
                     return Ok(place);

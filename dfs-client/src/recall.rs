@@ -88,8 +88,13 @@ impl<N: Net> Shared<N> {
         self.spawn(async move {
             inode
                 .until(|state| {
+                    // A truncation under way may itself wait for this; it leaves nothing to write.
+                    let clean = state.grant.kind == GrantKind::Read && state.is_settled();
                     let free = state.dead || state.gate != Gate::Cutting;
-                    free.then(|| state.gate = Gate::Draining)
+                    if free {
+                        state.gate = Gate::Draining;
+                    }
+                    (free || clean).then_some(())
                 })
                 .await;
             shared.hand_back(&inode, Some(id)).await;
@@ -115,9 +120,10 @@ impl<N: Net> Shared<N> {
         self.spawn(async move { shared.hand_back(&inode, id).await });
     }
 
-    /// See the module. The gate is closed.
+    /// See the module. The gate is closed, or there is nothing to write.
     async fn hand_back(self: &Arc<Self>, inode: &Arc<Inode>, id: Option<GrantId>) {
-        let settled = self.settle(inode, self.patience()).await;
+        let clean = inode.lock().is_settled();
+        let settled = if clean { Ok(()) } else { self.settle(inode, self.patience()).await };
         let unused = {
             let mut state = inode.lock();
             if let Err(error) = settled {
@@ -135,7 +141,9 @@ impl<N: Net> Shared<N> {
             state.places.clear();
             state.attr = None;
             state.attr_changes += 1;
-            state.gate = Gate::Open;
+            if state.gate == Gate::Draining {
+                state.gate = Gate::Open;
+            }
             unused
         };
         inode.changed.notify_waiters();

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_proto::chunk::Member;
 use dfs_proto::frame::{Frame, Outgoing};
-use dfs_proto::ids::{ChunkId, OsBootId, ServerNum};
+use dfs_proto::ids::{BootId, ChunkId, OsBootId, ServerNum};
 use dfs_proto::meta::{GetServers, ServerAddr, Servers, Suspect, SuspectReport, Suspicion};
 use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
 
 use crate::core::rng::Rng;
 use crate::core::route::Routes;
 use crate::net::{Net, NetError, Peer};
 use crate::shared::{Shared, lock};
+
+/// How long a server's silence, once told, is not told again.
+const SILENT_AGAIN_US: u64 = 10_000_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,11 +26,19 @@ pub(crate) struct Directory {
     list: BTreeMap<ServerNum, Arc<ServerAddr>>,
     pub(crate) routes: Routes,
     os_boot: OsBootId,
+    /// What was last told to the master of each server, and when.
+    reported: BTreeMap<ServerNum, (BootId, Suspicion, Micros)>,
 }
 
 impl Directory {
     pub(crate) fn new(os_boot: OsBootId) -> Directory {
-        Directory { epoch: 0, list: BTreeMap::new(), routes: Routes::default(), os_boot }
+        Directory {
+            epoch: 0,
+            list: BTreeMap::new(),
+            routes: Routes::default(),
+            os_boot,
+            reported: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -39,6 +52,19 @@ impl Directory {
 
     fn get(&self, num: ServerNum) -> Option<Arc<ServerAddr>> {
         self.list.get(&num).cloned()
+    }
+
+    /// Whether the master has yet to hear this. A proof is told once; silence now and then, since one
+    /// client's broken path is not to weigh more by being tried often.
+    fn is_news(&mut self, member: Member, what: Suspicion, now: Micros) -> bool {
+        let told = self.reported.get(&member.server).is_some_and(|(boot, before, at)| {
+            let recent = now.0.saturating_sub(at.0) < SILENT_AGAIN_US;
+            *boot == member.boot && *before == what && (recent || what == Suspicion::RefusedUnix)
+        });
+        if !told {
+            self.reported.insert(member.server, (member.boot, what, now));
+        }
+        !told
     }
 
     /// Whether the server runs under our kernel.
@@ -79,7 +105,12 @@ impl<N: Net> Shared<N> {
     }
 
     /// One request to a chunk server, whose time is remembered.
-    pub(crate) async fn call_server(&self, num: ServerNum, out: Outgoing) -> Result<Frame, NetError> {
+    pub(crate) async fn call_server(
+        &self,
+        num: ServerNum,
+        out: Outgoing,
+        deadline: Duration,
+    ) -> Result<Frame, NetError> {
         let known = lock(&self.servers).get(num);
         let addr = match known {
             Some(addr) => addr,
@@ -92,7 +123,7 @@ impl<N: Net> Shared<N> {
         lock(&self.servers).routes.started(num);
         let mut running = Running { shared: self, server: num, ended: false };
         let sent = self.now();
-        let answer = self.net.call(&Peer::Server(addr), out, self.config.chunk_deadline).await;
+        let answer = self.net.call(&Peer::Server(addr), out, deadline).await;
         let now = self.now();
         let took = now.0.saturating_sub(sent.0);
         running.ended = true;
@@ -111,6 +142,9 @@ impl<N: Net> Shared<N> {
 
     /// Tells the master, without waiting for its answer.
     pub(crate) fn report(self: &Arc<Self>, member: Member, chunk: ChunkId, what: Suspicion) {
+        if !lock(&self.servers).is_news(member, what, self.now()) {
+            return;
+        }
         let report = SuspectReport { server: member.server, boot: member.boot, chunk: Some(chunk), what };
         let shared = Arc::clone(self);
         self.spawn(async move {

@@ -173,7 +173,6 @@ impl Memory {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }

@@ -27,6 +27,9 @@ const WRITE_BACK_TICK: Duration = Duration::from_millis(250);
 /// Chunks of one SYNC: an answer in time also where each costs the disk some ten milliseconds.
 const SYNC_BATCH: usize = 64;
 
+/// A disk may take this many times longer to sync than to read or write.
+const SYNC_PATIENCE: u32 = 3;
+
 /// What a commit has to bring besides size and mtime.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extra {
@@ -258,7 +261,7 @@ impl<N: Net> Shared<N> {
             .map(|(unsynced, place)| SyncChunk { capability: place.capability, since: unsynced.since })
             .collect();
         let answer = match Outgoing::request(&Sync { chunks }) {
-            Ok(out) => self.call_server(server, out).await,
+            Ok(out) => self.call_server(server, out, self.config.chunk_deadline * SYNC_PATIENCE).await,
             Err(_) => Err(NetError::Malformed),
         };
         let synced = answer.and_then(|frame| frame.decode::<Synced>().map_err(|_| NetError::Malformed));

@@ -306,7 +306,10 @@ impl<N: Net> Shared<N> {
 
 /// A buffered write is on all members.
 fn note_ack(state: &mut State, place: &ChunkPlace, end: u64) {
-    state.acked_end = state.acked_end.max(end);
+    // Under an older epoch it was cut with the rest before it got here.
+    if place.capability.size_epoch >= state.size_epoch {
+        state.acked_end = state.acked_end.max(end);
+    }
     note_unsynced(state, place);
 }
 

@@ -213,10 +213,10 @@ impl Net for FakeNet {
 
 impl FakeNet {
     fn broken(&self, to: &Peer) -> NetError {
-        if let Peer::Master(link) = to {
-            if let Some(notices) = self.world().links.remove(link) {
-                drop(notices.try_send(Notice::Closed(*link)));
-            }
+        if let Peer::Master(link) = to
+            && let Some(notices) = self.world().links.remove(link)
+        {
+            drop(notices.try_send(Notice::Closed(*link)));
         }
         NetError::Closed
     }

@@ -1,5 +1,8 @@
 //! The library against a cluster in memory: what it sends, in which order, and what programs see of faults.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
+
 mod fake;
 
 mod cost;

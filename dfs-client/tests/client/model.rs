@@ -21,6 +21,18 @@ impl Dice {
     }
 }
 
+fn plan_fault(net: &FakeNet, dice: &mut Dice) {
+    let op = [Op::Write, Op::Read, Op::Commit, Op::MapRead, Op::Setattr][dice.below(5) as usize];
+    let fault = match dice.below(5) {
+        0 => Fault::LoseReply,
+        1 => Fault::LoseRequest,
+        2 => Fault::Answer(Status::Recovering),
+        3 => Fault::Slow(Duration::from_millis(30)),
+        _ => Fault::Unreachable { dead: false },
+    };
+    net.fault(op, fault);
+}
+
 async fn run(seed: u64, faults: bool, recalls: bool) {
     let net = FakeNet::new();
     let client = net.client_with(|config| config.seed = seed).await.0;
@@ -31,15 +43,7 @@ async fn run(seed: u64, faults: bool, recalls: bool) {
     for step in 0..150 {
         let at = dice.below(200_000);
         if faults && dice.below(4) == 0 {
-            let op = [Op::Write, Op::Read, Op::Commit, Op::MapRead, Op::Setattr][dice.below(5) as usize];
-            let fault = match dice.below(5) {
-                0 => Fault::LoseReply,
-                1 => Fault::LoseRequest,
-                2 => Fault::Answer(Status::Recovering),
-                3 => Fault::Slow(Duration::from_millis(30)),
-                _ => Fault::Unreachable { dead: false },
-            };
-            net.fault(op, fault);
+            plan_fault(&net, &mut dice);
         }
         match dice.below(10) {
             0..=3 => {
@@ -79,7 +83,7 @@ async fn run(seed: u64, faults: bool, recalls: bool) {
             _ => {
                 let grant = net.world().master.files[&ino].grant;
                 if let Some((_, grant)) = grant.filter(|_| recalls) {
-                    net.notify(&Recall { ino: ino, grant: grant.id });
+                    net.notify(&Recall { ino, grant: grant.id });
                 }
                 tokio::time::sleep(Duration::from_micros(dice.below(3000))).await;
             }
@@ -90,6 +94,9 @@ async fn run(seed: u64, faults: bool, recalls: bool) {
     let all = get(&client, &file, 0, 1 << 20).await;
     assert!(all == model, "seed {seed}: the file differs at the end");
     assert_eq!(net.world().master.files[&ino].attr.size, model.len() as u64);
+    client.release(file);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(client.memory_used(), 0, "seed {seed}");
 }
 
 /// An hour of the paused clock is far more than any run needs: whoever is not done then waits for ever.

@@ -54,7 +54,7 @@ fn run(steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Write { offset, len, byte } => {
-                let data: Vec<u8> = (0..len).map(|i| byte.wrapping_add((i % 7) as u8)).collect();
+                let data: Vec<u8> = (0u8..7).cycle().take(len).map(|i| byte.wrapping_add(i)).collect();
                 dirty.write(u64::try_from(offset).unwrap(), &data);
                 model[offset..offset + len].copy_from_slice(&data);
             }
