@@ -43,6 +43,7 @@ mod reports;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use dfs_proto::ids::{LogIndex, RequestId, ServerNum, SessionId, Term};
 use dfs_proto::units::{MasterMs, Micros};
 
@@ -70,6 +71,8 @@ pub struct Core {
     /// Calls that are not answered.
     calls: BTreeMap<CallNum, Asked>,
     last_call: CallNum,
+    /// Requests that came while this node, which leads without doubt, was still taking over.
+    early: Vec<Early>,
     /// This node leads, and has applied everything that was committed before.
     leading: bool,
     soft: Soft,
@@ -89,18 +92,39 @@ struct Link {
     server: Option<ServerNum>,
 }
 
+/// A request that waits for the leader's first record.
+#[derive(Clone, Debug)]
+struct Early {
+    caller: reply::Caller,
+    rid: RequestId,
+    done: RequestId,
+    body: Bytes,
+}
+
+/// Early requests kept: more than all servers and mounts of a cluster that come back together.
+const EARLY_MAX: usize = 4096;
+
 impl Core {
     /// Takes one input and appends what has to be done to `out`.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) {
         // Inputs are stamped by several threads; time still never goes back in here.
         self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        if !self.raft.leads() && self.raft.conf().is_sole_voter(self.config.node) {
+            // Nobody else could; the others' votes need not be waited for.
+            self.raft.campaign();
+        }
         match input {
             Input::Connected { conn, peer } => {
                 self.links.insert(conn, Link { peer, session: None, server: None });
             }
             Input::Disconnected { conn } => self.disconnected(conn),
             Input::Request { conn, req, op, rid, done, body } => {
-                self.request(reply::Caller { conn, req, op }, rid, done, &body);
+                let caller = reply::Caller { conn, req, op };
+                if !self.leading && self.raft.leads() && self.early.len() < EARLY_MAX {
+                    self.early.push(Early { caller, rid, done, body });
+                } else {
+                    self.request(caller, rid, done, &body);
+                }
             }
             Input::Answer { call, result } => self.answered(call, result),
             Input::Persisted { number } => self.persisted(number),
@@ -142,9 +166,6 @@ impl Core {
 
     fn tick(&mut self) {
         self.raft.tick();
-        if !self.raft.leads() && self.raft.conf().is_sole_voter(self.config.node) {
-            self.raft.campaign();
-        }
         if !self.leading {
             return;
         }

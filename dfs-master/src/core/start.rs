@@ -67,6 +67,7 @@ impl Core {
             links: BTreeMap::new(),
             calls: BTreeMap::new(),
             last_call: CallNum(0),
+            early: Vec::new(),
             leading: false,
             soft,
             hold: None,
@@ -88,6 +89,9 @@ impl Core {
         }
         self.reserve_ids();
         self.take_up_truncations();
+        for early in std::mem::take(&mut self.early) {
+            self.request(early.caller, early.rid, early.done, &early.body);
+        }
         log::info!("leading in term {} from record {}", self.term(), self.state.applied);
     }
 
