@@ -141,7 +141,7 @@ impl Core {
             Input::Sync { call, chunks } => self.client_sync(now, call, &chunks, out),
             Input::ForwardSync { call, chunks, digest } => self.forward_sync(call, &chunks, digest, out),
             Input::Registered(body) => self.registered(now, &body, out),
-            Input::MasterLost => {}
+            Input::MasterLost => self.lease.unregister(),
             Input::Heartbeat(body) => self.heartbeat_reply(now, &body, out),
             Input::Apply { call, body } => self.apply_pushed(now, call, &body, out),
             Input::Fence { call, body } => self.fence(now, call, &body, out),

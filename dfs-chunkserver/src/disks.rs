@@ -14,7 +14,7 @@ use dfs_proto::units::Micros;
 use crate::clock;
 use crate::core::io::{DiskDone, DiskFault, DiskOp};
 use crate::exec::{Context, execute};
-use crate::store::Store;
+use crate::store::{Store, StoreSpace};
 
 /// Most operations that wait for one disk: as many requests as one connection may have in flight.
 const QUEUE_MAX: usize = 1024;
@@ -39,6 +39,8 @@ pub(crate) struct DiskHandle {
     syncs: AtomicU32,
     /// What a write takes, decaying average.
     write_us: AtomicU64,
+    /// As last measured, or why it could not be.
+    space: Mutex<Result<StoreSpace, String>>,
 }
 
 /// What became of a try to do an operation at once.
@@ -86,6 +88,7 @@ impl DiskHandle {
             inline_busy: AtomicBool::new(false),
             syncs: AtomicU32::new(0),
             write_us: AtomicU64::new(0),
+            space: Mutex::new(Ok(StoreSpace::default())),
         })
     }
 
@@ -146,6 +149,18 @@ impl DiskHandle {
         let old = self.write_us.load(Ordering::Relaxed);
         // Two threads that measure at once lose one of the two: it is an average.
         self.write_us.store((old * (EWMA_PARTS - 1) + took) / EWMA_PARTS, Ordering::Relaxed);
+    }
+
+    /// Asks the disk for its space. May wait for it.
+    pub(crate) fn measure(&self) -> Result<StoreSpace, String> {
+        let space = self.store.space().map_err(|error| error.to_string());
+        self.space.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&space);
+        space
+    }
+
+    /// What [`DiskHandle::measure`] last found.
+    pub(crate) fn last_space(&self) -> Result<StoreSpace, String> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether nothing runs and nothing waits.

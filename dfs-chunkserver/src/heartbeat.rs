@@ -2,6 +2,7 @@
 //! heartbeat each second, and reports in between. Whatever breaks begins again from the dial.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfs_proto::conn::{CallError, Conn, ConnError, Hello, PeerAddr, Role};
@@ -108,10 +109,14 @@ impl Link {
             if let Err(error) = self.beat_until_refused(conn, &registered, reports).await {
                 return error;
             }
+            log::info!("the master wants a new registration");
+            tokio::time::sleep(RETRY_MIN).await;
         }
     }
 
     async fn register(&self, conn: &Conn) -> Result<Registered, CallError> {
+        self.server.input(Input::MasterLost);
+        self.server.reregister.store(false, Ordering::Relaxed);
         let (term, index) = self.server.with_core(|core| core.high_water());
         let inventory = self.server.with_core(|core| core.inventory());
         let register = Register {
@@ -169,6 +174,9 @@ impl Link {
             tokio::select! {
                 _ = ticks.tick() => {
                     self.beat(conn, &mut sample).await?;
+                    if self.server.reregister.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
                     beats = beats.wrapping_add(1);
                     if beats.is_multiple_of(SERVERS_EVERY) {
                         self.fetch_servers(conn).await?;
@@ -178,7 +186,6 @@ impl Link {
                     Some(report) => self.send_report(conn, report),
                     None => return Err(CallError::Closed),
                 },
-                () = self.server.reregister.notified() => return Ok(()),
                 () = self.servers_wanted() => self.fetch_servers(conn).await?,
                 () = conn.wait_closed() => return Err(CallError::Closed),
             }
@@ -222,7 +229,7 @@ impl Link {
     fn disk_reports(&self) -> Vec<dfs_proto::control::DiskReport> {
         let one = |(at, disk): (usize, &Arc<crate::disks::DiskHandle>)| {
             let replicas = self.server.with_core(|core| core.replicas_on(disk_ix(at)));
-            disk_report(&disk.path, &disk.store, replicas)
+            disk_report(disk, replicas)
         };
         self.server.disks.iter().enumerate().map(one).collect()
     }

@@ -160,7 +160,7 @@ fn measure_on_thread(server: &Arc<Server>, at: usize) {
 
 fn measure(server: &Arc<Server>, at: usize) {
     let Some(disk) = server.disks.get(at) else { return };
-    match disk.store.space() {
+    match disk.measure() {
         Ok(space) => server.input(Input::DiskSpace {
             disk: disk_ix(at),
             total_bytes: space.total,

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -38,7 +38,7 @@ pub(crate) struct Server {
     pub(crate) load: LoadMeter,
     reports: mpsc::Sender<Report>,
     /// The master has to be registered with again.
-    pub(crate) reregister: Notify,
+    pub(crate) reregister: AtomicBool,
     runtime: tokio::runtime::Handle,
     /// When the timer task wakes by itself.
     armed: AtomicU64,
@@ -85,7 +85,7 @@ impl Server {
             peers: OnceLock::new(),
             load,
             reports,
-            reregister: Notify::new(),
+            reregister: AtomicBool::new(false),
             runtime,
             armed: AtomicU64::new(u64::MAX),
             rearm: Notify::new(),
@@ -192,7 +192,7 @@ impl Server {
                 },
                 Effect::Trouble(report) => self.report(Report::Trouble(report)),
                 Effect::LearnerReady(report) => self.report(Report::Learner(report)),
-                Effect::Reregister => self.reregister.notify_one(),
+                Effect::Reregister => self.reregister.store(true, Ordering::Relaxed),
             }
         }
     }

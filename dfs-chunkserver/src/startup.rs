@@ -14,6 +14,7 @@ use dfs_proto::units::CHUNK_SIZE_MAX;
 
 use crate::config::Config;
 use crate::core::io::DiskIx;
+use crate::disks::DiskHandle;
 use crate::store::{Expect, Label, OpenError, Opened, Store, StoreConfig};
 
 /// A disk smaller than a few chunks would be full before it held any.
@@ -280,18 +281,19 @@ pub(crate) fn public_addr(config: &Config, bound: &PeerAddr) -> String {
     config.advertise.clone().unwrap_or_else(|| bound.to_string())
 }
 
-/// A disk as the master is told of it.
-pub(crate) fn disk_report(path: &Path, store: &Store<RealDisk>, replicas: usize) -> DiskReport {
-    let space = store.space();
+/// A disk as the master is told of it, from when it was last measured: a disk that hangs must not hold up
+/// heartbeats.
+pub(crate) fn disk_report(disk: &DiskHandle, replicas: usize) -> DiskReport {
+    let space = disk.last_space();
     let failed = match &space {
-        Err(error) => Some(error.to_string()),
-        Ok(_) if store.suspect() => Some("a sync failed".to_owned()),
+        Err(error) => Some(error.clone()),
+        Ok(_) if disk.store.suspect() => Some("a sync failed".to_owned()),
         Ok(_) => None,
     };
     let space = space.unwrap_or_default();
     DiskReport {
-        disk: store.label().disk,
-        path: path.display().to_string(),
+        disk: disk.store.label().disk,
+        path: disk.path.display().to_string(),
         total_bytes: space.total,
         free_bytes: (space.free + space.trash).saturating_sub(space.reserve),
         replicas: replicas as u64,

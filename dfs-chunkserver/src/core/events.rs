@@ -1,7 +1,7 @@
 //! What the master says of itself and of configs: registration, lease, events (L5). Events are applied in
 //! order, each once, and before the lease that came with them is used.
 
-use dfs_proto::control::{ActiveConfig, Apply, HeartbeatReply, Registered, ServerEvent};
+use dfs_proto::control::{ActiveConfig, Apply, COMMAND_BATCH, HeartbeatReply, Registered, ServerEvent};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, SessionId};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -50,7 +50,11 @@ impl Core {
         for (number, event) in &body.events {
             self.take_event(now, *number, event, out);
         }
-        self.lease.granted(body);
+        // A full batch may leave some for the next reply, and the lease must not be used before all are
+        // applied.
+        if body.events.len() < COMMAND_BATCH {
+            self.lease.granted(body);
+        }
         self.lost.retain(|_, sent| sent.is_none_or(|sent| sent > body.t_send));
         if body.durable > self.max_index {
             if self.kept.1 == self.max_index {

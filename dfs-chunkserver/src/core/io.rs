@@ -65,7 +65,8 @@ pub struct FoundReplica {
 pub enum Input {
     /// The master took this server in. All memberships wait for a new confirmation.
     Registered(Registered),
-    /// The connection to the master is gone; the lease runs on.
+    /// The connection to the master is gone, or a new registration is about to be sent. Events count from 1
+    /// after it, so none is taken until [`Input::Registered`]. The lease runs on.
     MasterLost,
     Heartbeat(HeartbeatReply),
     /// A client's WRITE, as decoded.

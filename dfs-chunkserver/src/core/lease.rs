@@ -53,6 +53,11 @@ impl Lease {
         });
     }
 
+    /// A new registration begins: nothing of the last one is taken from now on. What it granted runs on.
+    pub(crate) fn unregister(&mut self) {
+        self.registered = None;
+    }
+
     /// Gives the lease up: no lease until registered again.
     pub(crate) fn drop_grant(&mut self) {
         self.registered = None;

@@ -1,10 +1,12 @@
 //! Reads: from every member, never stale, never of what not all have.
 
 use dfs_proto::chunk::Range;
+use dfs_proto::control::{Apply, ServerEvent};
+use dfs_proto::ids::SessionId;
 use dfs_proto::status::Status;
 
-use super::bench::{Bench, is_forward_to, num, read_of};
-use crate::core::io::{CallToken, Input};
+use super::bench::{Bench, TERM, is_forward_to, num, read_of};
+use crate::core::io::{CallToken, Input, Reply};
 use crate::core::{ReadEnd, ReadStart};
 
 const BLOCK0: Range = Range { offset: 0, len: 4096 };
@@ -79,6 +81,15 @@ fn a_registration_has_everything_confirmed_anew() {
     bench.create(&[1, 2]);
     bench.pass(2, &[]);
     let cap = bench.cap(1, 1);
+    bench.step(num(2), Input::MasterLost);
+    assert_eq!(bench.read(2, cap, 0), Ok(1), "the lease runs on");
+    let body = Apply { term: TERM, events: vec![(1, ServerEvent::SessionEnded { session: SessionId(9) })] };
+    let early = bench.ask(2, |call| Input::Apply { call, body });
+    assert_eq!(
+        bench.replies[&early],
+        Reply::Failed(Status::NotServing),
+        "numbered since which registration?"
+    );
     bench.register(num(2));
     assert_eq!(bench.read(2, cap, 0), Err(Status::NotServing), "no lease of this registration");
     bench.beat(num(2));
