@@ -1,3 +1,5 @@
 //! Tests of the whole: a reference model, a whole-cluster simulator, and clusters of real processes.
 
 pub mod cluster;
+pub mod model;
+pub mod sim;

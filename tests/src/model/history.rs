@@ -1,0 +1,162 @@
+//! What programs asked of files and were answered, in order. It records and judges nothing.
+
+use super::stamp::{Found, Stamp};
+use super::{Actor, FileNum, Tick};
+
+/// How an operation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Done,
+    /// It was reported as failed; a write may have taken effect all the same, now or later.
+    Failed,
+}
+
+/// A return, with when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Returned {
+    pub at: Tick,
+    pub outcome: Outcome,
+}
+
+/// Bytes that one operation sets, in sectors: a write, or what a truncation cuts off.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub actor: Actor,
+    pub file: FileNum,
+    /// [`Stamp::ZERO`] for a truncation.
+    pub stamp: Stamp,
+    pub first: u64,
+    /// First sector behind.
+    pub end: u64,
+    pub invoke: Tick,
+    /// `None` while it is under way, and for ever if its actor died.
+    pub returned: Option<Returned>,
+    /// It was on the servers when it returned, so its actor's death does not touch it.
+    pub through: bool,
+}
+
+/// What a flush promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlushKind {
+    /// On all replicas.
+    Close,
+    /// On the disks of all replicas.
+    Fsync,
+}
+
+#[derive(Clone, Debug)]
+pub struct Flush {
+    pub actor: Actor,
+    pub file: FileNum,
+    pub kind: FlushKind,
+    pub invoke: Tick,
+    pub returned: Option<Returned>,
+}
+
+/// A read that returned.
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub actor: Actor,
+    pub file: FileNum,
+    pub first: u64,
+    /// One a sector; what the file did not reach to counts as zeros.
+    pub found: Vec<Found>,
+    pub invoke: Tick,
+    pub at: Tick,
+}
+
+/// An event after which what was not synced may be gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// The power of a chunk server failed.
+    Server { server: u16, at: Tick },
+    /// The master lost the records that it wrote after `since`.
+    Tail { since: Tick, at: Tick },
+}
+
+impl Loss {
+    #[must_use]
+    pub fn at(self) -> Tick {
+        match self {
+            Loss::Server { at, .. } | Loss::Tail { at, .. } => at,
+        }
+    }
+}
+
+/// A number by which a recorder finds its entry again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriteRef(usize);
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlushRef(usize);
+
+/// Everything of one run.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    tick: u64,
+    stamps: u64,
+    pub writes: Vec<Write>,
+    pub flushes: Vec<Flush>,
+    pub reads: Vec<Read>,
+    pub losses: Vec<Loss>,
+}
+
+impl History {
+    /// The next point in the order.
+    pub fn tick(&mut self) -> Tick {
+        self.tick += 1;
+        Tick(self.tick)
+    }
+
+    /// The last point given out.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        Tick(self.tick)
+    }
+
+    /// A stamp that no write has.
+    pub fn stamp(&mut self) -> Stamp {
+        self.stamps += 1;
+        Stamp(self.stamps)
+    }
+
+    /// A write or truncation begins.
+    pub fn write(&mut self, actor: Actor, file: FileNum, stamp: Stamp, first: u64, end: u64) -> WriteRef {
+        let invoke = self.tick();
+        let write = Write { actor, file, stamp, first, end, invoke, returned: None, through: false };
+        self.writes.push(write);
+        WriteRef(self.writes.len() - 1)
+    }
+
+    pub fn write_returned(&mut self, which: WriteRef, outcome: Outcome, through: bool) {
+        let at = self.tick();
+        let write = &mut self.writes[which.0];
+        write.returned = Some(Returned { at, outcome });
+        write.through = through;
+    }
+
+    pub fn flush(&mut self, actor: Actor, file: FileNum, kind: FlushKind) -> FlushRef {
+        let invoke = self.tick();
+        self.flushes.push(Flush { actor, file, kind, invoke, returned: None });
+        FlushRef(self.flushes.len() - 1)
+    }
+
+    pub fn flush_returned(&mut self, which: FlushRef, outcome: Outcome) {
+        let at = self.tick();
+        self.flushes[which.0].returned = Some(Returned { at, outcome });
+    }
+
+    pub fn read(&mut self, actor: Actor, file: FileNum, first: u64, found: Vec<Found>, invoke: Tick) {
+        let at = self.tick();
+        self.reads.push(Read { actor, file, first, found, invoke, at });
+    }
+
+    pub fn server_lost_power(&mut self, server: u16) {
+        let at = self.tick();
+        self.losses.push(Loss::Server { server, at });
+    }
+
+    pub fn tail_lost(&mut self, since: Tick) {
+        let at = self.tick();
+        self.losses.push(Loss::Tail { since, at });
+    }
+}

@@ -1,0 +1,185 @@
+//! What a directory that one actor changes may hold: the set of all states that fit every answer so far.
+//!
+//! An operation with an answer keeps the states in which that answer is right; one without (a timeout, a
+//! lost client) may or may not have happened, now or at any later time, so each state stays both as it was
+//! and as it would be. No state left is a violation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Tick, Violation};
+
+/// A name in the model.
+pub type Name = u8;
+
+/// What an operation does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NameOp {
+    /// Makes a file; fails when the name is taken.
+    Create(Name),
+    Unlink(Name),
+    /// Replaces what is there.
+    Rename(Name, Name),
+    Lookup(Name),
+}
+
+/// What a program was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// With the inode that the name stands for (or stood for), if the answer says it.
+    Done(Option<u64>),
+    NotFound,
+    Exists,
+}
+
+/// The inode of each name; 0 while it is not known.
+type State = BTreeMap<Name, u64>;
+
+/// Most states kept: sixteen operations without an answer in a row; beyond it nothing is judged.
+const STATES_MAX: usize = 1 << 12;
+
+/// One directory.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    states: BTreeSet<State>,
+    /// The states before each operation, for a lost tail of the log.
+    before: Vec<(Tick, BTreeSet<State>)>,
+    /// Operations without an answer, which may still happen.
+    open: Vec<NameOp>,
+    too_many: bool,
+}
+
+impl Default for Directory {
+    fn default() -> Directory {
+        Directory { states: BTreeSet::from([State::new()]), before: Vec::new(), open: Vec::new(), too_many: false }
+    }
+}
+
+fn apply(state: &State, op: NameOp, ino: Option<u64>) -> (State, Answer) {
+    let mut next = state.clone();
+    let answer = match op {
+        NameOp::Create(name) => match next.entry(name) {
+            std::collections::btree_map::Entry::Occupied(_) => Answer::Exists,
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(ino.unwrap_or(0));
+                Answer::Done(ino)
+            }
+        },
+        NameOp::Unlink(name) => next.remove(&name).map_or(Answer::NotFound, |_| Answer::Done(None)),
+        NameOp::Rename(from, to) => match next.remove(&from) {
+            Some(ino) => {
+                next.insert(to, ino);
+                Answer::Done(None)
+            }
+            None => Answer::NotFound,
+        },
+        NameOp::Lookup(name) => match next.get_mut(&name) {
+            // Found for the first time after a create whose answer was lost.
+            Some(known) => {
+                if *known == 0 {
+                    *known = ino.unwrap_or(0);
+                }
+                Answer::Done(Some(*known))
+            }
+            None => Answer::NotFound,
+        },
+    };
+    (next, answer)
+}
+
+fn fits(op: NameOp, got: Answer, expected: Answer) -> bool {
+    match (got, expected) {
+        (Answer::Done(Some(got)), Answer::Done(Some(known))) => got == known || known == 0,
+        (Answer::Done(_), Answer::Done(_)) => true,
+        (Answer::NotFound, Answer::NotFound) => !matches!(op, NameOp::Create(_)),
+        (Answer::Exists, Answer::Exists) => matches!(op, NameOp::Create(_)),
+        (Answer::Done(_) | Answer::NotFound | Answer::Exists, _) => false,
+    }
+}
+
+impl Directory {
+    /// An operation was answered.
+    pub fn answered(&mut self, at: Tick, op: NameOp, got: Answer) -> Option<Violation> {
+        self.open_may_happen();
+        if self.too_many {
+            return None;
+        }
+        self.before.push((at, self.states.clone()));
+        let ino = match got {
+            Answer::Done(ino) => ino,
+            Answer::NotFound | Answer::Exists => None,
+        };
+        let mut next = BTreeSet::new();
+        for state in &self.states {
+            let (after, expected) = apply(state, op, ino);
+            if fits(op, got, expected) {
+                next.insert(after);
+            }
+        }
+        if next.is_empty() {
+            let what = format!("{op:?} answered {got:?}, possible were {:?}", self.states);
+            return Some(Violation::new("names", Some(at), what));
+        }
+        self.states = next;
+        None
+    }
+
+    /// An operation ended without an answer.
+    pub fn unknown(&mut self, op: NameOp) {
+        if !matches!(op, NameOp::Lookup(_)) {
+            self.open.push(op);
+        }
+    }
+
+    /// Everything answered before `began` is durable: an fsync of the directory that began then succeeded.
+    pub fn synced(&mut self, began: Tick) {
+        self.before.retain(|(at, _)| *at > began);
+    }
+
+    /// The master lost what it logged after `since`: any state from there on may be the one that is left.
+    pub fn tail_lost(&mut self, since: Tick) {
+        let states = self.before.iter().filter(|(at, _)| *at > since).flat_map(|(_, states)| states.clone());
+        let states: Vec<State> = states.collect();
+        self.states.extend(states);
+    }
+
+    fn open_may_happen(&mut self) {
+        for op in self.open.clone() {
+            let happened: Vec<State> = self.states.iter().map(|state| apply(state, op, None).0).collect();
+            self.states.extend(happened);
+        }
+        self.too_many |= self.states.len() > STATES_MAX;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_narrow_what_is_possible() {
+        let mut dir = Directory::default();
+        let mut at = 0;
+        let mut ask = |dir: &mut Directory, op, got| {
+            at += 1;
+            dir.answered(Tick(at), op, got).is_none()
+        };
+        assert!(ask(&mut dir, NameOp::Create(1), Answer::Done(Some(5))));
+        assert!(ask(&mut dir, NameOp::Lookup(1), Answer::Done(Some(5))));
+        dir.unknown(NameOp::Rename(1, 2));
+        let mut other = dir.clone();
+        assert!(ask(&mut dir, NameOp::Lookup(1), Answer::NotFound));
+        assert!(ask(&mut dir, NameOp::Lookup(2), Answer::Done(Some(5))));
+        assert!(!ask(&mut dir, NameOp::Lookup(2), Answer::Done(Some(6))));
+        assert!(ask(&mut other, NameOp::Lookup(1), Answer::Done(Some(5))));
+        assert!(!ask(&mut other, NameOp::Create(1), Answer::Done(Some(7))));
+    }
+
+    #[test]
+    fn a_lost_tail_brings_older_states_back() {
+        let mut dir = Directory::default();
+        assert!(dir.answered(Tick(1), NameOp::Create(1), Answer::Done(Some(5))).is_none());
+        assert!(dir.answered(Tick(5), NameOp::Unlink(1), Answer::Done(None)).is_none());
+        dir.tail_lost(Tick(3));
+        assert!(dir.answered(Tick(9), NameOp::Lookup(1), Answer::Done(Some(5))).is_none());
+    }
+}

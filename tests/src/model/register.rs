@@ -1,0 +1,334 @@
+//! The oracles Linear and Durable: every sector is a register, and a read must return a write that was not
+//! overwritten, by one that had taken effect, before the read began.
+//!
+//! When a write has certainly taken effect: from its return, if it was through or a later flush succeeded;
+//! from the end of another mount's read that saw it. A loss that the fault model allows takes that
+//! certainty back for what was not synced, until it is seen again. What failed or never returned may take
+//! effect at any time, or never.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::history::{FlushKind, History, Loss, Outcome, Read, Write};
+use super::stamp::{Found, Stamp};
+use super::{FileNum, Tick, Violation};
+
+/// A write with what the whole history says of it.
+#[derive(Debug)]
+struct Judged<'a> {
+    write: &'a Write,
+    /// From when it certainly stands, if nothing is lost.
+    settled: Option<Tick>,
+    /// What made it so returned here: a tail lost behind it takes it back.
+    settled_by: Tick,
+    /// From here on no loss touches it.
+    synced: Option<Tick>,
+    /// Losses that may have taken it, in order.
+    losses: Vec<Tick>,
+}
+
+/// Checks every read of the history. `min_write` is how many servers have every acknowledged write.
+#[must_use]
+pub fn check(history: &History, min_write: usize) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let files: BTreeSet<FileNum> = history.reads.iter().map(|read| read.file).collect();
+    for file in files {
+        let writes = judge(history, file, min_write);
+        let reads: Vec<&Read> = history.reads.iter().filter(|read| read.file == file).collect();
+        let end = reads.iter().map(|read| read.first + read.found.len() as u64).max().unwrap_or(0);
+        for sector in 0..end {
+            Register::new(sector, &writes, &reads).check(&mut found);
+        }
+    }
+    found
+}
+
+fn judge<'a>(history: &'a History, file: FileNum, min_write: usize) -> Vec<Judged<'a>> {
+    let writes = history.writes.iter().filter(|write| write.file == file);
+    let judged = writes.map(|write| {
+        let (settled, settled_by) = settled(history, write);
+        let losses = losses(&history.losses, write, settled_by, min_write);
+        Judged { write, settled, settled_by, synced: synced(history, write), losses }
+    });
+    judged.collect()
+}
+
+/// When a write returned for good, and what made it so.
+fn settled(history: &History, write: &Write) -> (Option<Tick>, Tick) {
+    let never = (None, Tick(u64::MAX));
+    let Some(returned) = write.returned else { return never };
+    if returned.outcome == Outcome::Failed {
+        return never;
+    }
+    if write.through {
+        return (Some(returned.at), returned.at);
+    }
+    let failed = first_failure_after(history, write, returned.at);
+    let flushes = history.flushes.iter().filter(|flush| same(flush.actor, flush.file, write));
+    let done = flushes.filter(|flush| flush.invoke > returned.at);
+    let done = done.filter_map(|flush| flush.returned.filter(|end| end.outcome == Outcome::Done));
+    match done.map(|end| end.at).min() {
+        Some(at) if failed.is_none_or(|failed| failed > at) => (Some(returned.at), at),
+        Some(_) | None => never,
+    }
+}
+
+fn same(actor: super::Actor, file: FileNum, write: &Write) -> bool {
+    actor == write.actor && file == write.file
+}
+
+/// A failed write, truncation or flush reports that what was buffered before it may be gone.
+fn first_failure_after(history: &History, write: &Write, after: Tick) -> Option<Tick> {
+    let flushes = history.flushes.iter().filter(|flush| same(flush.actor, flush.file, write));
+    let writes = history.writes.iter().filter(|other| same(other.actor, other.file, write));
+    let ends = flushes.map(|flush| flush.returned).chain(writes.map(|write| write.returned));
+    let failed = ends.flatten().filter(|end| end.outcome == Outcome::Failed && end.at > after);
+    failed.map(|end| end.at).min()
+}
+
+/// The end of the first successful fsync that began after the write returned.
+fn synced(history: &History, write: &Write) -> Option<Tick> {
+    let returned = write.returned.filter(|end| end.outcome == Outcome::Done)?;
+    let failed = first_failure_after(history, write, returned.at);
+    let syncs = history.flushes.iter().filter(|flush| flush.kind == FlushKind::Fsync);
+    let syncs = syncs.filter(|flush| same(flush.actor, flush.file, write) && flush.invoke > returned.at);
+    let done = syncs.filter_map(|flush| flush.returned.filter(|end| end.outcome == Outcome::Done));
+    let at = done.map(|end| end.at).min()?;
+    // A failure in between was the report that it may be lost; what was through is not buffered.
+    (write.through || failed.is_none_or(|failed| failed > at)).then_some(at)
+}
+
+fn losses(losses: &[Loss], write: &Write, settled_by: Tick, min_write: usize) -> Vec<Tick> {
+    let mut servers = BTreeSet::new();
+    let mut ticks = Vec::new();
+    for loss in losses.iter().filter(|loss| loss.at() > write.invoke) {
+        match loss {
+            Loss::Server { server, at } => {
+                servers.insert(*server);
+                if servers.len() >= min_write {
+                    ticks.push(*at);
+                }
+            }
+            Loss::Tail { since, at } if settled_by > *since => ticks.push(*at),
+            Loss::Tail { .. } => {}
+        }
+    }
+    ticks
+}
+
+/// One sector with everything that touched it.
+struct Register<'a> {
+    sector: u64,
+    writes: Vec<&'a Judged<'a>>,
+    reads: Vec<(&'a Read, Found)>,
+    /// Ends of other mounts' reads that saw a write.
+    seen: BTreeMap<Stamp, Vec<Tick>>,
+}
+
+impl<'a> Register<'a> {
+    fn new(sector: u64, writes: &'a [Judged<'a>], reads: &[&'a Read]) -> Register<'a> {
+        let covers = |judged: &&Judged<'_>| (judged.write.first..judged.write.end).contains(&sector);
+        let writes: Vec<&Judged<'_>> = writes.iter().filter(covers).collect();
+        let value = |read: &&'a Read| {
+            let at = usize::try_from(sector.checked_sub(read.first)?).ok()?;
+            read.found.get(at).map(|found| (*read, *found))
+        };
+        let reads: Vec<(&Read, Found)> = reads.iter().filter_map(value).collect();
+        let mut seen: BTreeMap<Stamp, Vec<Tick>> = BTreeMap::new();
+        for (read, found) in &reads {
+            if let Found::Stamp(stamp) = found
+                && *stamp != Stamp::ZERO
+                && writes.iter().any(|w| w.write.stamp == *stamp && w.write.actor.client != read.actor.client)
+            {
+                seen.entry(*stamp).or_default().push(read.at);
+            }
+        }
+        Register { sector, writes, reads, seen }
+    }
+
+    fn check(&self, out: &mut Vec<Violation>) {
+        for (read, found) in &self.reads {
+            if let Some(why) = self.judge(read, *found) {
+                let (file, sector) = (read.file.0, self.sector);
+                let what = format!("read of file {file} sector {sector} by {:?}: {why}", read.actor);
+                out.push(Violation::new("linear", Some(read.at), what));
+            }
+        }
+    }
+
+    /// What is wrong with what the read found.
+    fn judge(&self, read: &Read, found: Found) -> Option<String> {
+        let stamp = match found {
+            Found::Garbage => return Some("bytes that were never written".to_owned()),
+            Found::Stamp(stamp) => stamp,
+        };
+        let candidates: Vec<&&Judged<'_>> =
+            self.writes.iter().filter(|w| w.write.stamp == stamp && w.write.invoke < read.at).collect();
+        if stamp == Stamp::ZERO && self.over(read, Tick(0)).is_none() {
+            return None;
+        }
+        if stamp != Stamp::ZERO && candidates.is_empty() {
+            return Some(format!("{stamp:?} was not written yet"));
+        }
+        if candidates.iter().any(|w| self.over(read, self.stands_from(w, read)).is_none()) {
+            return None;
+        }
+        let last = candidates.iter().map(|w| self.stands_from(w, read)).max().unwrap_or(Tick(0));
+        let newer = self.over(read, last)?;
+        let kind = if newer.synced.is_some_and(|at| at < read.invoke) { "fsynced" } else { "acknowledged" };
+        Some(format!(
+            "{stamp:?} is older than {:?} of {:?} (begun {}, {kind} {}, settled by {}), read began {} ended {}",
+            newer.write.stamp,
+            newer.write.actor,
+            newer.write.invoke.0,
+            self.stands_from(newer, read).0,
+            newer.settled_by.0,
+            read.invoke.0,
+            read.at.0
+        ))
+    }
+
+    /// A write that began after `at` and certainly stood before the read began.
+    fn over(&self, read: &Read, at: Tick) -> Option<&Judged<'a>> {
+        let over = |w: &&&Judged<'_>| w.write.invoke > at && self.stands_from(w, read) < read.invoke;
+        self.writes.iter().find(over).copied()
+    }
+
+    /// From when the write certainly stands, as seen by `read`; the last tick if that is not certain.
+    fn stands_from(&self, judged: &Judged<'_>, read: &Read) -> Tick {
+        if let (Some(synced), Some(settled)) = (judged.synced, judged.settled)
+            && synced < read.invoke
+        {
+            return settled;
+        }
+        let lost = judged.losses.iter().rev().find(|loss| **loss < read.at).copied();
+        let after = |tick: &Tick| lost.is_none_or(|lost| *tick > lost);
+        let seen = self.seen.get(&judged.write.stamp).into_iter().flatten().copied();
+        judged.settled.into_iter().chain(seen).filter(after).min().unwrap_or(Tick(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Actor;
+    use super::*;
+
+    const F: FileNum = FileNum(1);
+    const A: Actor = Actor { client: 1, stream: 0 };
+    const B: Actor = Actor { client: 2, stream: 0 };
+
+    struct Run(History);
+
+    impl Run {
+        fn wrote(&mut self, actor: Actor, through: bool) -> Stamp {
+            let stamp = self.0.stamp();
+            let write = self.0.write(actor, F, stamp, 0, 1);
+            self.0.write_returned(write, Outcome::Done, through);
+            stamp
+        }
+
+        fn flushed(&mut self, actor: Actor, kind: FlushKind, outcome: Outcome) {
+            let flush = self.0.flush(actor, F, kind);
+            self.0.flush_returned(flush, outcome);
+        }
+
+        fn read(&mut self, actor: Actor, stamp: Stamp) {
+            let invoke = self.0.tick();
+            self.0.read(actor, F, 0, vec![Found::Stamp(stamp)], invoke);
+        }
+
+        fn wrong(&self) -> usize {
+            check(&self.0, 2).len()
+        }
+    }
+
+    fn run() -> Run {
+        Run(History::default())
+    }
+
+    #[test]
+    fn stale_reads_are_found() {
+        let mut run = run();
+        let first = run.wrote(A, true);
+        let second = run.wrote(A, true);
+        run.read(B, second);
+        assert_eq!(run.wrong(), 0);
+        run.read(B, first);
+        assert_eq!(run.wrong(), 1);
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 2);
+        run.read(B, Stamp(99));
+        assert_eq!(run.wrong(), 3);
+    }
+
+    #[test]
+    fn a_buffered_write_counts_once_flushed() {
+        let mut lost = run();
+        lost.wrote(A, false);
+        lost.read(B, Stamp::ZERO);
+        assert_eq!(lost.wrong(), 0, "its actor may have died");
+        let mut failed = lost.0.clone();
+        lost.flushed(A, FlushKind::Close, Outcome::Done);
+        assert_eq!(lost.wrong(), 1);
+        let flush = failed.flush(A, F, FlushKind::Close);
+        failed.flush_returned(flush, Outcome::Failed);
+        assert_eq!(check(&failed, 2).len(), 0, "it was reported as lost");
+    }
+
+    #[test]
+    fn what_was_seen_stays_seen() {
+        let mut run = run();
+        let stamp = run.0.stamp();
+        run.0.write(A, F, stamp, 0, 1);
+        run.read(B, Stamp::ZERO);
+        run.read(B, stamp);
+        assert_eq!(run.wrong(), 0, "not returned: before or after");
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 1);
+    }
+
+    #[test]
+    fn power_cuts_of_enough_servers_lose_what_was_not_synced() {
+        let mut run = run();
+        let old = run.wrote(A, true);
+        run.flushed(A, FlushKind::Fsync, Outcome::Done);
+        let new = run.wrote(A, true);
+        run.0.server_lost_power(1);
+        run.0.server_lost_power(1);
+        run.read(B, new);
+        let mut one = Run(run.0.clone());
+        one.read(B, old);
+        assert_eq!(one.wrong(), 1, "another server has it");
+        run.0.server_lost_power(2);
+        run.read(B, old);
+        assert_eq!(run.wrong(), 0);
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 1, "that was synced");
+    }
+
+    #[test]
+    fn a_lost_tail_takes_what_settled_in_it() {
+        let mut run = run();
+        let old = run.wrote(A, true);
+        let since = run.0.tick();
+        run.wrote(A, true);
+        run.0.tail_lost(since);
+        run.read(B, old);
+        assert_eq!(run.wrong(), 0);
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 1);
+    }
+
+    #[test]
+    fn truncation_writes_zeros() {
+        let mut run = run();
+        let stamp = run.wrote(A, true);
+        let cut = run.0.write(A, F, Stamp::ZERO, 0, u64::MAX);
+        run.read(B, stamp);
+        run.read(B, Stamp::ZERO);
+        run.0.write_returned(cut, Outcome::Done, true);
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 0);
+        run.read(B, stamp);
+        assert_eq!(run.wrong(), 1);
+    }
+}

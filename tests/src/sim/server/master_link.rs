@@ -1,0 +1,208 @@
+//! A chunk server's connection to the master: registration, inventory, heartbeats, reports.
+
+use std::collections::BTreeMap;
+
+use dfs_chunkserver::core::io::Input;
+use dfs_proto::control::{
+    DiskReport, Heartbeat, HeartbeatReply, INVENTORY_PART, Inventory, LearnerReady, Register, Registered,
+    ServerLoad,
+};
+use dfs_proto::frame::Outgoing;
+use dfs_proto::ids::Generation;
+use dfs_proto::status::Status;
+
+use super::super::fabric::{CallEnd, CallRef, ConnRef, DialRef, Fabric, Node};
+use super::{Running, Todo, encoded, max_chunk};
+
+const DEADLINE_US: u64 = 2_000_000;
+const HOT_MAX: usize = 16;
+
+/// What is under way to the master.
+#[derive(Debug, Default)]
+pub(super) struct MasterLink {
+    dial: Option<DialRef>,
+    conn: Option<ConnRef>,
+    calls: BTreeMap<CallRef, MasterCall>,
+    registered: Option<Registered>,
+    /// A timer for the next heartbeat runs.
+    beating: bool,
+}
+
+#[derive(Debug)]
+enum MasterCall {
+    Register,
+    Heartbeat,
+    Learner(LearnerReady),
+    /// The answer says nothing.
+    Told,
+}
+
+impl Running {
+    pub(super) fn dial_master(&mut self, fabric: &mut Fabric) {
+        if self.master.conn.is_none() && self.master.dial.is_none() {
+            self.master.dial = Some(fabric.dial(self.who.clone(), Node::Master));
+        }
+    }
+
+    pub(super) fn master_dialled(&mut self, fabric: &mut Fabric, dial: DialRef, conn: Option<ConnRef>) -> bool {
+        if self.master.dial != Some(dial) {
+            return false;
+        }
+        self.master.dial = None;
+        self.master.conn = conn;
+        match conn {
+            Some(_) => self.register(fabric),
+            None => self.redial(fabric),
+        }
+        true
+    }
+
+    fn redial(&mut self, fabric: &mut Fabric) {
+        let delay = fabric.between(50_000, 300_000);
+        self.later(fabric, delay, Todo::Redial);
+    }
+
+    pub(super) fn master_closed(&mut self, fabric: &mut Fabric, conn: ConnRef) {
+        if self.master.conn != Some(conn) {
+            return;
+        }
+        self.master.conn = None;
+        self.master.registered = None;
+        self.step(fabric, Input::MasterLost);
+        self.redial(fabric);
+    }
+
+    /// Gives the connection up, and dials again.
+    fn hang_up(&mut self, fabric: &mut Fabric) {
+        if let Some(conn) = self.master.conn {
+            fabric.close(self.node, conn);
+            self.master_closed(fabric, conn);
+        }
+    }
+
+    fn call_master(&mut self, fabric: &mut Fabric, out: Outgoing, what: MasterCall) {
+        if let Some(conn) = self.master.conn {
+            let call = fabric.call(self.node, conn, out, DEADLINE_US);
+            self.master.calls.insert(call, what);
+        }
+    }
+
+    pub(super) fn tell_master(&mut self, fabric: &mut Fabric, out: Outgoing) {
+        self.call_master(fabric, out, MasterCall::Told);
+    }
+
+    pub(super) fn learner_ready(&mut self, fabric: &mut Fabric, ready: LearnerReady) {
+        self.call_master(fabric, encoded(&ready), MasterCall::Learner(ready));
+    }
+
+    pub(super) fn register(&mut self, fabric: &mut Fabric) {
+        self.master.registered = None;
+        let (max_term, max_meta_index) = self.core.high_water();
+        let register = Register {
+            cluster: Some(self.cluster),
+            generation: Generation(1),
+            server: self.server,
+            boot: self.boot,
+            os_boot: self.context.os_boot,
+            hb_ctr: self.store.hb_ctr(),
+            name: self.who.name.clone(),
+            version: "sim".into(),
+            tcp: super::super::address_of(self.node),
+            unix: None,
+            labels: Vec::new(),
+            disks: vec![self.disk_report()],
+            max_term,
+            max_meta_index,
+            max_chunk: max_chunk(&self.core),
+        };
+        self.call_master(fabric, encoded(&register), MasterCall::Register);
+    }
+
+    fn disk_report(&self) -> DiskReport {
+        let space = self.store.space().ok();
+        DiskReport {
+            disk: self.disk_id,
+            path: "sim".into(),
+            total_bytes: space.as_ref().map_or(0, |space| space.total),
+            free_bytes: space.as_ref().map_or(0, |space| space.free),
+            replicas: self.store.count(),
+            failed: self.store.suspect().then(|| "a sync failed".to_owned()),
+        }
+    }
+
+    pub(super) fn master_answered(&mut self, fabric: &mut Fabric, call: CallRef, end: CallEnd) {
+        let Some(what) = self.master.calls.remove(&call) else { return };
+        let reply = match end {
+            CallEnd::Reply(frame) => frame,
+            CallEnd::Deadline | CallEnd::Unreachable { .. } | CallEnd::Closed => {
+                if matches!(what, MasterCall::Register | MasterCall::Heartbeat) {
+                    self.hang_up(fabric);
+                }
+                return;
+            }
+        };
+        let status = reply.header.status;
+        match what {
+            MasterCall::Register if status == Status::Ok => {
+                if let Ok(body) = reply.decode::<Registered>() {
+                    self.registered(fabric, body);
+                }
+            }
+            MasterCall::Heartbeat if status == Status::Ok => {
+                if let Ok(body) = reply.decode::<HeartbeatReply>() {
+                    self.step(fabric, Input::Heartbeat(body));
+                }
+            }
+            MasterCall::Register | MasterCall::Heartbeat => self.hang_up(fabric),
+            MasterCall::Learner(ready) => {
+                let judged = Input::LearnerJudged {
+                    chunk: ready.chunk,
+                    learner: ready.learner.server,
+                    accepted: status == Status::Ok,
+                };
+                self.step(fabric, judged);
+            }
+            MasterCall::Told => {}
+        }
+    }
+
+    fn registered(&mut self, fabric: &mut Fabric, body: Registered) {
+        fabric.name_server(body.num, self.node);
+        self.who.server = Some(body.num);
+        self.master.registered = Some(body.clone());
+        self.step(fabric, Input::Registered(body));
+        let replicas = self.core.inventory();
+        let parts = replicas.chunks(INVENTORY_PART).count().max(1);
+        for part in 0..parts {
+            let from = part * INVENTORY_PART;
+            let to = replicas.len().min(from + INVENTORY_PART);
+            let inventory =
+                Inventory { boot: self.boot, replicas: replicas[from..to].to_vec(), last: part + 1 == parts };
+            self.tell_master(fabric, encoded(&inventory));
+        }
+        if !self.master.beating {
+            self.master.beating = true;
+            self.later(fabric, 0, Todo::Heartbeat);
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, fabric: &mut Fabric) {
+        let Some(registered) = &self.master.registered else {
+            self.master.beating = false;
+            return;
+        };
+        let again = registered.heartbeat_ms * 1000;
+        let t_send = self.now(fabric);
+        let heartbeat = Heartbeat {
+            boot: self.boot,
+            t_send,
+            applied: self.core.applied_events(),
+            load: ServerLoad::default(),
+            disks: vec![self.disk_report()],
+            hot: self.core.hottest(t_send, HOT_MAX),
+            lost: self.core.lost(t_send),
+        };
+        self.call_master(fabric, encoded(&heartbeat), MasterCall::Heartbeat);
+        self.later(fabric, again, Todo::Heartbeat);
+    }
+}

@@ -1,0 +1,212 @@
+//! After healing: the cluster comes to rest within a bound, serves every file, and its replicas are equal
+//! and as many as the goal.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use dfs_client::Client;
+use dfs_client::net::{LinkId, Net};
+use dfs_disk::sim::Rng;
+use dfs_proto::conn::Role;
+use dfs_proto::ids::{ChunkId, Ino};
+use dfs_proto::meta::{ChunkReport, ClusterReport, ClusterStatus, FileInfo, FileReport};
+use tokio::sync::mpsc;
+
+use super::client::SimNet;
+use super::fabric::Node;
+use super::work::{self, ROOT};
+use super::world::World;
+use super::Shared;
+use crate::model::names::NameOp;
+use crate::model::stamp::SECTOR;
+use crate::model::{Actor, FileNum};
+
+/// Goal and health are reached within this time after the programs ended. Ten times the longest wait in
+/// it, a session's lease, because waits follow one another.
+const REST_LIMIT_US: u64 = 100_000_000;
+const LOOK_EVERY_US: u64 = 300_000;
+/// Reading everything takes at most this.
+const READ_LIMIT_US: u64 = 60_000_000;
+
+/// Writes and flushes that never returned, for people.
+#[must_use]
+pub fn unfinished(world: &World) -> String {
+    let writes = world.history.writes.iter().filter(|write| write.returned.is_none());
+    let flushes = world.history.flushes.iter().filter(|flush| flush.returned.is_none());
+    let alive = |actor: Actor| world.is_alive(Node::Client(actor.client));
+    let mut text = String::new();
+    for write in writes.filter(|write| alive(write.actor)) {
+        let _ = write!(text, " {:?} writes {:?} of {:?};", write.actor, write.stamp, write.file);
+    }
+    for flush in flushes.filter(|flush| alive(flush.actor)) {
+        let _ = write!(text, " {:?} {:?} of {:?};", flush.actor, flush.kind, flush.file);
+    }
+    if text.is_empty() { " no write or flush, but an open, a read or a name".to_owned() } else { text }
+}
+
+/// All verdicts of the healed cluster.
+pub(super) async fn verify(shared: &Arc<Shared>) {
+    let new = shared.act(|world| world.new_client(Role::Tool, None));
+    let net = SimNet::new(Arc::clone(shared), new.node);
+    let rest = work::within(shared, REST_LIMIT_US, until_rest(shared, &net)).await;
+    let Ok(link) = rest else {
+        let last = shared.act(|world| std::mem::take(&mut world.last_look));
+        shared.act(|world| world.violate("whole", format!("not at rest {REST_LIMIT_US} us after healing: {last}")));
+        return;
+    };
+    let read = work::within(shared, READ_LIMIT_US, read_all(shared)).await;
+    if read.is_err() {
+        shared.act(|world| world.violate("alive", format!("reading everything takes over {READ_LIMIT_US} us")));
+        return;
+    }
+    let files = shared.act(|world| world.files.clone());
+    for (file, ino) in files {
+        match net.ask(link, &FileInfo { ino }).await {
+            Ok(report) => shared.act(|world| check_replicas(world, file, &report)),
+            Err(error) => shared.act(|world| world.violate("alive", format!("no report of {file:?}: {error}"))),
+        }
+    }
+}
+
+/// Asks the master until nothing is left to do.
+async fn until_rest(shared: &Arc<Shared>, net: &SimNet) -> LinkId {
+    let (notices, _keep) = mpsc::channel(16);
+    let mut link = None;
+    loop {
+        let on = match link {
+            Some(link) => Ok(link),
+            None => net.dial_master(notices.clone()).await,
+        };
+        if let Ok(on) = on {
+            match net.ask(on, &ClusterStatus {}).await {
+                Ok(report) => {
+                    if shared.act(|world| look(world, &report)) {
+                        return on;
+                    }
+                    link = Some(on);
+                }
+                Err(_) => link = None,
+            }
+        }
+        shared.sleep_us(LOOK_EVERY_US).await;
+    }
+}
+
+/// Whether nothing is left to do.
+fn look(world: &mut World, report: &ClusterReport) -> bool {
+    world.last_look = format!("{report:?}");
+    let servers = u32::from(world.shape.servers);
+    report.hold.is_none()
+        && report.servers_up == servers
+        && report.chunks_below_goal == 0
+        && report.chunks_recovering == 0
+        && report.chunks_unavailable == 0
+}
+
+/// Reads every file and every name, as a program that was started last.
+async fn read_all(shared: &Arc<Shared>) {
+    let new = shared.act(|world| world.new_client(Role::Client, None));
+    let Some(client) = work::connect(shared, &new).await else {
+        return shared.act(|world| world.violate("alive", "no session after healing".to_owned()));
+    };
+    let Node::Client(number) = new.node else { return };
+    let actor = Actor { client: number, stream: 0 };
+    let files = shared.act(|world| world.files.clone());
+    for (file, ino) in files {
+        read_file(shared, &client, actor, file, ino).await;
+    }
+    let homes = shared.act(|world| world.homes.clone());
+    let mut rng = Rng::new(new.seed);
+    for (owner, home) in homes {
+        look_up_all(shared, &client, owner, home, &mut rng).await;
+    }
+}
+
+async fn read_file(shared: &Arc<Shared>, client: &Client<SimNet>, actor: Actor, file: FileNum, ino: Ino) {
+    let handle = match client.open(ino, work::READ, false, ROOT).await {
+        Ok(handle) => handle,
+        Err(error) => return shared.act(|world| world.violate("alive", format!("{file:?} does not open: {error:?}"))),
+    };
+    let sectors = work::data::FILE_SECTORS;
+    let invoke = shared.act(|world| world.history.tick());
+    let len = u32::try_from(sectors * SECTOR as u64).unwrap_or(u32::MAX);
+    let read = client.read(&handle, 0, len).await;
+    client.release(handle);
+    shared.act(|world| match read {
+        Ok(bytes) => {
+            let found = work::data::found_in(&bytes, file, 0, sectors);
+            world.note([60, u64::from(file.0), bytes.len() as u64], || format!("{file:?} at last: {}", work::data::brief(&found)));
+            world.history.read(actor, file, 0, found, invoke);
+        }
+        Err(error) => world.violate("alive", format!("{file:?} is not readable after healing: {error:?}")),
+    });
+}
+
+async fn look_up_all(shared: &Arc<Shared>, client: &Client<SimNet>, owner: Actor, home: Ino, rng: &mut Rng) {
+    let start = rng.below(5);
+    for step in 0..5 {
+        let name = u8::try_from((start + step) % 5).unwrap_or(0);
+        let found = client.lookup(home, work::names::text(name).as_bytes(), ROOT).await;
+        let Some(answer) = work::names::answer_of(found.map(|attr| Some(attr.ino))) else {
+            return shared.act(|world| world.violate("alive", format!("name {name} of {owner:?}: {found:?}")));
+        };
+        shared.act(|world| {
+            let at = world.history.tick();
+            let directory = world.directories.get_mut(&owner);
+            let wrong = directory.and_then(|directory| directory.answered(at, NameOp::Lookup(name), answer));
+            if let Some(wrong) = wrong {
+                world.violate(wrong.oracle, format!("{owner:?} after healing: {}", wrong.what));
+            }
+        });
+    }
+}
+
+/// Equal, and as many as the goal.
+fn check_replicas(world: &mut World, file: FileNum, report: &FileReport) {
+    let goal = usize::from(world.shape.goal);
+    for chunk in &report.chunks {
+        let members = chunk.members.len();
+        if chunk.recovering || members < goal {
+            world.violate("whole", format!("{file:?}: {chunk:?} has {members} members, goal {goal}"));
+        }
+        if let Err(why) = equal(world, chunk) {
+            world.violate("equal", format!("{file:?} chunk {}: {why}", chunk.chunk));
+        }
+    }
+}
+
+fn equal(world: &World, chunk: &ChunkReport) -> Result<(), String> {
+    let mut first: Option<(usize, Vec<u8>)> = None;
+    for member in &chunk.members {
+        let Some(Node::Server(num)) = world.fabric.server_of(member.server) else {
+            return Err(format!("member {} is nobody", member.server));
+        };
+        let num = usize::from(num);
+        let bytes = stored(world, num, chunk.chunk)?;
+        match &first {
+            None => first = Some((num, bytes)),
+            Some((other, expected)) if *expected != bytes => {
+                let at = expected.iter().zip(&bytes).position(|(a, b)| a != b);
+                return Err(format!("servers {other} and {num} differ, first at {at:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a replica without trailing zeros; each was checked against its checksum.
+fn stored(world: &World, num: usize, chunk: ChunkId) -> Result<Vec<u8>, String> {
+    use dfs_chunkserver::store::{ReadMode, StoreError};
+    let store = world.servers[num].store().ok_or_else(|| format!("server {num} is down"))?;
+    let read = store.read(chunk, 0, super::world::CHUNK_BYTES, ReadMode::MayBlock);
+    let mut bytes = match read {
+        Ok(blocks) => blocks.data.to_vec(),
+        // Nothing was ever written to it.
+        Err(StoreError::NoChunk(_)) => Vec::new(),
+        Err(error) => return Err(format!("server {num}: {error}")),
+    };
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(used);
+    Ok(bytes)
+}
