@@ -134,7 +134,9 @@ impl Inner {
             let path = PeerAddr::Unix(path.into());
             match self.servers.get(&path).await {
                 Ok(conn) => return Ok(conn),
-                Err(error) if error_says_dead(&error) => return Err(NetError::Unreachable { dead: true }),
+                // Only this very dial proves anything: a refusal a moment ago may have been of the process
+                // before the one that is meant now.
+                Err(error) if error.proves_death() => return Err(NetError::Unreachable { dead: true }),
                 // The path may be of another container, or not ours to open: TCP reaches it all the same.
                 Err(error) => log::debug!("chunk server {}: {error}", addr.num),
             }
@@ -197,21 +199,13 @@ pub async fn resolve(text: &str) -> io::Result<Vec<PeerAddr>> {
     Ok(tokio::net::lookup_host(text).await?.map(PeerAddr::Tcp).collect())
 }
 
-fn error_says_dead(error: &ConnError) -> bool {
-    // A failure a moment ago that was a proof still is one: a new process would have a new boot.
-    match error {
-        ConnError::BackedOff { last, .. } => last.proves_death(),
-        other => other.proves_death(),
-    }
-}
-
 fn dial_error(error: &ConnError) -> NetError {
     match error {
         ConnError::Handshake { status, detail, .. } => NetError::Status(*status, detail.clone()),
         ConnError::WrongCluster { .. } => {
             NetError::Status(dfs_proto::status::Status::WrongCluster, error.to_string())
         }
-        other => NetError::Unreachable { dead: error_says_dead(other) },
+        other => NetError::Unreachable { dead: other.proves_death() },
     }
 }
 
