@@ -140,20 +140,12 @@ impl<N: Net> Shared<N> {
 
     /// The link, as soon as there is one.
     async fn link(&self, until: Until) -> Result<(LinkId, u64)> {
-        let mut view = self.session.view.subscribe();
-        loop {
-            let now = *view.borrow_and_update();
-            if now.closed {
-                return Err(Error::Io);
-            }
-            if let Some(link) = now.link {
-                return Ok((link, now.incarnation));
-            }
-            // The sender lives as long as the session, and that as long as we do.
-            if until.bound(view.changed()).await?.is_err() {
-                return Err(Error::Io);
-            }
-        }
+        let found = self.session.view.wait(|view| match view.link {
+            _ if view.closed => Some(Err(Error::Io)),
+            Some(link) => Some(Ok((link, view.incarnation))),
+            None => None,
+        });
+        until.bound(found).await?
     }
 
     /// Renews the lease and the clock's bounds by a question that costs nothing.

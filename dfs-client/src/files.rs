@@ -189,7 +189,7 @@ impl<N: Net> Shared<N> {
             return Err(Error::Io);
         }
         // Under the inode's lock: taking the session up looks at its handles under it, after the link is gone.
-        if self.session.view.borrow().link != Some(answer.link) {
+        if self.session.view.get().link != Some(answer.link) {
             return Ok(None);
         }
         if lock(&self.early).given.get(&attr.ino).is_some_and(|given| given.id == grant.id) {
@@ -338,7 +338,7 @@ impl<N: Net> Shared<N> {
     pub(crate) async fn send_releases(self: Arc<Self>) {
         loop {
             self.releases.wake.notified().await;
-            if self.session.view.borrow().closed {
+            if self.session.view.get().closed {
                 return;
             }
             if lock(&self.releases.list).len() < RELEASE_BATCH {

@@ -19,6 +19,7 @@ pub mod tool;
 
 mod shared;
 mod session;
+mod view;
 mod call;
 mod recall;
 mod names;

@@ -31,12 +31,12 @@ impl<N: Net> Shared<N> {
                     self.drop_link(link);
                 }
                 Notice::Frame(link, frame) => {
-                    if self.session.view.borrow().link == Some(link) {
+                    if self.session.view.get().link == Some(link) {
                         self.notice(&frame);
                     }
                 }
             }
-            if self.session.view.borrow().closed {
+            if self.session.view.get().closed {
                 return;
             }
         }

@@ -17,13 +17,14 @@ use dfs_proto::meta::{
 use dfs_proto::request::Request;
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkSize, MasterMs, Micros};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::core::clock::{MasterClock, Stamp, lease_until};
 use crate::core::requests::RequestIds;
 use crate::core::retry::Backoff;
 use crate::net::{LinkId, Net, NetError, Notices, Peer};
 use crate::shared::{Shared, lock};
+use crate::view::{View, Watched};
 
 /// How long a probe may take before the link counts as dead: far above a loaded master's answer, well
 /// below the session's lease.
@@ -31,19 +32,11 @@ const PROBE: Duration = Duration::from_secs(3);
 /// Mutations that may lie above the lowest unanswered one: the master keeps 1024 answers a session.
 const REQUESTS_MAX: u64 = 1000;
 
-/// The link as those see it who wait for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct View {
-    pub(crate) link: Option<LinkId>,
-    pub(crate) incarnation: u64,
-    pub(crate) closed: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Session {
     state: Mutex<State>,
-    pub(crate) view: watch::Sender<View>,
+    pub(crate) view: Watched,
     /// The link went down, or is suspected.
     wake: Notify,
     answered: Notify,
@@ -91,7 +84,7 @@ impl Session {
             op_floor: 0,
             suspected: false,
         };
-        let (view, _) = watch::channel(View { link: None, incarnation: 0, closed: false });
+        let view = Watched::new(View { link: None, incarnation: 0, closed: false });
         Session { state: Mutex::new(state), view, wake: Notify::new(), answered: Notify::new() }
     }
 
@@ -100,7 +93,7 @@ impl Session {
     }
 
     pub(crate) fn incarnation(&self) -> u64 {
-        self.view.borrow().incarnation
+        self.view.get().incarnation
     }
 
     pub(crate) fn handle(&self) -> Handle {
@@ -174,12 +167,12 @@ impl Session {
 
     /// The link is of no use any more.
     pub(crate) fn link_down(&self, link: LinkId) -> bool {
-        let was = self.view.send_if_modified(|view| {
-            let hit = view.link == Some(link);
-            if hit {
+        let mut was = false;
+        self.view.modify(|view| {
+            was = view.link == Some(link);
+            if was {
                 view.link = None;
             }
-            hit
         });
         if was {
             self.wake.notify_one();
@@ -194,7 +187,7 @@ impl Session {
     }
 
     pub(crate) fn close(&self) {
-        self.view.send_modify(|view| view.closed = true);
+        self.view.modify(|view| view.closed = true);
         self.wake.notify_one();
     }
 
@@ -256,7 +249,7 @@ impl<N: Net> Shared<N> {
     /// Keeps the session until the client is shut down.
     pub(crate) async fn keep_session(self: Arc<Self>, notices: Notices) {
         loop {
-            let View { link, closed, .. } = *self.session.view.borrow();
+            let View { link, closed, .. } = self.session.view.get();
             if closed {
                 return;
             }
@@ -308,7 +301,7 @@ impl<N: Net> Shared<N> {
     /// Dials until a master took the session up, or opened a new one.
     async fn new_link(self: &Arc<Self>, notices: &Notices) {
         let mut backoff = Backoff::default();
-        while !self.session.view.borrow().closed {
+        while !self.session.view.get().closed {
             match self.net.dial_master(notices.clone()).await {
                 Ok(link) => match self.resume_session(link).await {
                     Ok(()) => return,
@@ -344,7 +337,7 @@ impl<N: Net> Shared<N> {
         let (opened, sent) = self.say(link, &request, self.config.master_deadline).await?;
         self.session.opened(&opened, sent);
         lock(&self.servers).replace(opened.servers);
-        self.session.view.send_modify(|view| {
+        self.session.view.modify(|view| {
             view.link = Some(link);
             view.incarnation += 1;
         });
@@ -362,7 +355,7 @@ impl<N: Net> Shared<N> {
                 let new_term = self.session.resumed(&resumed, sent);
                 self.take_up(&resumed, durable, new_term);
                 lock(&self.servers).replace(resumed.servers);
-                self.session.view.send_modify(|view| view.link = Some(link));
+                self.session.view.modify(|view| view.link = Some(link));
                 Ok(())
             }
             Err(NetError::Status(Status::NoSession, _)) => {
@@ -392,7 +385,7 @@ impl<N: Net> Shared<N> {
 
     /// Says goodbye, so that the master need not wait for the lease.
     pub(crate) async fn close_session(&self, deadline: Duration) {
-        let link = self.session.view.borrow().link;
+        let link = self.session.view.get().link;
         self.session.close();
         if let Some(link) = link {
             if let Err(error) = self.say(link, &CloseSession {}, deadline).await {

@@ -320,7 +320,7 @@ impl<N: Net> Shared<N> {
 
     /// Writes back what nobody asked for in time, until the client is shut down.
     pub(crate) async fn write_back(self: Arc<Self>) {
-        while !self.session.view.borrow().closed {
+        while !self.session.view.get().closed {
             tokio::time::sleep(WRITE_BACK_TICK).await;
             let now = self.now();
             let inodes: Vec<_> = lock(&self.dirty).values().cloned().collect();
