@@ -22,6 +22,9 @@ use super::reply::{Asked, CALL_DEADLINE_MS};
 const COPIES_PER_SERVER: usize = 2;
 /// A copy that takes longer is given up: a whole chunk at less than 120 kB/s.
 const COPY_MAX_MS: u64 = 600_000;
+/// A primary is told again so often: one that has forgotten, over a new registration for one, takes it up;
+/// one that has not says so at once.
+const ASK_AGAIN_MS: u64 = 10_000;
 /// Copies begun in one tick, in one record.
 const BATCH: usize = 64;
 
@@ -30,8 +33,16 @@ struct Copy {
     source: ServerNum,
     target: ServerNum,
     since: Micros,
+    /// When the primary was told last.
+    asked: Micros,
     /// Its end is proposed.
     ending: bool,
+}
+
+impl Copy {
+    fn new(source: ServerNum, target: ServerNum, now: Micros) -> Copy {
+        Copy { source, target, since: now, asked: now, ending: false }
+    }
 }
 
 /// Repairs under way and wanted.
@@ -65,7 +76,7 @@ impl Repair {
 
     /// Takes up a learner that the log has and this leader did not choose.
     fn adopt(&mut self, chunk: ChunkId, source: ServerNum, target: ServerNum, now: Micros) {
-        self.copies.insert(chunk, Copy { source, target, since: now, ending: false });
+        self.copies.insert(chunk, Copy::new(source, target, now));
     }
 
     fn is_busy(&self, server: ServerNum) -> bool {
@@ -91,6 +102,7 @@ impl Core {
 
     pub(super) fn repair_tick(&mut self) {
         self.end_dead_copies();
+        self.ask_again();
         let mut learners = Vec::new();
         let mut skip = BTreeSet::new();
         while learners.len() < BATCH
@@ -150,7 +162,7 @@ impl Core {
         holders.extend(busy);
         match self.soft.choose(&holders, 1, 1).ok().and_then(|chosen| chosen.first().copied()) {
             Some(target) => {
-                let copy = Copy { source, target, since: self.now.mono, ending: false };
+                let copy = Copy::new(source, target, self.now.mono);
                 self.soft.repair.copies.insert(chunk, copy);
                 Step::Begin(target)
             }
@@ -262,6 +274,25 @@ impl Core {
         let to = self.soft.repair.copies.iter().filter(|(_, copy)| copy.target == server && !copy.ending);
         let chunks: Vec<ChunkId> = to.map(|(chunk, _)| *chunk).collect();
         chunks.into_iter().for_each(|chunk| self.drop_learner(chunk, server));
+    }
+
+    fn ask_again(&mut self) {
+        let now = self.now.mono;
+        let due = |copy: &Copy| !copy.ending && now.ms_since(copy.asked) >= ASK_AGAIN_MS;
+        let copies = self.soft.repair.copies.iter_mut().filter(|(_, copy)| due(copy));
+        let due: Vec<(ChunkId, ServerNum)> = copies
+            .map(|(chunk, copy)| {
+                copy.asked = now;
+                (*chunk, copy.target)
+            })
+            .collect();
+        for (chunk, target) in due {
+            let meta = self.state.chunks.get(chunk).filter(|meta| meta.learners.contains(&target));
+            match meta {
+                Some(meta) => self.begin_copy(self.state.applied, chunk, &meta, target),
+                None => self.soft.repair.forget(chunk),
+            }
+        }
     }
 
     fn end_dead_copies(&mut self) {

@@ -11,7 +11,7 @@ use dfs_proto::ids::{ChunkId, ClusterId, Generation, Ino, LogIndex};
 use dfs_proto::units::{ChunkSize, Timespec};
 use serde::{Deserialize, Serialize};
 
-use super::chunks::Chunks;
+use super::chunks::{Chunks, MEMBERS_MAX};
 use super::command::Origin;
 use super::namespace::{Namespace, RootSpec};
 use super::servers::Registry;
@@ -67,7 +67,7 @@ impl State {
     /// Replicas that a chunk should have.
     #[must_use]
     pub fn goal(&self) -> usize {
-        usize::from(self.cluster.map_or(1, |cluster| cluster.goal))
+        usize::from(self.cluster.map_or(1, |cluster| cluster.goal)).clamp(1, MEMBERS_MAX)
     }
 
     /// Fewest members that may take writes.

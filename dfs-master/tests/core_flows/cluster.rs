@@ -17,8 +17,8 @@ use dfs_proto::ids::{
     ChunkId, ClusterId, Handle, Ino, LogIndex, OsBootId, RequestId, ServerNum, SessionId, Term,
 };
 use dfs_proto::meta::{
-    Access, Attr, ChunkPlace, Create, Created, Creds, KeepAlive, MapWrite, Open, OpenSession, Opened,
-    SessionOpened,
+    Access, Attr, ChunkPlace, Create, Created, Creds, KeepAlive, MapWrite, Open, OpenClaim, OpenSession,
+    Opened, ResumeSession, SessionOpened,
 };
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
@@ -146,7 +146,10 @@ impl Cluster {
                 self.answers.insert((conn, req), Answered { status, body, words, after });
             }
             Effect::Call { conn, call, op, body, .. } => {
-                let server = self.servers.iter_mut().find(|server| server.conn == conn && server.alive);
+                let server = self
+                    .servers
+                    .iter_mut()
+                    .find(|server| server.conn == conn && server.alive && !server.cut_off);
                 let result = server.map_or(Err(Status::Disconnected), |server| server.serve(op, &body));
                 self.inputs.push_back(Input::Answer { call, result });
             }
@@ -181,7 +184,7 @@ impl Cluster {
             self.now_ms += TICK_MS.min(until - self.now_ms);
             if self.now_ms % 1000 < TICK_MS {
                 for at in 0..self.servers.len() {
-                    if self.servers[at].alive {
+                    if self.servers[at].alive && !self.servers[at].cut_off {
                         self.heartbeat(at);
                     }
                 }
@@ -349,6 +352,9 @@ impl Cluster {
                 self.servers[at].take(number, event);
             }
         }
+        if reply.granted {
+            self.servers[at].lease_until_ms = self.now_ms + self.config.server_lease_ms;
+        }
         Some(reply)
     }
 
@@ -386,6 +392,38 @@ impl Cluster {
         done
     }
 
+    /// The primary fills what it was asked to, unless something changed meanwhile.
+    pub(crate) fn fill_some(&mut self, primary: ServerNum) {
+        let at = self.at(primary);
+        let (conn, asked) = (self.servers[at].conn, std::mem::take(&mut self.servers[at].learners_asked));
+        for add in asked {
+            let (chunk, version, config, learner) = (add.chunk, add.version, add.config, add.learner);
+            let source = self.servers[at].replicas.get(&chunk);
+            let current =
+                source.filter(|here| here.active && (here.version, here.config) == (version, config));
+            let Some(source) = current.cloned() else { continue };
+            let target = self.server_mut(learner.server);
+            let ready = target.alive && !target.cut_off && target.boot == learner.boot;
+            if ready {
+                target.write(chunk, version, config, source.applied.0, source.digest);
+                if let Some(replica) = target.replicas.get_mut(&chunk) {
+                    (replica.active, replica.synced) = (false, source.synced);
+                }
+            }
+            let _ = self.ask(conn, &LearnerReady { chunk, version, config, learner, ready });
+        }
+    }
+
+    /// A client comes back with what it has open.
+    pub(crate) fn resume(&mut self, client: Client, opens: Vec<OpenClaim>) -> Client {
+        let conn = self.connect(Role::Client);
+        let (session, seen_term, seen_index) = (client.session, Term(0), LogIndex(0));
+        self.ask(conn, &ResumeSession { session, seen_term, seen_index, opens }).unwrap();
+        let client = Client { conn, ..client };
+        self.clients.push(client);
+        client
+    }
+
     // ------------------------------------------------------------ the master's restart
 
     /// The process dies and starts again from its snapshot and log; every connection breaks. The last
@@ -420,7 +458,7 @@ impl Cluster {
 
     pub(crate) fn rejoin_all(&mut self) {
         for at in 0..self.servers.len() {
-            if self.servers[at].alive {
+            if self.servers[at].alive && !self.servers[at].cut_off {
                 self.join(at).unwrap();
             }
         }

@@ -42,6 +42,10 @@ pub(crate) struct FakeServer {
     pub(crate) boot: BootId,
     pub(crate) conn: ConnId,
     pub(crate) alive: bool,
+    /// Lives, and no message gets through.
+    pub(crate) cut_off: bool,
+    /// It serves until then.
+    pub(crate) lease_until_ms: u64,
     pub(crate) applied: u64,
     pub(crate) replicas: BTreeMap<ChunkId, Replica>,
     pub(crate) fences: BTreeMap<ChunkId, ChunkVersion>,
@@ -71,6 +75,8 @@ impl FakeServer {
             boot: BootId(u64::try_from(id).unwrap() * 1000),
             conn,
             alive: true,
+            cut_off: false,
+            lease_until_ms: 0,
             applied: 0,
             replicas: BTreeMap::new(),
             fences: BTreeMap::new(),
@@ -89,6 +95,8 @@ impl FakeServer {
         self.boot = BootId(self.boot.0 + 1);
         self.starts += 1;
         self.applied = 0;
+        self.lease_until_ms = 0;
+        self.cut_off = false;
         for replica in self.replicas.values_mut() {
             replica.active = false;
             replica.class = if reboot { ReplicaClass::Rebooted } else { ReplicaClass::Restarted };

@@ -6,7 +6,9 @@
 mod cluster;
 mod fake;
 
+mod chaos;
 mod files;
+mod format;
 mod garbage;
 mod grants;
 mod recovery;

@@ -1,21 +1,11 @@
 //! The master dies and comes back: from its snapshot and log, to the same state, without giving anything
 //! away that somebody may still hold.
 
-use dfs_proto::conn::Role;
-use dfs_proto::ids::{ChunkVersion, Handle, LogIndex, Term};
-use dfs_proto::meta::{ChunkPlace, GrantKind, OpenClaim, ResumeSession};
+use dfs_proto::ids::{ChunkVersion, Handle};
+use dfs_proto::meta::{ChunkPlace, GrantKind, OpenClaim};
 use dfs_proto::status::Status;
 
-use crate::cluster::{Client, Cluster};
-
-fn resume(cluster: &mut Cluster, client: Client, opens: Vec<OpenClaim>) -> Client {
-    let conn = cluster.connect(Role::Client);
-    let (session, seen_term, seen_index) = (client.session, Term(0), LogIndex(0));
-    cluster.ask(conn, &ResumeSession { session, seen_term, seen_index, opens }).unwrap();
-    let client = Client { conn, ..client };
-    cluster.clients.push(client);
-    client
-}
+use crate::cluster::Cluster;
 
 fn claim(place: &ChunkPlace) -> OpenClaim {
     OpenClaim { ino: place.capability.ino, handle: Handle(1), write: true, grant: GrantKind::Write }
@@ -47,7 +37,7 @@ fn a_same_boot_needs_no_recovery() {
     let (_, place) = cluster.written_file(client, "f");
     cluster.run(5_000);
     cluster.restart(0);
-    let client = resume(&mut cluster, client, vec![claim(&place)]);
+    let client = cluster.resume(client, vec![claim(&place)]);
     // Until they have registered, nobody is known to serve.
     assert_eq!(cluster.map_write(client, place.capability.ino, 0).unwrap_err(), Status::Recovering);
     cluster.rejoin_all();
@@ -62,7 +52,7 @@ fn a_server_that_restarted_meanwhile_is_recovered() {
     let (_, place) = cluster.written_file(client, "f");
     cluster.run(5_000);
     cluster.restart(0);
-    let client = resume(&mut cluster, client, vec![claim(&place)]);
+    let client = cluster.resume(client, vec![claim(&place)]);
     let back = cluster.at(place.members[1].server);
     cluster.servers[back].restart(false);
     cluster.rejoin_all();
@@ -89,7 +79,7 @@ fn an_unsettled_boot_is_not_trusted_by_the_next_leader() {
     cluster.run(300);
     cluster.restart(0);
     cluster.servers.iter_mut().for_each(|server| server.deaf = 0);
-    let client = resume(&mut cluster, client, vec![claim(&place)]);
+    let client = cluster.resume(client, vec![claim(&place)]);
     cluster.rejoin_all();
     cluster.until(5_000, |cluster| cluster.map_write(client, place.capability.ino, 0).is_ok());
     assert!(cluster.meta(place.chunk()).version > ChunkVersion(1));
@@ -123,7 +113,7 @@ fn a_new_leader_waits_for_leases_of_the_old_one() {
     let away = place.members[2].server;
     cluster.restart(0);
     let began = cluster.now_ms;
-    let client = resume(&mut cluster, client, vec![claim(&place)]);
+    let client = cluster.resume(client, vec![claim(&place)]);
     let at = cluster.at(away);
     cluster.servers[at].alive = false;
     cluster.rejoin_all();
