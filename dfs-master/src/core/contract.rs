@@ -128,7 +128,8 @@ pub enum Effect {
     Call { conn: ConnId, call: CallNum, op: Op, body: Bytes, deadline_ms: u32, after: After },
     /// One way.
     Notify { conn: ConnId, op: Op, body: Bytes, after: After },
-    /// Write the image as a snapshot, on another thread, then [`Input::SnapshotDone`].
+    /// Write the image as a snapshot, on another thread, then [`Input::SnapshotDone`]. The log is on the
+    /// disk up to it.
     Snapshot { index: LogIndex, term: Term, image: StateImage },
     /// Close the connection after what was sent before.
     CloseConn { conn: ConnId },

@@ -25,7 +25,7 @@ pub(super) struct Pending {
 }
 
 /// Where the log is.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct LogProgress {
     /// On the disk up to here.
     pub(super) durable: LogIndex,
@@ -41,8 +41,10 @@ pub(super) struct LogProgress {
     pub(super) records: u64,
     /// The newest snapshot on the disk.
     pub(super) snapshot: LogIndex,
-    /// One is being written.
+    /// One is being written, or waits to be.
     snapshotting: bool,
+    /// Taken, and waiting for the log to be on the disk up to it: a snapshot must not outrun its log.
+    held: Option<(LogIndex, Term, StateImage)>,
     /// One is wanted though little was logged.
     pub(super) snapshot_wanted: bool,
 }
@@ -141,6 +143,7 @@ impl Core {
 
     pub(super) fn durable(&mut self, index: LogIndex) {
         self.log.durable = self.log.durable.max(index);
+        self.release_snapshot();
     }
 
     fn take_entry(&mut self, entry: &LogEntry) {
@@ -208,8 +211,15 @@ impl Core {
         self.log.bytes = 0;
         self.log.records = 0;
         let image = StateImage::new(self.state.clone(), self.raft.conf());
-        let (index, term) = (self.state.applied, self.log.applied_term);
-        self.effects.push(Effect::Snapshot { index, term, image });
+        self.log.held = Some((self.state.applied, self.log.applied_term, image));
+        self.release_snapshot();
+    }
+
+    fn release_snapshot(&mut self) {
+        let durable = self.log.durable;
+        if let Some((index, term, image)) = self.log.held.take_if(|(index, ..)| *index <= durable) {
+            self.effects.push(Effect::Snapshot { index, term, image });
+        }
     }
 
     pub(super) fn snapshot_done(&mut self, index: LogIndex, term: Term) {

@@ -67,7 +67,8 @@ impl Chaos {
     }
 
     fn create(&mut self) {
-        let handle = self.writes as u64 + 1_000 * (self.files.len() as u64 + 1) + self.cluster.now_ms;
+        let handle =
+            u64::try_from(self.writes).unwrap() + 1_000 * (self.files.len() as u64 + 1) + self.cluster.now_ms;
         let name = format!("f{handle}");
         let Ok(created) = self.cluster.create(self.client, &name, handle) else { return };
         let Some(place) = created.opened.first else { return };

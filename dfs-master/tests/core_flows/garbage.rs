@@ -93,6 +93,22 @@ fn nothing_is_deleted_before_its_time_or_without_a_snapshot() {
 }
 
 #[test]
+fn a_snapshot_does_not_outrun_its_log() {
+    let mut cluster = Cluster::with(3, 3, |config| config.snapshot_records = 5);
+    cluster.run(1_000);
+    let before = cluster.snapshot.as_ref().map(|snapshot| snapshot.0);
+    cluster.power_held = true;
+    let client = cluster.client();
+    for n in 0..10 {
+        cluster.create(client, &format!("f{n}"), n).unwrap();
+    }
+    cluster.run(500);
+    assert_eq!(cluster.snapshot.as_ref().map(|snapshot| snapshot.0), before);
+    cluster.sync();
+    assert!(cluster.snapshot.as_ref().map(|snapshot| snapshot.0) > before);
+}
+
+#[test]
 fn a_server_that_was_away_deletes_later() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
