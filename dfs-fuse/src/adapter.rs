@@ -16,6 +16,7 @@ mod entries;
 mod files;
 mod init;
 mod listing;
+mod privileges;
 mod recall;
 mod tasks;
 mod time;
@@ -282,7 +283,9 @@ impl Filesystem for Adapter {
         // Bytes that the kernel writes back from mapped pages have their place, whatever the descriptor.
         let write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let append = flags.0 & libc::O_APPEND != 0 && !write_back;
-        guarded(|| files::write(&self.shared, req.pid(), fh, (offset, append), data, reply));
+        let drops_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let how = files::Write { offset, append, drops_privileges };
+        guarded(|| files::write(&self.shared, req.pid(), fh, how, data, reply));
     }
 
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {

@@ -46,6 +46,8 @@ struct Known {
     lookups: u64,
     opens: u32,
     told: Option<Told>,
+    /// The permission bits that the kernel was told last.
+    mode: u16,
     /// Each read under way into the page cache holds a sender; made by the first one.
     reads: Option<(mpsc::Sender<Infallible>, mpsc::Receiver<Infallible>)>,
 }
@@ -108,6 +110,7 @@ impl Inodes {
         let known = state.known.entry(attr.ino).or_default();
         known.lookups += 1;
         known.told = Some(attr.into());
+        known.mode = attr.mode;
     }
 
     /// Attributes are about to be answered.
@@ -115,6 +118,7 @@ impl Inodes {
         // Not noted for the root, which is never looked up and never opened as a file.
         if let Some(known) = self.lock().known.get_mut(&attr.ino) {
             known.told = Some(attr.into());
+            known.mode = attr.mode;
         }
     }
 
@@ -150,6 +154,11 @@ impl Inodes {
             Some(attr) => Belief::Wrong { size_differs: attr.size != told.size },
             None => Belief::Wrong { size_differs: true },
         }
+    }
+
+    /// The permission bits that the kernel was told last; none of an inode that it does not know.
+    pub(crate) fn mode(&self, ino: Ino) -> u16 {
+        self.lock().known.get(&ino).map_or(0, |known| known.mode)
     }
 
     /// An inode was changed through this mount, and the kernel is about to be told that it was done.

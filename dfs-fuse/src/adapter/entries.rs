@@ -107,7 +107,7 @@ pub(crate) fn setattr(
     let file = fh.and_then(|fh| shared.files.get(fh.0));
     let (changer, then) = (Arc::clone(shared), Arc::clone(shared));
     let operation = async move {
-        let result = changer.client.setattr(ino, file.as_ref(), set, caller).await;
+        let result = changer.set_or_drop_privileges(ino, file.as_ref(), set, caller).await;
         changer.inodes.changed(ino);
         result
     };

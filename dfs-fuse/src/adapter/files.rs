@@ -11,6 +11,7 @@ use dfs_proto::meta::{Access, Attr};
 use fuser::{Errno, FileHandle, FopenFlags, ReplyCreate, ReplyData, ReplyEmpty, ReplyOpen, ReplyWrite};
 
 use super::attr::permissions;
+use super::privileges::has_privileges;
 use super::tasks::code;
 use super::{GENERATION, Shared, empty};
 use crate::inodes::Belief;
@@ -135,17 +136,29 @@ pub(crate) fn read(shared: &Arc<Shared>, pid: u32, fh: FileHandle, offset: u64, 
     shared.tasks.run(pid, async move { client.read(&file, offset, size).await }, answer);
 }
 
+/// Where and how bytes are to be written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write {
+    pub(crate) offset: u64,
+    /// At the end of the file, wherever the kernel thinks that is.
+    pub(crate) append: bool,
+    /// The writer may not keep setuid and setgid bits.
+    pub(crate) drops_privileges: bool,
+}
+
 pub(crate) fn write(
     shared: &Arc<Shared>,
     pid: u32,
     fh: FileHandle,
-    (offset, append): (u64, bool),
+    how: Write,
     data: &[u8],
     reply: ReplyWrite,
 ) {
     let Some(file) = shared.files.get(fh.0) else { return reply.error(Errno::EBADF) };
     let ino = file.ino();
-    if let Some(result) = shared.client.try_write(&file, offset, data, append) {
+    let Write { offset, append, drops_privileges } = how;
+    let drops = drops_privileges && has_privileges(shared.inodes.mode(ino));
+    if !drops && let Some(result) = shared.client.try_write(&file, offset, data, append) {
         shared.inodes.written(ino);
         return answer_write(result.map_err(code), reply);
     }
@@ -153,6 +166,9 @@ pub(crate) fn write(
     let data = Bytes::copy_from_slice(data);
     let then = Arc::clone(shared);
     let operation = async move {
+        if drops {
+            then.drop_privileges(ino).await?;
+        }
         let result = then.client.write(&file, offset, data, append).await;
         then.inodes.written(ino);
         result

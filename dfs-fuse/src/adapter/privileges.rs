@@ -1,0 +1,103 @@
+//! Setuid and setgid bits, which a file loses when somebody writes to it who may not give them.
+//!
+//! The kernel could leave all of it to us, but fuser does not pass on what it says then; so it keeps most of
+//! it, and this is what remains.
+
+use dfs_client::{Caller, Error, FileHandle as OpenFile, SetAttrs};
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::Attr;
+
+use super::Shared;
+
+const SETUID: u16 = 0o4000;
+const SETGID: u16 = 0o2000;
+/// Without it a setgid bit stands for something else, and stays.
+const GROUP_EXECUTE: u16 = 0o010;
+
+impl Shared {
+    /// [`Client::setattr`](dfs_client::Client::setattr), and what the kernel asks for in a writer's name.
+    ///
+    /// Before a write or a truncation by somebody else than its owner the kernel takes the setuid and setgid
+    /// bits from a file, by a change of its mode in the writer's name. Nothing marks such a request, but
+    /// the kernel lets nobody else than the owner ask for a mode: what the cluster refuses to the writer
+    /// and only clears those bits is the kernel's own, and done with root's rights.
+    pub(super) async fn set_or_drop_privileges(
+        &self,
+        ino: Ino,
+        file: Option<&OpenFile>,
+        set: SetAttrs,
+        caller: Caller,
+    ) -> Result<Attr, Error> {
+        let refused = match self.client.setattr(ino, file, set, caller).await {
+            Err(Error::NotPermitted) => Error::NotPermitted,
+            other => return other,
+        };
+        let Some(mode) = set.mode else { return Err(refused) };
+        let now = self.client.getattr(ino).await?;
+        if !only_drops_privileges(now.mode, mode) {
+            return Err(refused);
+        }
+        let rest = SetAttrs { mode: None, ..set };
+        if rest != SetAttrs::default() {
+            self.client.setattr(ino, file, rest, caller).await?;
+        }
+        self.set_mode(ino, mode).await
+    }
+
+    /// Before a write past the page cache the kernel leaves the setuid and setgid bits to us, and says so
+    /// with each write of a program that may not keep them. Like the kernel for other writes, this
+    /// goes by the bits that were told last.
+    pub(super) async fn drop_privileges(&self, ino: Ino) -> Result<(), Error> {
+        let now = self.client.getattr(ino).await?.mode;
+        let kept = without_privileges(now);
+        if kept != now {
+            self.inodes.attributes(&self.set_mode(ino, kept).await?);
+            // The kernel has not asked, and would show the old bits.
+            self.notify.attributes(ino).await;
+        }
+        Ok(())
+    }
+
+    async fn set_mode(&self, ino: Ino, mode: u16) -> Result<Attr, Error> {
+        let set = SetAttrs { mode: Some(mode), ..SetAttrs::default() };
+        self.client.setattr(ino, None, set, Caller::default()).await
+    }
+}
+
+/// Whether a file of mode `from` becomes one of mode `to` by losing setuid, setgid or both.
+fn only_drops_privileges(from: u16, to: u16) -> bool {
+    from & !(SETUID | SETGID) == to & !(SETUID | SETGID) && to & !from == 0
+}
+
+/// Whether a write would take bits from a file of this mode.
+pub(super) fn has_privileges(mode: u16) -> bool {
+    without_privileges(mode) != mode
+}
+
+fn without_privileges(mode: u16) -> u16 {
+    let setgid = if mode & GROUP_EXECUTE == 0 { 0 } else { SETGID };
+    mode & !(SETUID | setgid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_loss_of_privileges_is_the_kernels_own() {
+        assert!(only_drops_privileges(0o4755, 0o755));
+        assert!(only_drops_privileges(0o6755, 0o2755));
+        assert!(only_drops_privileges(0o755, 0o755));
+        assert!(!only_drops_privileges(0o755, 0o4755));
+        assert!(!only_drops_privileges(0o4755, 0o4777));
+        assert!(!only_drops_privileges(0o4755, 0o700));
+        assert!(!only_drops_privileges(0o1755, 0o755));
+    }
+
+    #[test]
+    fn what_a_write_takes() {
+        assert_eq!(without_privileges(0o6755), 0o755);
+        assert_eq!(without_privileges(0o2745), 0o2745);
+        assert!(!has_privileges(0o1777));
+    }
+}
