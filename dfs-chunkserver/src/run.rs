@@ -38,12 +38,14 @@ const TRASH_AGE_S: u64 = 3600;
 /// When it can't start; the text says what to do.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = Listener::bind(&config.listen).await?;
+    let addr = listener.local_addr().clone();
+    let ready = open_disks(&config, &addr).await?;
+    // Not before: a socket that nobody listens at proves to others that the last process is dead, and opening
+    // disks after a crash can take long.
     let unix = match &config.unix {
         Some(path) => Some(Listener::bind(&PeerAddr::Unix(path.clone())).await?),
         None => None,
     };
-    let addr = listener.local_addr().clone();
-    let ready = open_disks(&config, &addr).await?;
     let (reports, reports_out) = mpsc::channel(REPORTS_MAX);
     let server = make_server(&config, &ready, reports)?;
     let (ids, cluster) = (ready.ids, ready.cluster);

@@ -12,19 +12,24 @@ const WATCHED: usize = 512;
 /// A rate halves in this time without requests.
 const HALF_LIFE_US: f64 = 10_000_000.0;
 /// Bytes that cost as much as a request.
-const BYTES_PER_UNIT: u64 = 64 << 10;
+const BYTES_PER_UNIT: f64 = 65_536.0;
 
+/// Half-lives after which the scale is brought back to one: far below what a float can hold.
+const RESCALE: f64 = 64.0;
+
+/// Costs are kept as if everything had happened at `base`: instead of the old ones decaying, new ones count
+/// for more, by the scale of their time. So they compare without arithmetic.
 #[derive(Debug, Default)]
 pub(crate) struct Heat {
+    base: Micros,
     chunks: BTreeMap<ChunkId, Cost>,
 }
 
-/// Accumulated decayed cost; the rate is cost times ln 2 over the half-life.
+/// Scaled cost.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     read: f64,
     write: f64,
-    at: Micros,
 }
 
 /// Which of the two costs a request adds to.
@@ -35,14 +40,6 @@ pub(crate) enum Access {
 }
 
 impl Cost {
-    fn decayed(self, now: Micros) -> Cost {
-        let since = now.0.saturating_sub(self.at.0);
-        // A rate is a measure, not a count: rounding to 53 bits is nothing.
-        #[expect(clippy::cast_precision_loss, reason = "see above")]
-        let factor = (-(since as f64) / HALF_LIFE_US).exp2();
-        Cost { read: self.read * factor, write: self.write * factor, at: now }
-    }
-
     fn total(self) -> f64 {
         self.read + self.write
     }
@@ -51,26 +48,36 @@ impl Cost {
 impl Heat {
     /// Adds one request for `bytes` of a chunk.
     pub(crate) fn note(&mut self, now: Micros, chunk: ChunkId, access: Access, bytes: u32) {
+        let scale = self.scale(now);
         if !self.chunks.contains_key(&chunk) && self.chunks.len() >= WATCHED {
-            self.replace_coldest(now, chunk);
+            self.replace_coldest(chunk);
         }
-        let cost = self.chunks.entry(chunk).or_insert(Cost { at: now, ..Cost::default() });
-        *cost = cost.decayed(now);
-        let units = 1.0 + f64::from(bytes) / f64::from(u32::try_from(BYTES_PER_UNIT).unwrap_or(u32::MAX));
+        let cost = self.chunks.entry(chunk).or_default();
+        let units = scale * (1.0 + f64::from(bytes) / BYTES_PER_UNIT);
         match access {
             Access::Read => cost.read += units,
             Access::Write => cost.write += units,
         }
     }
 
+    /// What a unit counts for now.
+    fn scale(&mut self, now: Micros) -> f64 {
+        let half_lives = half_lives(self.base, now);
+        if half_lives < RESCALE {
+            return half_lives.exp2();
+        }
+        let shrink = (-half_lives).exp2();
+        for cost in self.chunks.values_mut() {
+            *cost = Cost { read: cost.read * shrink, write: cost.write * shrink };
+        }
+        self.base = now;
+        1.0
+    }
+
     /// The newcomer inherits the coldest one's cost: an over-estimate, so a hot chunk is never missed.
-    fn replace_coldest(&mut self, now: Micros, chunk: ChunkId) {
-        let coldest = self
-            .chunks
-            .iter()
-            .map(|(&id, cost)| (id, cost.decayed(now)))
-            .min_by(|a, b| a.1.total().total_cmp(&b.1.total()));
-        if let Some((id, cost)) = coldest {
+    fn replace_coldest(&mut self, chunk: ChunkId) {
+        let coldest = self.chunks.iter().min_by(|a, b| a.1.total().total_cmp(&b.1.total()));
+        if let Some((&id, &cost)) = coldest {
             self.chunks.remove(&id);
             self.chunks.insert(chunk, cost);
         }
@@ -82,14 +89,16 @@ impl Heat {
 
     /// The `most` busiest chunks, busiest first; those that cost next to nothing are left out.
     pub(crate) fn hottest(&mut self, now: Micros, most: usize) -> Vec<ChunkHeat> {
+        let scale = self.scale(now);
         // Below a thousandth of a request a second nothing is learned from it.
-        self.chunks.retain(|_, cost| milli_rate(cost.decayed(now).total()) > 0);
+        self.chunks.retain(|_, cost| milli_rate(cost.total() / scale) > 0);
         let mut hot: Vec<ChunkHeat> = self
             .chunks
             .iter()
-            .map(|(&chunk, cost)| {
-                let cost = cost.decayed(now);
-                ChunkHeat { chunk, read_milli: milli_rate(cost.read), write_milli: milli_rate(cost.write) }
+            .map(|(&chunk, cost)| ChunkHeat {
+                chunk,
+                read_milli: milli_rate(cost.read / scale),
+                write_milli: milli_rate(cost.write / scale),
             })
             .collect();
         hot.sort_by_key(|heat| std::cmp::Reverse((heat.read_milli + heat.write_milli, heat.chunk)));
@@ -98,7 +107,14 @@ impl Heat {
     }
 }
 
-/// Thousandths of a unit a second.
+fn half_lives(from: Micros, to: Micros) -> f64 {
+    // A rate is a measure, not a count: rounding to 53 bits is nothing.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    let since = to.0.saturating_sub(from.0) as f64;
+    since / HALF_LIFE_US
+}
+
+/// Thousandths of a unit a second: the decayed cost times ln 2 over the half-life.
 fn milli_rate(cost: f64) -> u64 {
     let rate = cost * std::f64::consts::LN_2 / (HALF_LIFE_US / 1e6) * 1000.0;
     #[expect(
