@@ -105,6 +105,20 @@ impl Cluster {
         members.iter().map(|m| m["name"].as_str().unwrap_or("?").to_owned()).collect()
     }
 
+    /// Polls `dfs status` until `ready` holds; a minute is the bound for anything that repairs itself.
+    ///
+    /// # Panics
+    /// When it does not hold in time.
+    pub fn wait_for(&self, what: &str, ready: impl Fn(&serde_json::Value) -> bool) {
+        for _ in 0..600 {
+            if ready(&self.json(&["status"])) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("not within a minute: {what}; {}", self.json(&["status"]));
+    }
+
     /// The last lines of every process's log, for a failing test's message.
     #[must_use]
     pub fn logs(&self) -> String {
