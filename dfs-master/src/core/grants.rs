@@ -47,8 +47,15 @@ impl Inode {
         self.held.iter().find(|held| held.session == session).copied()
     }
 
+    /// Whether the session writes, now or with the open that is asked for. A session that writes through
+    /// one handle and caches through another would miss its own writes.
+    fn writes(&self, session: SessionId, write: bool) -> bool {
+        write || self.opens.iter().any(|open| open.session == session && open.write)
+    }
+
     /// The best that `session` may hold beside the other opens.
     fn best_for(&self, session: SessionId, write: bool) -> GrantKind {
+        let write = self.writes(session, write);
         if self.opened_by_others(session, true) || (write && self.opened_by_others(session, false)) {
             GrantKind::None
         } else if write {
@@ -118,6 +125,7 @@ impl Grants {
     #[must_use]
     pub fn conflicts(&self, ino: Ino, session: SessionId, write: bool) -> Vec<RecallOf> {
         let Some(inode) = self.inodes.get(&ino) else { return Vec::new() };
+        let write = inode.writes(session, write);
         let shared = write && inode.opened_by_others(session, false);
         let conflicts = |held: &&Held| {
             if held.session == session { shared } else { write || held.grant.kind == GrantKind::Write }
@@ -300,6 +308,17 @@ mod tests {
         grants.release(INO, A, Handle(1));
         grants.release(INO, A, Handle(3));
         assert_eq!(grants.open(INO, B, Handle(4), true).kind, GrantKind::Write);
+    }
+
+    #[test]
+    fn a_writer_never_holds_a_read_grant() {
+        let mut grants = Grants::new(1);
+        grants.open(INO, A, Handle(1), false);
+        assert_eq!(recall_all(&mut grants, B, true), 1);
+        assert_eq!(grants.open(INO, B, Handle(1), true).kind, GrantKind::None);
+        assert_eq!(grants.open(INO, B, Handle(2), false).kind, GrantKind::None);
+        grants.release(INO, A, Handle(1));
+        assert_eq!(grants.open(INO, B, Handle(3), false).kind, GrantKind::Write);
     }
 
     #[test]
