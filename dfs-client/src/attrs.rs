@@ -254,7 +254,7 @@ impl<N: Net> Shared<N> {
         until: Until,
     ) -> Result<Attr> {
         let cut = match set.size {
-            Some(size) => Some(self.begin_cut(inode, size, until).await?),
+            Some(_) => Some(self.begin_cut(inode, until).await?),
             None => None,
         };
         let _turn = inode.turn.lock().await;
@@ -268,7 +268,8 @@ impl<N: Net> Shared<N> {
             state.touched = false;
         }
         if let Some(size) = set.size {
-            self.memory.free(state.drop_ahead());
+            // Not before: until the master cut the file, readers see what was written, and a refusal loses nothing.
+            self.memory.free(state.dirty.truncate(size) + state.drop_ahead());
             state.cut_at(size, self.session.facts().chunk_size);
         }
         if !state.dead {
@@ -280,14 +281,9 @@ impl<N: Net> Shared<N> {
         Ok(shown)
     }
 
-    /// Before a truncation: nothing under way, nothing dirty beyond, and the master knows how far the
-    /// bytes reach that it has to cut. Writes wait until the answer is dropped.
-    pub(crate) async fn begin_cut(
-        self: &Arc<Self>,
-        inode: &Arc<Inode>,
-        size: u64,
-        until: Until,
-    ) -> Result<Cut<N>> {
+    /// Before a truncation: nothing under way, and the master knows how far the bytes reach that it has to
+    /// cut. Writes wait until the answer is dropped.
+    pub(crate) async fn begin_cut(self: &Arc<Self>, inode: &Arc<Inode>, until: Until) -> Result<Cut<N>> {
         until
             .bound(inode.until(|state| {
                 let free = state.dead || state.gate == Gate::Open;
@@ -295,8 +291,6 @@ impl<N: Net> Shared<N> {
             }))
             .await?;
         let cut = Cut { shared: Arc::clone(self), inode: Arc::clone(inode) };
-        let dropped = inode.lock().dirty.truncate(size);
-        self.memory.free(dropped);
         until.bound(inode.until(|state| (state.dead || state.dirty.flights() == 0).then_some(()))).await?;
         let behind = {
             let state = inode.lock();

@@ -145,7 +145,7 @@ impl<N: Net> Client<N> {
 impl<N: Net> Shared<N> {
     async fn cut_for_open(self: &Arc<Self>, ino: Ino, until: Until) -> Result<Option<Cut<N>>> {
         match self.inode(ino) {
-            Some(inode) => Ok(Some(self.begin_cut(&inode, 0, until).await?)),
+            Some(inode) => Ok(Some(self.begin_cut(&inode, until).await?)),
             None => Ok(None),
         }
     }
