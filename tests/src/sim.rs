@@ -12,6 +12,7 @@
 //! [`faults`], [`work`] (the programs), [`verify`] (after healing), [`trace`].
 
 pub mod trace;
+pub mod describe;
 pub mod fabric;
 pub mod master;
 pub mod server;

@@ -11,6 +11,7 @@ use dfs_proto::units::ChunkSize;
 use tokio::sync::oneshot;
 
 use super::client::ClientNode;
+use super::describe;
 use super::fabric::{Event, Fabric, Happening, Node};
 use super::faults::{Fault, Plan, Strike};
 use super::master::Master;
@@ -245,7 +246,7 @@ impl World {
             Happening::Closed { conn } => (5, conn.0),
             Happening::Timer(number) => (6, *number),
         };
-        self.note([number, kind, detail], || describe(node, what));
+        self.note([number, kind, detail], || describe::happening(node, what));
     }
 
     /// Starts what is down.
@@ -424,28 +425,5 @@ impl World {
             simulated_us: self.fabric.now_us(),
             tail: self.fabric.trace.tail(usize::MAX),
         }
-    }
-}
-
-fn describe(node: Node, what: &Happening) -> String {
-    use super::fabric::CallEnd;
-    match what {
-        Happening::Opened { conn, who } => format!("{node:?} <- {:?} connects ({})", who.node, conn.0),
-        Happening::Dialled { conn, refused, .. } => format!("{node:?} dialled: {conn:?} refused {refused}"),
-        Happening::Frame { conn, frame } => {
-            let header = &frame.header;
-            format!("{node:?} <- {:?} call {} on {} words {:x?}", header.op, header.call.0, conn.0, header.words)
-        }
-        Happening::Answered { call, end } => match end {
-            CallEnd::Reply(frame) => {
-                let header = &frame.header;
-                format!("{node:?} <- answer to {} {:?}: {:?} {:x?}", call.0, header.op, header.status, header.words)
-            }
-            CallEnd::Deadline | CallEnd::Closed | CallEnd::Unreachable { .. } => {
-                format!("{node:?} <- answer to {}: {end:?}", call.0)
-            }
-        },
-        Happening::Closed { conn } => format!("{node:?}: connection {} is over", conn.0),
-        Happening::Timer(number) => format!("{node:?} timer {number}"),
     }
 }
