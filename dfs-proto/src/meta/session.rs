@@ -1,0 +1,116 @@
+//! Opening, resuming and ending a session; the directory of chunk servers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    ClusterId, Generation, Handle, Ino, LogIndex, OsBootId, ServerId, ServerNum, SessionId, Term,
+};
+use crate::meta::{Done, Grant, GrantKind, request};
+use crate::request::{Op, Request};
+use crate::units::ChunkSize;
+
+/// Opens a session. Not a mutation in the sense of kept answers: the answer to a lost one is a session
+/// that nobody uses and that ends with its lease.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Host name and mount point, for people.
+    pub name: String,
+    pub os_boot: OsBootId,
+}
+request!(OpenSession => SessionOpened);
+
+/// What a client has to know for its work.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionOpened {
+    pub session: SessionId,
+    pub cluster: ClusterId,
+    pub generation: Generation,
+    pub term: Term,
+    pub chunk_size: ChunkSize,
+    /// Replicas that new files get.
+    pub goal: u8,
+    /// How long the session lives after the last message that the master had from it.
+    pub lease_ms: u64,
+    /// How long a chunk server may serve after its heartbeat was sent (D of the lease rules).
+    pub server_lease_ms: u64,
+    pub servers: Servers,
+}
+
+/// Takes a session up again on a new connection, with all that it holds: opens and grants are not in the
+/// master's log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResumeSession {
+    pub session: SessionId,
+    /// The highest log position that any reply carried. A master whose log lacks it answers `tail_lost`.
+    pub seen_term: Term,
+    pub seen_index: LogIndex,
+    pub opens: Vec<OpenClaim>,
+}
+request!(ResumeSession => SessionResumed);
+
+/// An open file that a client had when its connection broke.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenClaim {
+    pub ino: Ino,
+    pub handle: Handle,
+    pub write: bool,
+    /// The grant that it held.
+    pub grant: GrantKind,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionResumed {
+    pub term: Term,
+    pub lease_ms: u64,
+    /// The master lost records that it had answered: the client drops every cached name, attribute, map
+    /// and grant, and the next fsync and close of what it changed reports EIO.
+    pub tail_lost: bool,
+    /// Grants given again. What is not named here is no longer held.
+    pub grants: Vec<(Ino, Grant)>,
+    pub servers: Servers,
+}
+
+/// Ends a session: its opens, locks and grants end with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CloseSession {}
+request!(CloseSession => Done);
+
+/// Renews the session's lease when nothing else did, and reads the master's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeepAlive {
+    /// The directory epoch that the client knows; the reply says whether to ask for a new one.
+    pub servers_epoch: u64,
+}
+request!(KeepAlive => Alive);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Alive {
+    pub servers_changed: bool,
+}
+
+/// Asks for the directory of chunk servers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GetServers {}
+impl Request for GetServers {
+    const OP: Op = Op::Servers;
+    type Reply = Servers;
+}
+
+/// How to reach every chunk server; replies elsewhere name servers by number only.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Servers {
+    /// Raised by every change.
+    pub epoch: u64,
+    pub list: Vec<ServerAddr>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerAddr {
+    pub num: ServerNum,
+    pub id: ServerId,
+    /// `HOST:PORT`
+    pub tcp: String,
+    /// Path of its Unix socket; usable by processes under the same kernel that can open it.
+    pub unix: Option<String>,
+    pub os_boot: OsBootId,
+}

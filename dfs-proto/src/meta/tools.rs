@@ -1,0 +1,109 @@
+//! What operators' tools ask.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::DiskReport;
+use crate::ids::{
+    ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex, OpenNum, ServerNum, Term,
+};
+use crate::meta::{Attr, ServerAddr, request};
+use crate::request::{Op, Request};
+use crate::units::{ChunkIndex, ChunkSize, MasterMs};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClusterStatus {}
+request!(ClusterStatus => ClusterReport);
+
+/// The cluster on one page.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClusterReport {
+    pub cluster: ClusterId,
+    pub generation: Generation,
+    pub version: String,
+    pub term: Term,
+    pub last_index: LogIndex,
+    pub durable_index: LogIndex,
+    pub snapshot_index: LogIndex,
+    pub uptime_ms: u64,
+    pub chunk_size: ChunkSize,
+    pub goal: u8,
+    /// Why the master is on hold, if it is.
+    pub hold: Option<String>,
+    pub inodes: u64,
+    pub sessions: u64,
+    pub servers_up: u32,
+    pub servers_known: u32,
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub chunks: u64,
+    /// Fewer members than the goal.
+    pub chunks_below_goal: u64,
+    pub chunks_recovering: u64,
+    /// No member is alive.
+    pub chunks_unavailable: u64,
+    pub tombstones: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerList {}
+request!(ServerList => ServerReports);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerReports {
+    pub servers: Vec<ServerReport>,
+    pub now: MasterMs,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerReport {
+    pub addr: ServerAddr,
+    pub name: String,
+    pub up: bool,
+    /// Milliseconds since the last heartbeat; `None` if there was none since the master started.
+    pub silent_ms: Option<u64>,
+    pub labels: Vec<(String, String)>,
+    pub version: String,
+    pub disks: Vec<DiskReport>,
+    /// Replicas that the chunk map puts there.
+    pub replicas: u64,
+    pub utilisation_permille: u16,
+    pub queue: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileInfo {
+    pub ino: Ino,
+}
+request!(FileInfo => FileReport);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileReport {
+    pub attr: Attr,
+    /// Path from the root as the master has it; empty for a nameless inode.
+    pub path: serde_bytes::ByteBuf,
+    pub goal: u8,
+    /// At most the first 10,000.
+    pub chunks: Vec<ChunkReport>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkReport {
+    pub index: ChunkIndex,
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    pub config: ConfigNum,
+    pub open_num: OpenNum,
+    pub open: bool,
+    pub recovering: bool,
+    /// First is the primary.
+    pub members: Vec<ReplicaReport>,
+    pub learners: Vec<ReplicaReport>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    pub server: ServerNum,
+    pub name: String,
+    pub tcp: String,
+    pub up: bool,
+}
