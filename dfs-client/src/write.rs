@@ -1,10 +1,11 @@
 //! Writing: into the buffer under a write grant, through to all replicas without one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_proto::ids::SizeEpoch;
+use dfs_proto::ids::{ChunkId, SizeEpoch};
 use dfs_proto::meta::{ChunkPlace, Commit, SetTime};
 use dfs_proto::units::{ChunkIndex, FILE_SIZE_MAX};
 
@@ -34,6 +35,16 @@ enum Buffered {
     Renew,
     /// There is no write grant.
     Through,
+}
+
+/// How far a write that goes through has come.
+#[derive(Debug, Default)]
+struct Placed {
+    at: u64,
+    /// Which chunk took the piece of each index.
+    chunks: BTreeMap<ChunkIndex, ChunkId>,
+    /// The end of the last piece that was put since the epoch was learned: the size that is to be committed.
+    end: Option<u64>,
 }
 
 impl<N: Net> Client<N> {
@@ -226,20 +237,27 @@ impl<N: Net> Shared<N> {
         until: Until,
     ) -> Result<bool> {
         let turn = if append { Some(inode.append_turn.lock().await) } else { None };
+        let mut done = Placed::default();
         loop {
             if inode.lock().may_buffer() {
                 return Ok(false);
             }
-            let at = if append { self.ask_map(inode, ChunkIndex(0), 1, until).await?.size } else { offset };
-            let Some(epoch) = self.put_pieces(inode, at, data, until).await? else {
+            if append && done.chunks.is_empty() {
+                done.at = self.ask_map(inode, ChunkIndex(0), 1, until).await?.size;
+            } else if !append {
+                done.at = offset;
+            }
+            let Some(epoch) = self.put_pieces(inode, &mut done, data, append, until).await? else {
                 inode.lock().places.clear();
                 continue;
             };
-            let end = at + u64::try_from(data.len()).map_err(|_| Error::TooBig)?;
-            match self.commit_through(inode, end, epoch, until).await {
+            match self.commit_through(inode, done.end, epoch, until).await {
                 Ok(()) => break,
-                // Truncated by another mount in between: what was written may have been cut with the rest.
-                Err(Refused::OldEpoch) => inode.lock().places.clear(),
+                // Truncated by another mount in between: what lay in chunks that were dropped is written again.
+                Err(Refused::OldEpoch) => {
+                    inode.lock().places.clear();
+                    done.end = None;
+                }
                 Err(refused) => return Err(refused.into()),
             }
         }
@@ -247,25 +265,51 @@ impl<N: Net> Shared<N> {
         Ok(true)
     }
 
-    /// Puts `data` on all replicas. The epoch that all pieces were written under; none if they differ.
+    /// Puts `data` on all replicas, but for the pieces whose chunks have them. The epoch that all pieces were
+    /// written under; none if they differ.
+    ///
+    /// A piece is not put twice into a chunk: if the file was cut meanwhile and the chunk is still there, the
+    /// write came before the cut, and another mount's write may be over it by now.
     async fn put_pieces(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
-        at: u64,
+        done: &mut Placed,
         data: &Bytes,
+        append: bool,
         until: Until,
     ) -> Result<Option<SizeEpoch>> {
         let len = u64::try_from(data.len()).map_err(|_| Error::TooBig)?;
         let mut epoch: Option<SizeEpoch> = None;
         let mut from = 0;
-        for piece in pieces(self.session.facts().chunk_size, at, len) {
+        for piece in pieces(self.session.facts().chunk_size, done.at, len) {
             let stop = from + usize::try_from(piece.range.len).map_err(|_| Error::TooBig)?;
             let part = data.slice(from..stop);
             from = stop;
-            let mut crcs = Vec::new();
-            part_crcs(piece.range.offset, std::slice::from_ref(&part), &mut crcs);
-            let put = Put { index: piece.index, ranges: vec![piece.range], crcs, parts: vec![part] };
-            let place = self.put(inode, &put, until).await?;
+            let place = match done.chunks.get(&piece.index) {
+                Some(chunk) => {
+                    let place = self.write_place(inode, piece.index, None, until).await?;
+                    let kept = place.chunk() == *chunk;
+                    if append && !kept {
+                        // Cut away: it goes to where the file ends now.
+                        *done = Placed::default();
+                        return Ok(None);
+                    }
+                    kept.then_some(place)
+                }
+                None => None,
+            };
+            let place = match place {
+                Some(place) => place,
+                None => {
+                    let mut crcs = Vec::new();
+                    part_crcs(piece.range.offset, std::slice::from_ref(&part), &mut crcs);
+                    let put = Put { index: piece.index, ranges: vec![piece.range], crcs, parts: vec![part] };
+                    let place = self.put(inode, &put, until).await?;
+                    done.chunks.insert(piece.index, place.chunk());
+                    done.end = done.end.max(Some(piece.offset + u64::from(piece.range.len)));
+                    place
+                }
+            };
             let mut state = inode.lock();
             note_unsynced(&mut state, &place);
             let under = place.capability.size_epoch;
@@ -280,14 +324,14 @@ impl<N: Net> Shared<N> {
     async fn commit_through(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
-        end: u64,
+        end: Option<u64>,
         epoch: SizeEpoch,
         until: Until,
     ) -> Result<(), Refused> {
         let request = Commit {
             ino: inode.ino,
             size_epoch: epoch,
-            size_at_least: Some(end),
+            size_at_least: end,
             mtime: Some(SetTime::Now),
             atime: None,
             synced: Vec::new(),
