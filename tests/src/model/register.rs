@@ -5,6 +5,9 @@
 //! from the end of another mount's read that saw it. A loss that the fault model allows takes that
 //! certainty back for what was not synced, until it is seen again. What failed or never returned may take
 //! effect at any time, or never.
+//!
+//! One thing is let pass: a write under way while its bytes are cut off by a truncation may be seen, be gone,
+//! and be seen again before it returns, because the writer can't tell on which side of the cut it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,6 +118,12 @@ fn losses(losses: &[Loss], write: &Write, settled_by: Tick, min_write: usize) ->
     ticks
 }
 
+/// Whether `cut` truncated while `write` was under way, and `at` is before that had returned.
+fn cut_meanwhile(write: &Write, cut: &Write, at: Tick) -> bool {
+    let end = |write: &Write| write.returned.map_or(Tick(u64::MAX), |end| end.at);
+    cut.stamp == Stamp::ZERO && at < end(write) && cut.invoke < end(write) && end(cut) > write.invoke
+}
+
 /// One sector with everything that touched it.
 struct Register<'a> {
     sector: u64,
@@ -137,7 +146,9 @@ impl<'a> Register<'a> {
         for (read, found) in &reads {
             if let Found::Stamp(stamp) = found
                 && *stamp != Stamp::ZERO
-                && writes.iter().any(|w| w.write.stamp == *stamp && w.write.actor.client != read.actor.client)
+                && let Some(w) = writes.iter().find(|w| w.write.stamp == *stamp)
+                && w.write.actor.client != read.actor.client
+                && !writes.iter().any(|cut| cut_meanwhile(w.write, cut.write, read.at))
             {
                 seen.entry(*stamp).or_default().push(read.at);
             }
