@@ -111,6 +111,35 @@ impl<N: Net> Shared<N> {
         }
     }
 
+    /// Asks once; `None` when there was no answer this time. For what may take effect twice.
+    pub(crate) async fn ask_once<R: Request>(
+        &self,
+        request: &R,
+        scope: Scope,
+        until: Until,
+    ) -> Result<Option<R::Reply>, Refused> {
+        let out = Outgoing::request(request).map_err(|_| Error::Invalid)?;
+        let (link, incarnation) = self.link(until).await?;
+        if matches!(scope, Scope::Session(bound) if bound != incarnation) {
+            return Err(Refused::SessionLost);
+        }
+        let ticket = if R::MUTATION { Some(self.session.take_request_id().await) } else { None };
+        let out = out.with_words(self.words(ticket.as_ref().map(|ticket| ticket.id)));
+        let sent = self.now();
+        let deadline = until.cap(self.config.master_deadline);
+        match self.net.call(&Peer::Master(link), out, deadline).await {
+            Ok(frame) => {
+                self.session.heard(&frame.header, sent);
+                Ok(Some(frame.decode().map_err(|_| Error::Io)?))
+            }
+            Err(error) => {
+                log::debug!("{:?}: {error}", R::OP);
+                self.after_failure(&error, link)?;
+                Ok(None)
+            }
+        }
+    }
+
     fn words(&self, id: Option<RequestId>) -> Words {
         Words {
             word0: id.map_or(0, |id| id.0),

@@ -61,15 +61,17 @@ impl<N: Net> Shared<N> {
                 Source::Map(view) => view.at(piece.index),
             };
             let Mapped::Place(place) = mapped else { return Ok(zeros(piece.range.len)) };
-            let member = if std::mem::take(&mut primary) {
+            let mut member = if std::mem::take(&mut primary) {
                 place.members.first().copied()
             } else {
                 self.choose(&place.members, &tried)
             };
             let next = match member {
-                Some(member) => {
+                Some(first) => {
                     let deadline = until.cap(self.config.chunk_deadline);
-                    let answer = self.call_server(member.server, message(&place, piece), deadline).await;
+                    let ask = || message(&place, piece);
+                    let (from, answer) = self.call_either(&place.members, first, &tried, ask, deadline).await;
+                    member = Some(from);
                     match answer {
                         Ok(frame) => match self.accept(&frame, piece, until).await? {
                             Some(bytes) => return Ok(bytes),
@@ -79,7 +81,7 @@ impl<N: Net> Shared<N> {
                         Err(NetError::Status(Status::NoChunk, _)) if place.new => {
                             return Ok(zeros(piece.range.len));
                         }
-                        Err(error) => self.after_read(&place, member, &error),
+                        Err(error) => self.after_read(&place, from, &error),
                     }
                 }
                 None => ChunkNext::NewPlace,

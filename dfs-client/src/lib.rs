@@ -35,6 +35,7 @@ mod read;
 mod get;
 mod ahead;
 mod servers;
+mod silence;
 mod core;
 
 pub use client::{CacheState, Client, DirHandle, DirPage, FileHandle, SetAttrs};

@@ -7,6 +7,7 @@ use dfs_proto::meta::{ChunkPlace, FailedPlace, MAP_MAX, MapRead, MapWrite, ReadM
 use dfs_proto::units::ChunkIndex;
 
 use crate::call::{Refused, Scope};
+use crate::core::retry::Backoff;
 use crate::inode::{Inode, Mapped, State};
 use crate::net::Net;
 use crate::shared::{Shared, Until};
@@ -46,16 +47,24 @@ impl<N: Net> Shared<N> {
         if let Some(place) = self.known_write_place(&inode.lock(), index, failed) {
             return Ok(place);
         }
-        let _turn = inode.map_turn(index).await;
-        if let Some(place) = self.known_write_place(&inode.lock(), index, failed) {
-            return Ok(place);
-        }
+        // An index has one chunk, however often it is asked for.
         let request = MapWrite { ino: inode.ino, index, failed };
-        let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
-        let place = Arc::new(answer.body);
-        let mut state = inode.lock();
-        state.places.insert(index, Mapped::Place(Arc::clone(&place)));
-        Ok(place)
+        let mut backoff = Backoff::default();
+        loop {
+            // Held for one question: another chunk's recovery is no reason to wait.
+            let turn = inode.map_turn(index).await;
+            if let Some(place) = self.known_write_place(&inode.lock(), index, failed) {
+                return Ok(place);
+            }
+            let answer = self.ask_once(&request, Scope::Session(inode.incarnation), until).await?;
+            if let Some(place) = answer {
+                let place = Arc::new(place);
+                inode.lock().places.insert(index, Mapped::Place(Arc::clone(&place)));
+                return Ok(place);
+            }
+            drop(turn);
+            self.pause(&mut backoff, until).await?;
+        }
     }
 
     fn known_write_place(

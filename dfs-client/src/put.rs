@@ -68,19 +68,16 @@ impl<N: Net> Shared<N> {
                 }
             };
             let Some(primary) = place.members.first().copied() else { return Err(Error::Io.into()) };
-            let error = match self
-                .call_server(
-                    primary.server,
-                    message(inode, &place, put, op),
-                    until.cap(self.config.chunk_deadline),
-                )
-                .await
-            {
-                Ok(_) => {
+            let deadline = until.cap(self.config.chunk_deadline);
+            let call = self.call_server(primary.server, message(inode, &place, put, op), deadline);
+            let error = match self.unless_moved(inode, std::slice::from_ref(&place), call, until).await {
+                Some(Ok(_)) => {
                     inode.no_longer_new(&place);
                     return Ok(place);
                 }
-                Err(error) => error,
+                Some(Err(error)) => error,
+                // The new members know the operation if one of the old ones took it.
+                None => continue,
             };
             log::debug!("write to {chunk} at {}: {error}", primary.server);
             let this = FailedPlace { chunk, version: place.capability.version, server: primary.server };

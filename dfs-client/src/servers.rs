@@ -28,6 +28,8 @@ pub(crate) struct Directory {
     os_boot: OsBootId,
     /// What was last told to the master of each server, and when.
     reported: BTreeMap<ServerNum, (BootId, Suspicion, Micros)>,
+    /// When a chunk was last found to have gone on without a server that was silent.
+    pub(crate) moved: Option<Micros>,
 }
 
 impl Directory {
@@ -38,6 +40,7 @@ impl Directory {
             routes: Routes::default(),
             os_boot,
             reported: BTreeMap::new(),
+            moved: None,
         }
     }
 

@@ -37,6 +37,9 @@ pub(crate) struct Extra {
     pub(crate) synced: Vec<(ChunkId, ChunkVersion)>,
 }
 
+/// What became of a chunk's sync; `None` when the chunk went on to a newer version before there was an answer.
+type Outcome = (Unsynced, Arc<ChunkPlace>, Option<Result<(), NetError>>);
+
 /// A chunk to be synced.
 #[derive(Clone, Copy, Debug)]
 struct Unsynced {
@@ -228,13 +231,18 @@ impl<N: Net> Shared<N> {
             let mut tasks = JoinSet::new();
             for (server, group) in groups {
                 for part in group.chunks(SYNC_BATCH) {
-                    let (shared, part) = (Arc::clone(self), part.to_vec());
-                    tasks.spawn_on(async move { shared.sync_group(server, part).await }, &self.runtime);
+                    let (shared, inode, part) = (Arc::clone(self), Arc::clone(inode), part.to_vec());
+                    let sync = async move { shared.sync_group(&inode, server, part, until).await };
+                    tasks.spawn_on(sync, &self.runtime);
                 }
             }
             while let Some(results) = tasks.join_next().await {
                 // A task that panicked has synced nothing.
                 for (unsynced, place, result) in results.map_err(|_| Error::Io)? {
+                    let Some(result) = result else {
+                        left.push(unsynced);
+                        continue;
+                    };
                     match self.after_sync(inode, &unsynced, &place, &result)? {
                         Some(again) => {
                             left.push(unsynced);
@@ -252,16 +260,25 @@ impl<N: Net> Shared<N> {
     }
 
     async fn sync_group(
-        self: Arc<Self>,
+        &self,
+        inode: &Inode,
         server: ServerNum,
         group: Vec<(Unsynced, Arc<ChunkPlace>)>,
-    ) -> Vec<(Unsynced, Arc<ChunkPlace>, Result<(), NetError>)> {
+        until: Until,
+    ) -> Vec<Outcome> {
         let chunks = group
             .iter()
             .map(|(unsynced, place)| SyncChunk { capability: place.capability, since: unsynced.since })
             .collect();
+        let places: Vec<_> = group.iter().map(|(_, place)| Arc::clone(place)).collect();
         let answer = match Outgoing::request(&Sync { chunks }) {
-            Ok(out) => self.call_server(server, out, self.config.chunk_deadline * SYNC_PATIENCE).await,
+            Ok(out) => {
+                let call = self.call_server(server, out, self.config.chunk_deadline * SYNC_PATIENCE);
+                match self.unless_moved(inode, &places, call, until).await {
+                    Some(answer) => answer,
+                    None => return group.into_iter().map(|(u, place)| (u, place, None)).collect(),
+                }
+            }
             Err(_) => Err(NetError::Malformed),
         };
         let synced = answer.and_then(|frame| frame.decode::<Synced>().map_err(|_| NetError::Malformed));
@@ -273,7 +290,7 @@ impl<N: Net> Shared<N> {
                 None => Err(NetError::Malformed),
             },
         };
-        group.into_iter().enumerate().map(|(nth, (u, place))| (u, place, result_of(nth))).collect()
+        group.into_iter().enumerate().map(|(nth, (u, place))| (u, place, Some(result_of(nth)))).collect()
     }
 
     /// Whether a chunk has to be synced again, and with which place named as failed.

@@ -10,7 +10,10 @@ use crate::net::NetError;
 
 /// Waits before the second, third, ... try, in milliseconds. The first are short: most of what is waited
 /// for (a recall, a recovery after a proof of death) takes some ten milliseconds.
-const WAITS_MS: [u64; 7] = [5, 10, 20, 50, 100, 200, 400];
+const WAITS_MS: [u64; 6] = [5, 10, 20, 50, 100, 200];
+/// The waits after those, as long as a lease lasts that may be waited for, about six seconds.
+const LEASE_WAIT_MS: u64 = 250;
+const LEASE_TRIES: usize = 24;
 /// Every later wait: a cluster that is down for minutes is asked once a second by each caller.
 const WAIT_MAX_MS: u64 = 1000;
 
@@ -23,7 +26,8 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// The next wait, up to a quarter shorter at random so that callers spread.
     pub(crate) fn next(&mut self, rng: &mut Rng) -> Duration {
-        let ms = WAITS_MS.get(self.tries).copied().unwrap_or(WAIT_MAX_MS);
+        let later = if self.tries < WAITS_MS.len() + LEASE_TRIES { LEASE_WAIT_MS } else { WAIT_MAX_MS };
+        let ms = WAITS_MS.get(self.tries).copied().unwrap_or(later);
         self.tries = self.tries.saturating_add(1);
         let us = ms * 1000;
         let spread = usize::try_from(us / 4).unwrap_or(1).max(1);
@@ -126,7 +130,7 @@ mod tests {
         let (mut backoff, mut rng) = (Backoff::default(), Rng::new(1));
         let first = backoff.next(&mut rng);
         assert!(first <= Duration::from_millis(5) && first > Duration::from_millis(3));
-        for _ in 0..20 {
+        for _ in 0..30 {
             backoff.next(&mut rng);
         }
         let late = backoff.next(&mut rng);

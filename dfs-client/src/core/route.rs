@@ -81,6 +81,11 @@ impl Routes {
         seen.news(FAILURE_US, now);
     }
 
+    /// It has not answered for long; the request is still under way.
+    pub(crate) fn silent(&mut self, server: ServerNum, now: Micros) {
+        self.servers.entry(server).or_default().news(FAILURE_US, now);
+    }
+
     /// It was dropped before it ended; nothing is learned.
     pub(crate) fn dropped(&mut self, server: ServerNum) {
         let seen = self.servers.entry(server).or_default();

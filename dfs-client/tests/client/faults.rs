@@ -187,3 +187,77 @@ async fn shutdown_writes_back_and_says_goodbye() {
     assert_eq!(net.take_log(), [Op::Write, Op::Commit, Op::CloseSession]);
     assert_eq!(client.getattr(file.ino()).await, Err(Error::Io));
 }
+
+/// The chunks' versions go on, as after a recovery without the silent server.
+fn recover(net: &FakeNet) {
+    let mut world = net.world();
+    let world = &mut *world;
+    for (chunk, version) in &mut world.master.versions {
+        *version = ChunkVersion(version.0 + 1);
+        world.servers.versions.insert(*chunk, *version);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_is_given_up_once_the_chunk_went_on() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    client.fsync(&file, false).await.unwrap();
+    for op in [Op::Write, Op::Sync] {
+        put(&client, &file, 0, &pattern(5000, 2)).await;
+        if op == Op::Sync {
+            client.flush(&file).await.unwrap();
+        }
+        let applied = net.world().servers.applied;
+        net.fault(op, Fault::Slow(Duration::from_secs(60)));
+        let start = tokio::time::Instant::now();
+        let synced = async { client.fsync(&file, false).await.unwrap() };
+        let recovered = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            // Asked all the while, and nobody was blamed.
+            let log = net.take_log();
+            assert!(log.iter().filter(|op| **op == Op::MapWrite).count() >= 4, "{log:?}");
+            recover(&net);
+        };
+        tokio::join!(synced, recovered);
+        let took = tokio::time::Instant::now() - start;
+        assert!(took < Duration::from_secs(4), "{op:?}: {took:?}");
+        let world = net.world();
+        assert_eq!(world.servers.applied - applied, usize::from(op == Op::Write));
+        assert!(!world.log.contains(&Op::Suspect));
+    }
+    assert_eq!(get(&client, &file, 0, 5000).await, pattern(5000, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_that_still_serves_may_answer_late() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    net.fault(Op::Write, Fault::Slow(Duration::from_secs(4)));
+    put(&client, &file, 0, &pattern(500, 1)).await;
+    client.flush(&file).await.unwrap();
+    let world = net.world();
+    assert_eq!((world.servers.applied, world.servers.repeated), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_does_not_wait_for_a_silent_server() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    client.flush(&file).await.unwrap();
+    net.fault(Op::Read, Fault::Slow(Duration::from_secs(60)));
+    let start = tokio::time::Instant::now();
+    assert_eq!(get(&client, &file, 0, 5000).await, pattern(5000, 1));
+    assert!(tokio::time::Instant::now() - start < Duration::from_millis(500));
+    // A second one that may not say what it has leaves it to the first.
+    net.fault(Op::Read, Fault::Slow(Duration::from_secs(1)));
+    net.fault(Op::Read, Fault::Answer(Status::Redirect));
+    net.fault(Op::Read, Fault::Answer(Status::Redirect));
+    let again = client.open(file.ino(), RW, false, WHO).await.unwrap();
+    assert_eq!(get(&client, &again, 100, 300).await, pattern(5000, 1).slice(100..400));
+}

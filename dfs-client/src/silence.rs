@@ -1,0 +1,161 @@
+//! What is done while a chunk server has not answered yet: a read is asked of another member as well, a
+//! write or a sync asks the master whether its chunk has gone on without that server.
+//!
+//! Nothing here decides that a server is dead: only the master does, when it is fenced. A server that is
+//! merely slow keeps its request and may answer it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_proto::chunk::Member;
+use dfs_proto::frame::{Frame, Outgoing};
+use dfs_proto::ids::ServerNum;
+use dfs_proto::meta::{ChunkPlace, MapWrite};
+
+use crate::call::{Refused, Scope};
+use crate::core::retry::{Backoff, ChunkNext, after_chunk};
+use crate::inode::{Inode, Mapped};
+use crate::net::{Net, NetError};
+use crate::shared::{Shared, Until, lock};
+
+/// A read that is older is asked of another member too: long beside what a busy disk takes, and two of it
+/// are less than the second that a read may stall.
+const READ_SILENT: Duration = Duration::from_millis(400);
+/// A write or a sync that is older asks the master: most are done in a hundredth of it.
+const WRITE_SILENT: Duration = Duration::from_secs(1);
+/// The same while a server is being left out: its other chunks are about to go on too.
+const WRITE_SILENT_AGAIN: Duration = Duration::from_millis(100);
+/// How long after such a discovery. It is made anew by every chunk that has gone on.
+const LEFT_OUT_US: u64 = 10_000_000;
+/// How often it asks again. What is waited for is the end of a lease, some seconds.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// Where a chunk is.
+enum Whereabouts {
+    /// Where it was.
+    Same,
+    /// Nowhere for the moment, or the master did not answer.
+    Changing,
+    /// At a newer version, or another chunk is in its place.
+    Moved,
+}
+
+impl<N: Net> Shared<N> {
+    /// Asks `first`, and once that has been silent for a while another of the members, none of `tried`.
+    /// The answer, and whose it is.
+    pub(crate) async fn call_either(
+        &self,
+        members: &[Member],
+        first: Member,
+        tried: &[ServerNum],
+        message: impl Fn() -> Outgoing,
+        deadline: Duration,
+    ) -> (Member, Result<Frame, NetError>) {
+        let mut slow = pin!(self.call_server(first.server, message(), deadline));
+        if let Ok(answer) = tokio::time::timeout(READ_SILENT, &mut slow).await {
+            return (first, answer);
+        }
+        lock(&self.servers).routes.silent(first.server, self.now());
+        let mut tried = tried.to_vec();
+        tried.push(first.server);
+        let Some(second) = self.choose(members, &tried) else { return (first, slow.await) };
+        log::debug!("{} is silent; asking {}", first.server, second.server);
+        let other = async {
+            loop {
+                let answer = self.call_server(second.server, message(), deadline).await;
+                let useful =
+                    answer.as_ref().map_or_else(|error| after_chunk(error) == ChunkNext::NewPlace, |_| true);
+                if useful {
+                    return answer;
+                }
+                // It may be waiting for the silent one itself; that ends with a new version.
+                tokio::time::sleep(READ_SILENT).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = &mut slow => (first, answer),
+            answer = other => (second, answer),
+        }
+    }
+
+    /// Waits for a call under `places`, or until one of their chunks has gone on to a newer version: then
+    /// `None`, the newer places are remembered, and the call's outcome is unknown.
+    pub(crate) async fn unless_moved<T>(
+        &self,
+        inode: &Inode,
+        places: &[Arc<ChunkPlace>],
+        call: impl Future<Output = T>,
+        until: Until,
+    ) -> Option<T> {
+        let mut call = pin!(call);
+        let moved = lock(&self.servers).moved;
+        let again = moved.is_some_and(|at| self.now().0.saturating_sub(at.0) < LEFT_OUT_US);
+        let wait = if again { WRITE_SILENT_AGAIN } else { WRITE_SILENT };
+        if let Ok(answer) = tokio::time::timeout(wait, &mut call).await {
+            return Some(answer);
+        }
+        tokio::select! {
+            biased;
+            answer = &mut call => Some(answer),
+            () = self.until_moved(inode, places, until) => None,
+        }
+    }
+
+    async fn until_moved(&self, inode: &Inode, places: &[Arc<ChunkPlace>], until: Until) {
+        let mut backoff = Backoff::default();
+        loop {
+            let (mut moved, mut changing) = (false, false);
+            for place in places {
+                match self.whereabouts(inode, place, until).await {
+                    Ok(Whereabouts::Same) => {}
+                    Ok(Whereabouts::Changing) => changing = true,
+                    Ok(Whereabouts::Moved) => moved = true,
+                    Err(refused) => {
+                        // The call's own end says what follows.
+                        log::debug!("asking where {} is: {refused}", place.chunk());
+                        return std::future::pending().await;
+                    }
+                }
+            }
+            let wait = match (moved, changing) {
+                (true, false) => {
+                    lock(&self.servers).moved = Some(self.now());
+                    return;
+                }
+                // One that stays behind would be waited for again.
+                (_, true) => backoff.next(&mut lock(&self.rng)),
+                (false, false) => ASK_EVERY,
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Where the chunk is now. No server is blamed.
+    async fn whereabouts(
+        &self,
+        inode: &Inode,
+        old: &ChunkPlace,
+        until: Until,
+    ) -> Result<Whereabouts, Refused> {
+        let differs = |new: &ChunkPlace| {
+            (new.capability.chunk, new.capability.version) != (old.capability.chunk, old.capability.version)
+        };
+        let _turn = inode.map_turn(old.index).await;
+        if let Some(Mapped::Place(known)) = inode.lock().places.get(&old.index)
+            && known.capability.rights.write
+            && differs(known)
+        {
+            return Ok(Whereabouts::Moved);
+        }
+        let request = MapWrite { ino: inode.ino, index: old.index, failed: None };
+        let answer = self.ask_once(&request, Scope::Session(inode.incarnation), until).await?;
+        let Some(place) = answer else { return Ok(Whereabouts::Changing) };
+        if !differs(&place) {
+            return Ok(Whereabouts::Same);
+        }
+        inode.lock().places.insert(old.index, Mapped::Place(Arc::new(place)));
+        Ok(Whereabouts::Moved)
+    }
+}
