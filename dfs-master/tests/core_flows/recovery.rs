@@ -55,6 +55,31 @@ fn a_dead_secondary_is_left_out_after_its_lease() {
 }
 
 #[test]
+fn a_stopped_member_is_not_waited_for_once_its_lease_is_over() {
+    let mut cluster = Cluster::new(3, 2);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    // Its connection stays open.
+    let at = cluster.at(place.members[0].server);
+    cluster.servers[at].cut_off = true;
+    let (next, took) = wait_moved(&mut cluster, client, &place);
+    assert!((5_000..=6_700).contains(&took), "{took}");
+    assert_eq!(nums(&next), nums(&place)[1..]);
+}
+
+/// Asks until there is a place under a newer version; how long that took.
+fn wait_moved(cluster: &mut Cluster, client: Client, place: &ChunkPlace) -> (ChunkPlace, u64) {
+    let began = cluster.now_ms;
+    let mut got = None;
+    cluster.until(60_000, |cluster| {
+        let next = write_place(cluster, client, place).ok();
+        got = next.filter(|next| next.capability.version > place.capability.version);
+        got.is_some()
+    });
+    (got.unwrap(), cluster.now_ms - began)
+}
+
+#[test]
 fn proof_of_death_needs_no_waiting() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();

@@ -17,6 +17,10 @@ use crate::core::reply::{Asked, COMMAND_DEADLINE_MS};
 /// may be the better ones.
 const ANSWER_WAIT_MS: u64 = 2_000;
 
+/// The same for one whose lease is over: it has said nothing for seconds, and may be stopped with its
+/// connection open. One that only lost its heartbeats answers at once.
+const SILENT_WAIT_MS: u64 = 200;
+
 /// The members' answers, sorted.
 #[derive(Debug, Default)]
 struct Tally<'a> {
@@ -25,7 +29,7 @@ struct Tally<'a> {
     refused: Vec<Status>,
     /// Fenced, and silent.
     absent: usize,
-    /// Might still answer.
+    /// Might still answer, and is still waited for.
     pending: bool,
     /// Neither answered nor fenced.
     blocked: bool,
@@ -71,7 +75,10 @@ impl Core {
                 Some((_, FenceAnswer::Refused(status))) => tally.refused.push(*status),
                 None => {
                     let reachable = self.soft.servers.get(server).is_some_and(|live| live.is_reachable());
-                    tally.pending |= reachable;
+                    let silent =
+                        self.soft.servers.get(server).is_none_or(|live| live.lease.is_over(self.now.mono));
+                    let wait_ms = if silent { SILENT_WAIT_MS } else { ANSWER_WAIT_MS };
+                    tally.pending |= reachable && self.now.mono.ms_since(asking.since) < wait_ms;
                     tally.absent += 1;
                     tally.blocked |= !self.is_fenced(chunk, at, server);
                 }
@@ -82,8 +89,7 @@ impl Core {
 
     fn verdict(&self, chunk: ChunkId, meta: &ChunkMeta, asking: &Asking) -> Verdict {
         let tally = self.tally(chunk, meta, asking);
-        let waited = self.now.mono.ms_since(asking.since) >= ANSWER_WAIT_MS;
-        if tally.blocked || (tally.pending && !waited) {
+        if tally.blocked || tally.pending {
             return Verdict::Wait;
         }
         let left_out = self.soft.recovery.left_out(chunk);
