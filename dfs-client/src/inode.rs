@@ -200,6 +200,10 @@ impl State {
     /// Takes the master's word for attributes and, where no bytes of ours are ahead of it, for the size.
     pub(crate) fn take_attr(&mut self, attr: &Attr, now: Micros) {
         self.attr = Some((*attr, now));
+        if attr.size_epoch > self.size_epoch {
+            // The file was cut since: a size from before would make it grow again, with nothing in it.
+            self.acked_end = 0;
+        }
         self.size_epoch = attr.size_epoch;
         self.committed = attr.size;
         let ours = if self.may_buffer() { self.acked_end.max(self.dirty.end().unwrap_or(0)) } else { 0 };

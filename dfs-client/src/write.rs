@@ -1,5 +1,6 @@
 //! Writing: into the buffer under a write grant, through to all replicas without one.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -350,9 +351,12 @@ impl<N: Net> Shared<N> {
 
 /// A buffered write is on all members.
 fn note_ack(state: &mut State, place: &ChunkPlace, end: u64) {
-    // Under an older epoch it was cut with the rest before it got here.
-    if place.capability.size_epoch >= state.size_epoch {
-        state.acked_end = state.acked_end.max(end);
+    let epoch = place.capability.size_epoch;
+    match epoch.cmp(&state.size_epoch) {
+        // It was cut with the rest before it got here.
+        Ordering::Less => {}
+        Ordering::Equal => state.acked_end = state.acked_end.max(end),
+        Ordering::Greater => (state.size_epoch, state.acked_end) = (epoch, end),
     }
     note_unsynced(state, place);
 }
