@@ -181,7 +181,9 @@ fn crash(mut live: Live, work: &mut Work, files: u64, before: usize) -> (u64, bo
     }
     let snapshot_at = live.snapshot_at;
     let core = live.crash();
+    let start = Instant::now();
     let state = core.state().clone();
+    row("a clone of the state, ms", &format!("{:.3}", start.elapsed().as_secs_f64() * 1e3));
     drop(core);
     row("log behind the snapshot, records", &format!("{}", state.applied.0 - snapshot_at.0));
     let (hash, count) = (state.hash(), state.ns.counts().inodes);
