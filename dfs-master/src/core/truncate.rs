@@ -62,6 +62,13 @@ impl Truncates {
             None => false,
         }
     }
+
+    /// Takes the job out that `origin` asked for. Another's stays: an intent that came second fails, and the
+    /// first goes on.
+    fn end(&mut self, ino: Ino, origin: Option<Origin>) -> Option<Cut> {
+        let mine = self.jobs.get(&ino).is_some_and(|(cut, _)| cut.origin == origin);
+        if mine { self.jobs.remove(&ino).map(|(cut, _)| cut) } else { None }
+    }
 }
 
 impl Core {
@@ -107,7 +114,7 @@ impl Core {
                 return;
             }
             Answer::Failed(status) => {
-                self.soft.truncate.jobs.remove(&ino);
+                self.soft.truncate.end(ino, cut.origin);
                 if let Some(caller) = cut.caller {
                     self.fail(caller, *status);
                 }
@@ -123,7 +130,7 @@ impl Core {
             | Answer::Server(_) => {}
         }
         // A caller that asked again meanwhile waits in the job.
-        let caller = self.soft.truncate.jobs.remove(&ino).and_then(|(job, _)| job.caller).or(cut.caller);
+        let caller = self.soft.truncate.end(ino, cut.origin).and_then(|job| job.caller).or(cut.caller);
         match (cut.rest, caller) {
             (Some(rest), Some(caller)) => {
                 let command = Command::Ns(NsCommand::Setattr(rest));
