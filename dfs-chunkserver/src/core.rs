@@ -54,9 +54,11 @@ use crate::core::work::{DiskWork, Jobs, Work};
 
 pub use crate::core::read::{ReadEnd, ReadRequest, ReadStart, ReadTicket};
 
-/// A disk takes no writes below this share of its space: what is left is for headers, logs and repair
+/// A store takes nothing below this share of its space: what is left is for headers, logs and repair
 /// (section 15: refuses at 95 %).
 const RESERVE_PARTS: u64 = 20;
+/// A primary refuses this share earlier, so that disks that fill alike refuse a write before it is anywhere.
+const EARLY_PARTS: u64 = 100;
 
 /// The state of one chunk server process.
 #[derive(Debug)]
@@ -96,7 +98,9 @@ pub struct Core {
 #[derive(Debug)]
 struct Disk {
     setup: DiskSetup,
-    full: bool,
+    total_bytes: u64,
+    /// What may have been added since the free space was measured.
+    added_bytes: u64,
     failed: bool,
 }
 
@@ -115,7 +119,10 @@ impl Core {
             lease: Lease::default(),
             stopped: false,
             events: 0,
-            disks: disks.into_iter().map(|setup| Disk { setup, full: false, failed: false }).collect(),
+            disks: disks
+                .into_iter()
+                .map(|setup| Disk { setup, total_bytes: 0, added_bytes: 0, failed: false })
+                .collect(),
             replicas,
             fences: BTreeMap::new(),
             session_chunks: BTreeMap::new(),
@@ -238,7 +245,9 @@ impl Core {
         if usable.clone().next().is_none() {
             return Err(Status::DiskFailed);
         }
-        let best = usable.filter(|(_, disk)| !disk.full).max_by_key(|(_, disk)| disk.setup.free_bytes);
+        let best = usable
+            .filter(|(_, disk)| disk.left() >= disk.total_bytes / RESERVE_PARTS)
+            .max_by_key(|(_, disk)| disk.setup.free_bytes);
         let (at, _) = best.ok_or(Status::NoSpace)?;
         u16::try_from(at).map(DiskIx).map_err(|_| Status::NoSpace)
     }
@@ -246,12 +255,27 @@ impl Core {
     fn disk_space(&mut self, disk: DiskIx, total_bytes: u64, free_bytes: u64) {
         if let Some(disk) = self.disks.get_mut(usize::from(disk.0)) {
             disk.setup.free_bytes = free_bytes;
-            disk.full = free_bytes < total_bytes / RESERVE_PARTS;
+            disk.total_bytes = total_bytes;
+            disk.added_bytes = 0;
         }
     }
 
-    fn is_full(&self, disk: DiskIx) -> bool {
-        self.disks.get(usize::from(disk.0)).is_none_or(|disk| disk.full)
+    /// Whether a disk takes another write. Near its end it is measured first, within a few seconds.
+    fn check_space(&self, disk: DiskIx) -> Result<(), Status> {
+        let disk = self.disks.get(usize::from(disk.0)).ok_or(Status::DiskFailed)?;
+        let limit = disk.total_bytes / RESERVE_PARTS + disk.total_bytes / EARLY_PARTS;
+        if disk.setup.free_bytes < limit {
+            Err(Status::NoSpace)
+        } else if disk.left() < limit {
+            Err(Status::Overloaded)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn takes_new(&self, disk: DiskIx) -> bool {
+        let disk = self.disks.get(usize::from(disk.0)).filter(|disk| !disk.failed);
+        disk.is_some_and(|disk| disk.left() >= disk.total_bytes / RESERVE_PARTS)
     }
 
     /// Remembers a master's term, and refuses a master that is older than one seen before (I20).
@@ -300,6 +324,20 @@ impl Core {
         for chunk in chunks {
             self.step_down(chunk, Status::NotServing, out);
         }
+    }
+}
+
+impl Disk {
+    /// Free bytes if all that was written since they were measured was new.
+    fn left(&self) -> u64 {
+        self.setup.free_bytes.saturating_sub(self.added_bytes)
+    }
+}
+
+/// Counts bytes that a disk is given.
+fn charge(disks: &mut [Disk], disk: DiskIx, payload: &bytes::Bytes) {
+    if let Some(disk) = disks.get_mut(usize::from(disk.0)) {
+        disk.added_bytes = disk.added_bytes.saturating_add(payload.len() as u64);
     }
 }
 

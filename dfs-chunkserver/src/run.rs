@@ -31,6 +31,8 @@ const SPACE_EVERY: Duration = Duration::from_secs(2);
 const TRASH_EVERY: Duration = Duration::from_secs(60);
 /// Age at which trash is unlinked (D3).
 const TRASH_AGE_S: u64 = 3600;
+/// A disk with less than one part in so many free is short of space.
+const SHORT_PARTS: u64 = 10;
 
 /// Serves until told to stop.
 ///
@@ -149,7 +151,7 @@ async fn housekeeping(server: Arc<Server>) {
     loop {
         tokio::select! {
             _ = space.tick() => (0..server.disks.len()).for_each(|at| measure_on_thread(&server, at)),
-            _ = trash.tick() => empty_trash(&server),
+            _ = trash.tick() => empty_old_trash(&server),
         }
     }
 }
@@ -160,9 +162,15 @@ fn measure_on_thread(server: &Arc<Server>, at: usize) {
     let _queued = disk.try_submit(move || measure(&on, at));
 }
 
+/// Tells the core what a disk has left. Trash counts as free, so a disk that is short gives it back at once.
 fn measure(server: &Arc<Server>, at: usize) {
     let Some(disk) = server.disks.get(at) else { return };
-    match disk.measure() {
+    let mut space = disk.measure();
+    if space.as_ref().is_ok_and(|space| space.trash > 0 && space.free < space.total / SHORT_PARTS) {
+        empty_trash(disk, u64::MAX);
+        space = disk.measure();
+    }
+    match space {
         Ok(space) => server.input(Input::DiskSpace {
             disk: disk_ix(at),
             total_bytes: space.total,
@@ -172,17 +180,16 @@ fn measure(server: &Arc<Server>, at: usize) {
     }
 }
 
-fn empty_trash(server: &Arc<Server>) {
+fn empty_old_trash(server: &Arc<Server>) {
     for disk in &server.disks {
         let on = Arc::clone(disk);
-        let _queued = disk.try_submit(move || {
-            // Trash counts as free, so a disk that is short of space gives it back at once.
-            let short = on.store.space().is_ok_and(|space| space.free < space.total / 10);
-            let before = if short { u64::MAX } else { clock::wall_s().saturating_sub(TRASH_AGE_S) };
-            if let Err(error) = on.store.empty_trash(before) {
-                log::warn!("disk {}: trash: {error}", on.path.display());
-            }
-        });
+        let _queued = disk.try_submit(move || empty_trash(&on, clock::wall_s().saturating_sub(TRASH_AGE_S)));
+    }
+}
+
+fn empty_trash(disk: &DiskHandle, before_s: u64) {
+    if let Err(error) = disk.store.empty_trash(before_s) {
+        log::warn!("disk {}: trash: {error}", disk.path.display());
     }
 }
 

@@ -11,7 +11,7 @@ use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
 use crate::core::fill::Fill;
-use crate::core::io::CallToken;
+use crate::core::io::{CallToken, DiskFault};
 use crate::core::replica::Blocks;
 
 /// Writes of one chunk in flight, and as many again waiting for blocks: four full op windows.
@@ -52,8 +52,8 @@ pub(crate) struct Flight {
 pub(crate) enum Local {
     Running,
     Applied,
-    /// The client's bytes do not match their checksums: applied nowhere.
-    Rejected,
+    /// Not applied, and nothing changed: the bytes do not match their checksums, or the disk is full.
+    Refused(DiskFault),
 }
 
 /// One other member's part in a flight.
@@ -72,6 +72,8 @@ pub(crate) enum AckState {
     Again {
         tries: u32,
         at: Micros,
+        /// What it answered; `None` when it did not.
+        why: Option<Status>,
     },
     Acked,
     /// It answered that it can't: only a new config helps.
@@ -161,15 +163,33 @@ impl Lead {
     }
 }
 
+impl Ack {
+    /// What it last answered, if that was an error.
+    pub(crate) fn refused(&self) -> Option<Status> {
+        match self.state {
+            AckState::Refused(status) => Some(status),
+            AckState::Again { why, .. } => why,
+            AckState::Sent { .. } | AckState::Acked => None,
+        }
+    }
+}
+
 impl Flight {
     /// Applied here and by every other member.
     pub(crate) fn is_done(&self) -> bool {
         self.local == Local::Applied && self.acks.iter().all(|ack| ack.state == AckState::Acked)
     }
 
-    /// Refused for its checksum by everyone: it took effect nowhere.
-    pub(crate) fn is_rejected(&self) -> bool {
-        self.local == Local::Rejected
-            && self.acks.iter().all(|ack| ack.state == AckState::Refused(Status::BadChecksum))
+    /// What everyone refused it for: it took effect nowhere.
+    pub(crate) fn refused_by_all(&self) -> Option<Status> {
+        let status = self.refused_here()?.status();
+        self.acks.iter().all(|ack| ack.refused() == Some(status)).then_some(status)
+    }
+
+    pub(crate) fn refused_here(&self) -> Option<DiskFault> {
+        match self.local {
+            Local::Refused(fault) => Some(fault),
+            Local::Running | Local::Applied => None,
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::core::io::{CallToken, DiskDone, DiskFault, DiskIx, DiskOp, Effect, Re
 use crate::core::replica::{Replica, Standing};
 use crate::core::window::SeqWindow;
 use crate::core::work::{AppliedOp, DiskWork};
-use crate::core::{Core, answer, refuse};
+use crate::core::{Core, answer, charge, refuse};
 
 impl Core {
     /// Whether it is a fill's opening or closing message.
@@ -40,7 +40,7 @@ impl Core {
         let disk = match there {
             _ if member => Err(Status::Exists),
             Some(old) if old.disk_ops > 0 => Err(Status::Overloaded),
-            Some(old) if !self.is_full(old.disk) && !self.has_failed(old.disk) => Ok(old.disk),
+            Some(old) if self.takes_new(old.disk) => Ok(old.disk),
             // Elsewhere it would leave the old file behind.
             Some(old) if old.made && !self.has_failed(old.disk) => Err(Status::NoSpace),
             Some(_) | None => self.disk_for_new(),
@@ -108,6 +108,7 @@ impl Core {
             return refuse(call, Status::WrongRole, out);
         }
         replica.disk_ops += 1;
+        charge(&mut self.disks, replica.disk, &payload);
         let work = DiskWork::Fill { chunk: meta.chunk, version: meta.version, call };
         let op = DiskOp::Write {
             chunk: meta.chunk,

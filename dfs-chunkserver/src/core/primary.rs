@@ -103,12 +103,11 @@ impl Core {
             .and_then(|lead| lead.flights.get_mut(&seq));
         match (fault, flight) {
             (None, Some(flight)) => flight.local = Local::Applied,
-            (Some(DiskFault::BadChecksum), Some(flight)) => flight.local = Local::Rejected,
-            (Some(DiskFault::NoSpace), Some(flight)) if flight.acks.is_empty() => {
-                self.abandon(now, chunk, seq, Status::NoSpace, out);
+            // Nothing changed here; what it was elsewhere, the answers tell.
+            (Some(fault @ (DiskFault::BadChecksum | DiskFault::NoSpace)), Some(flight)) => {
+                flight.local = Local::Refused(fault);
             }
-            // Bytes that match no checksum, or that nobody else was to take, changed nothing anywhere.
-            (Some(DiskFault::BadChecksum), None) | (None, None) => {}
+            (Some(DiskFault::BadChecksum | DiskFault::NoSpace) | None, None) => {}
             (Some(fault), _) => self.fail_replica(chunk, fault, out),
         }
         self.drained(chunk, out);
@@ -130,7 +129,6 @@ impl Core {
         };
         let Some(lead) = replica.lead.as_mut() else { return };
         let Some(flight) = lead.flights.get_mut(&seq) else { return };
-        let rejected = flight.local == Local::Rejected;
         let Some(ack) = flight.acks.iter_mut().find(|ack| ack.member.server == server) else { return };
         let AckState::Sent { tries } = ack.state else { return };
         ack.state = match reply {
@@ -138,9 +136,8 @@ impl Core {
                 lead.unmade.remove(&server);
                 AckState::Acked
             }
-            PeerAnswer::Silent | PeerAnswer::Dead => again(now, tries),
-            PeerAnswer::Refused(Status::BadChecksum) if rejected => AckState::Refused(Status::BadChecksum),
-            PeerAnswer::Refused(status) if is_passing(*status) => again(now, tries),
+            PeerAnswer::Silent | PeerAnswer::Dead => again(now, tries, None),
+            PeerAnswer::Refused(status) if is_passing(*status) => again(now, tries, Some(*status)),
             PeerAnswer::Refused(status) => AckState::Refused(*status),
         };
         let (member, state) = (ack.member, ack.state);
@@ -166,9 +163,13 @@ impl Core {
         let Some(lead) = replica.lead.as_mut() else { return };
         let committed = lead.committed();
         let Some(mut flight) = lead.flights.remove(&seq) else { return };
+        let refused_here = flight.refused_here().map(DiskFault::status);
         for ack in &mut flight.acks {
-            if let AckState::Again { tries, at } = ack.state
+            // Who refused it as we did must not take it now: it is to be given up.
+            let alike = refused_here.is_some() && ack.refused() == refused_here;
+            if let AckState::Again { tries, at, .. } = ack.state
                 && at <= now
+                && !alike
             {
                 ack.state = AckState::Sent { tries: tries.saturating_add(1) };
                 send(
@@ -191,12 +192,14 @@ impl Core {
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
         let Some(lead) = replica.lead.as_mut() else { return };
         let Some(flight) = lead.flights.get(&seq) else { return };
-        if flight.is_rejected() {
-            return self.abandon(now, chunk, seq, Status::BadChecksum, out);
+        if let Some(status) = flight.refused_by_all() {
+            return self.abandon(now, chunk, seq, status, out);
         }
-        if flight.local == Local::Rejected && flight.acks.iter().any(|ack| ack.state == AckState::Acked) {
-            // The same bytes were good elsewhere: what this process holds in memory can't be trusted.
-            return self.fail_replica(chunk, DiskFault::BadChecksum, out);
+        if let Some(fault) = flight.refused_here()
+            && flight.acks.iter().any(|ack| ack.state == AckState::Acked)
+        {
+            // Others have what this replica lacks: they go on without it.
+            return self.fail_replica(chunk, fault, out);
         }
         if !flight.is_done() {
             return;
@@ -357,17 +360,22 @@ impl Core {
     }
 }
 
-fn again(now: Micros, tries: u32) -> AckState {
+fn again(now: Micros, tries: u32, why: Option<Status>) -> AckState {
     let pause = RESEND_MIN_MS.saturating_mul(1 << tries.min(16)).min(RESEND_MAX_MS);
-    AckState::Again { tries, at: now.plus_ms(pause) }
+    AckState::Again { tries, at: now.plus_ms(pause), why }
 }
 
-/// Refusals that a short wait may end: the member does not know the config yet, or has too much to do, or
-/// the bytes were damaged on the way.
+/// Refusals that a short wait may end: the member does not know the config yet, has too much to do, or its
+/// disk is full, or the bytes were damaged on the way.
 fn is_passing(status: Status) -> bool {
     matches!(
         status,
-        Status::NotServing | Status::Recovering | Status::Overloaded | Status::BadChecksum | Status::Deadline
+        Status::NotServing
+            | Status::Recovering
+            | Status::Overloaded
+            | Status::NoSpace
+            | Status::BadChecksum
+            | Status::Deadline
     )
 }
 

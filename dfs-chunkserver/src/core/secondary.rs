@@ -15,7 +15,7 @@ use crate::core::replica::{Applying, Blocks, Replica, Standing};
 use crate::core::window::Seen;
 use crate::core::work::{AppliedOp, DiskWork};
 use crate::core::write::NewChunk;
-use crate::core::{Core, answer, refuse};
+use crate::core::{Core, answer, charge, refuse};
 
 impl Core {
     pub(crate) fn forward(
@@ -86,11 +86,6 @@ impl Core {
 
     fn take_forward(&mut self, call: CallToken, meta: ForwardMeta, payload: Bytes, out: &mut Vec<Effect>) {
         let chunk = meta.chunk;
-        if self.replicas.get(&chunk).is_some_and(|replica| self.is_full(replica.disk)) {
-            // The write is on other members, so this replica is behind: only a refill helps.
-            self.fail_replica(chunk, DiskFault::NoSpace, out);
-            return refuse(call, Status::NoSpace, out);
-        }
         let Some(replica) = self.replicas.get_mut(&chunk) else { return refuse(call, Status::NoChunk, out) };
         replica.commit(meta.committed);
         match replica.applied.look(meta.seq) {
@@ -107,6 +102,7 @@ impl Core {
         replica.pending.push((meta.seq, blocks));
         replica.applying.push(Applying { seq: meta.seq, calls: vec![call] });
         replica.disk_ops += 1;
+        charge(&mut self.disks, replica.disk, &payload);
         let work =
             DiskWork::Forward { chunk, version: meta.version, seq: meta.seq, op: AppliedOp::of(&meta) };
         let op = disk_op(replica, meta, payload);
@@ -128,9 +124,10 @@ impl Core {
         let at = replica.applying.iter().position(|applying| applying.seq == seq);
         let calls = at.map(|at| replica.applying.swap_remove(at).calls).unwrap_or_default();
         let reply = match done {
-            DiskDone::Failed(DiskFault::BadChecksum) => {
+            DiskDone::Failed(fault @ (DiskFault::BadChecksum | DiskFault::NoSpace)) => {
+                // Nothing changed here; the primary decides what becomes of the write.
                 replica.pending.retain(|(pending, _)| *pending != seq);
-                Reply::Failed(Status::BadChecksum)
+                Reply::Failed(fault.status())
             }
             DiskDone::Failed(fault) => {
                 self.fail_replica(chunk, *fault, out);

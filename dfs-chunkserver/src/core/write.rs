@@ -14,7 +14,7 @@ use crate::core::ops::OpSeen;
 use crate::core::read::check_standing;
 use crate::core::replica::{Blocks, Replica, Standing};
 use crate::core::window::WINDOW;
-use crate::core::{Core, answer, refuse};
+use crate::core::{Core, answer, charge, refuse};
 
 /// Most numbers between the oldest write in flight and the newest. Half the window, so that a member never
 /// forgets a number that may still come.
@@ -94,10 +94,7 @@ impl Core {
             return Err(Status::Recovering);
         }
         check_epoch(replica, cap)?;
-        if self.is_full(replica.disk) {
-            return Err(Status::NoSpace);
-        }
-        Ok(())
+        self.check_space(replica.disk)
     }
 
     /// Makes the replica of a new chunk. Its first write's capability is L5's confirmation: it names the
@@ -163,6 +160,7 @@ impl Core {
         }
         let Some(replica) = self.replicas.get_mut(&cap.chunk) else { return };
         let create = (!replica.made).then(|| replica.header());
+        charge(&mut self.disks, replica.disk, &payload);
         let Some(lead) = replica.lead.as_mut() else { return };
         lead.last = Seq(lead.last.0 + 1);
         let seq = lead.last;

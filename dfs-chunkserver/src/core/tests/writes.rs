@@ -207,3 +207,47 @@ fn a_silent_member_is_reported_and_the_write_held() {
     assert_eq!(bench.replies[&call], written(2), "it came back before anyone excluded it");
     bench.assert_equal(&[1, 2, 3]);
 }
+
+/// Leaves a disk no room for another block.
+fn fill_up(bench: &Bench, servers: &[u16]) {
+    servers.iter().for_each(|n| bench.nodes[&num(*n)].disk.set_capacity(0));
+}
+
+#[test]
+fn a_write_that_no_disk_has_room_for_is_refused_and_changes_nothing() {
+    let mut bench = Bench::new(3);
+    let create = bench.members(&[1, 2, 3]);
+    bench.write_new(1, bench.cap(1, 1), 1, BLOCK0, 1, create);
+    fill_up(&bench, &[1, 2, 3]);
+    let block1 = Range { offset: 4096, len: 4096 };
+    let call = bench.write(1, bench.cap(1, 1), 2, block1, 2);
+    bench.pass(100, &[]);
+    assert_eq!(failed(&bench, call), Status::NoSpace);
+    assert_eq!(bench.read(1, bench.cap(1, 1), 0), Ok(1));
+    (1..=3).for_each(|n| bench.nodes[&num(n)].disk.set_capacity(1 << 30));
+    let again = bench.write(1, bench.cap(1, 1), 2, block1, 2);
+    assert!(matches!(bench.replies[&again], Reply::Written { .. }));
+    bench.assert_equal(&[1, 2, 3]);
+}
+
+#[test]
+fn a_full_disk_among_others_is_reported_or_gives_way() {
+    let mut bench = Bench::new(2);
+    let create = bench.members(&[1, 2]);
+    bench.write_new(1, bench.cap(1, 1), 1, BLOCK0, 1, create);
+    fill_up(&bench, &[2]);
+    let block1 = Range { offset: 4096, len: 4096 };
+    let call = bench.write(1, bench.cap(1, 1), 2, block1, 2);
+    bench.pass(2_000, &[1, 2]);
+    assert!(!bench.replies.contains_key(&call), "only a new config helps, or room");
+    assert!(
+        bench.troubles.iter().any(|(_, report)| report.reports.iter().any(|report| report.server == num(2)))
+    );
+    bench.nodes[&num(2)].disk.set_capacity(1 << 30);
+    bench.pass(500, &[1, 2]);
+    assert!(matches!(bench.replies[&call], Reply::Written { .. }));
+    fill_up(&bench, &[1]);
+    let call = bench.write(1, bench.cap(1, 1), 3, Range { offset: 40960, len: 4096 }, 3);
+    assert_eq!(failed(&bench, call), Status::NotServing, "the other has it: this one is behind");
+    assert!(bench.troubles.iter().any(|(_, report)| report.failed == [CHUNK]));
+}
