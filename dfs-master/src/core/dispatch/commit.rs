@@ -20,8 +20,10 @@ impl Core {
         let (clear_privileges, now) = (false, self.now.wall);
         let commit = ops::Commit { ino, size_epoch, size_at_least, mtime, atime, clear_privileges, now };
         self.state.ns.check(&NsCommand::Commit(commit.clone()))?;
+        // While the session has the file open for writing, an answer on its way may name the chunk again.
+        let writes = self.soft.grants.is_open(ino, client.session, true);
         let droppable = |(index, chunk): &(ChunkIndex, ChunkId)| {
-            self.is_unused(&Unused { ino, index: *index, chunk: *chunk }, client.session)
+            !writes && self.is_unused(&Unused { ino, index: *index, chunk: *chunk }, client.session)
         };
         let unused: Vec<_> = unused.into_iter().filter(droppable).collect();
         let nothing = size_at_least.is_none() && mtime.is_none() && atime.is_none();

@@ -168,6 +168,10 @@ impl Core {
     pub(super) fn is_unused(&self, unused: &Unused, session: SessionId) -> bool {
         !self.soft.seen.contains(unused.chunk.0)
             && !self.soft.grants.is_open_by_other_writer(unused.ino, session)
+            // A write grant outlives the last close, and places are remembered under it.
+            && !self.soft.grants.kinds(unused.ino).iter().any(|(holder, kind)| {
+                *holder != session && *kind == GrantKind::Write
+            })
             && self.state.ns.intent(unused.ino).is_none()
     }
 }
