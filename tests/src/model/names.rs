@@ -45,12 +45,14 @@ pub struct Directory {
     before: Vec<(Tick, BTreeSet<State>)>,
     /// Operations without an answer, which may still happen.
     open: Vec<NameOp>,
+    /// The operation under way: if its actor dies, it has no answer for ever.
+    pending: Option<NameOp>,
     too_many: bool,
 }
 
 impl Default for Directory {
     fn default() -> Directory {
-        Directory { states: BTreeSet::from([State::new()]), before: Vec::new(), open: Vec::new(), too_many: false }
+        Directory { states: BTreeSet::from([State::new()]), before: Vec::new(), open: Vec::new(), pending: None, too_many: false }
     }
 }
 
@@ -97,8 +99,17 @@ fn fits(op: NameOp, got: Answer, expected: Answer) -> bool {
 }
 
 impl Directory {
+    /// An operation begins.
+    pub fn begin(&mut self, op: NameOp) {
+        self.pending = Some(op);
+    }
+
     /// An operation was answered.
     pub fn answered(&mut self, at: Tick, op: NameOp, got: Answer) -> Option<Violation> {
+        match self.pending.take() {
+            Some(pending) if pending != op => self.unknown(pending),
+            Some(_) | None => {}
+        }
         self.open_may_happen();
         if self.too_many {
             return None;
@@ -125,6 +136,7 @@ impl Directory {
 
     /// An operation ended without an answer.
     pub fn unknown(&mut self, op: NameOp) {
+        self.pending = None;
         if !matches!(op, NameOp::Lookup(_)) {
             self.open.push(op);
         }

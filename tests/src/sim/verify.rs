@@ -48,17 +48,16 @@ pub fn unfinished(world: &World) -> String {
 pub(super) async fn verify(shared: &Arc<Shared>) {
     let new = shared.act(|world| world.new_client(Role::Tool, None));
     let net = SimNet::new(Arc::clone(shared), new.node);
-    let rest = work::within(shared, REST_LIMIT_US, until_rest(shared, &net)).await;
-    let Ok(link) = rest else {
-        let last = shared.act(|world| std::mem::take(&mut world.last_look));
-        shared.act(|world| world.violate("whole", format!("not at rest {REST_LIMIT_US} us after healing: {last}")));
+    if rest(shared, &net, "healing").await.is_none() {
         return;
-    };
+    }
     let read = work::within(shared, READ_LIMIT_US, read_all(shared)).await;
     if read.is_err() {
         shared.act(|world| world.violate("alive", format!("reading everything takes over {READ_LIMIT_US} us")));
         return;
     }
+    // What the reading found damaged is repaired now.
+    let Some(link) = rest(shared, &net, "reading everything").await else { return };
     let files = shared.act(|world| world.files.clone());
     for (file, ino) in files {
         match net.ask(link, &FileInfo { ino }).await {
@@ -66,6 +65,18 @@ pub(super) async fn verify(shared: &Arc<Shared>) {
             Err(error) => shared.act(|world| world.violate("alive", format!("no report of {file:?}: {error}"))),
         }
     }
+}
+
+/// Waits until the cluster is at rest. `None`, and a violation, when that takes too long.
+async fn rest(shared: &Arc<Shared>, net: &SimNet, after: &str) -> Option<LinkId> {
+    let link = work::within(shared, REST_LIMIT_US, until_rest(shared, net)).await.ok();
+    if link.is_none() {
+        shared.act(|world| {
+            let last = std::mem::take(&mut world.last_look);
+            world.violate("whole", format!("not at rest {REST_LIMIT_US} us after {after}: {last}"));
+        });
+    }
+    link
 }
 
 /// Asks the master until nothing is left to do.
@@ -106,7 +117,7 @@ fn look(world: &mut World, report: &ClusterReport) -> bool {
 /// Reads every file and every name, as a program that was started last.
 async fn read_all(shared: &Arc<Shared>) {
     let new = shared.act(|world| world.new_client(Role::Client, None));
-    let Some(client) = work::connect(shared, &new).await else {
+    let Some(client) = work::connect(shared, &new, false).await else {
         return shared.act(|world| world.violate("alive", "no session after healing".to_owned()));
     };
     let Node::Client(number) = new.node else { return };

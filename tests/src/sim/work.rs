@@ -63,8 +63,7 @@ impl Program {
 }
 
 /// A client's settings: times in proportion to the cluster's short leases.
-fn config_of(new: &NewClient, rng: &mut Rng) -> Config {
-    let soft = rng.below(4) == 0;
+fn config_of(new: &NewClient, soft: bool) -> Config {
     Config {
         patience: if soft { Patience::Soft(Duration::from_secs(3)) } else { Patience::Hard },
         memory_bytes: 4 << 20,
@@ -114,9 +113,8 @@ pub(super) async fn within<T>(shared: &Shared, limit_us: u64, what: impl Future<
 }
 
 /// A client with its session; `None` when none could be had in time.
-pub(super) async fn connect(shared: &Arc<Shared>, new: &NewClient) -> Option<Client<SimNet>> {
-    let mut rng = Rng::new(new.seed);
-    let config = config_of(new, &mut rng);
+pub(super) async fn connect(shared: &Arc<Shared>, new: &NewClient, soft: bool) -> Option<Client<SimNet>> {
+    let config = config_of(new, soft);
     let net = SimNet::new(Arc::clone(shared), new.node);
     match Client::connect(config, net, Arc::new(NoUpcalls)).await {
         Ok(client) => Some(client),
@@ -134,7 +132,7 @@ async fn setup(shared: Arc<Shared>) {
     loop {
         let new = shared.act(|world| world.new_client(Role::Client, None));
         let node = new.node;
-        let Some(client) = connect(&shared, &new).await else { continue };
+        let Some(client) = connect(&shared, &new, false).await else { continue };
         let made = tokio::select! {
             biased;
             _ = new.killed => None,
@@ -196,9 +194,10 @@ async fn run_client(shared: &Arc<Shared>, slot: u16, new: NewClient) {
 }
 
 async fn run_programs(shared: &Arc<Shared>, slot: u16, new: &NewClient) {
-    let Some(client) = connect(shared, new).await else { return };
-    let Node::Client(number) = new.node else { return };
     let mut rng = Rng::new(new.seed ^ u64::from(slot));
+    let soft = rng.below(4) == 0;
+    let Some(client) = connect(shared, new, soft).await else { return };
+    let Node::Client(number) = new.node else { return };
     let mut programs = JoinSet::new();
     for stream in 0..=u8::from(rng.coin()) {
         programs.spawn(data::run(program(shared, &client, number, stream, &mut rng)));

@@ -267,6 +267,9 @@ impl World {
         }
         self.note([20, 0, 0], || "master starts".to_owned());
         if let Err(error) = self.master.start(&mut self.fabric) {
+            if self.master.disk().stopped() {
+                return self.struck(Node::Master);
+            }
             self.violate("start", format!("the master does not start: {error}"));
         }
     }
@@ -277,6 +280,10 @@ impl World {
         }
         self.note([21, num as u64, 0], || format!("server {num} starts"));
         if let Err(error) = self.servers[num].start(&mut self.fabric) {
+            let node = self.servers[num].node();
+            if self.servers[num].disk().stopped() {
+                return self.struck(node);
+            }
             self.violate("start", format!("server {num} does not start: {error}"));
         }
     }
@@ -295,12 +302,12 @@ impl World {
         self.note([22, u64::from(power), 0], || format!("{node:?} {}", if power { "loses power" } else { "is killed" }));
         self.strikes.remove(&node);
         match node {
-            Node::Master if self.master.is_running() || power => {
+            Node::Master => {
                 if let Some(since) = self.master.stop(&mut self.fabric, power) {
                     self.tail_lost(since);
                 }
             }
-            Node::Server(num) if self.servers[usize::from(num)].is_running() || power => {
+            Node::Server(num) => {
                 self.servers[usize::from(num)].stop(&mut self.fabric, power);
                 if power {
                     self.history.server_lost_power(num);
@@ -313,7 +320,6 @@ impl World {
                 self.clients.remove(&node);
                 self.fabric.stop(node, !power);
             }
-            Node::Master | Node::Server(_) => {}
         }
         self.power_cuts += u64::from(power);
     }

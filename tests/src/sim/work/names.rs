@@ -59,6 +59,9 @@ async fn one(program: &mut Program, home: Ino) {
     let actor = program.actor;
     program.shared.act(|world| {
         world.history.tick();
+        if let Some(directory) = world.directories.get_mut(&actor) {
+            directory.begin(op);
+        }
         world.note([50, u64::from(first), 0], || format!("{actor:?} begins {op:?}"));
     });
     let result = perform(program, home, op).await;
