@@ -23,7 +23,8 @@ pub fn binaries() -> PathBuf {
         return PathBuf::from(dir);
     }
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let found = ["release", "debug"].iter().map(|kind| target.join(kind)).find(|dir| dir.join("dfs-fuse").exists());
+    let found =
+        ["release", "debug"].iter().map(|kind| target.join(kind)).find(|dir| dir.join("dfs-fuse").exists());
     found.expect("no binaries: run `cargo build --release` first, or set DFS_BIN")
 }
 
@@ -163,6 +164,10 @@ fn text(output: Output, what: &str) -> String {
 /// # Panics
 /// When the command fails.
 pub fn sh(dir: &Path, script: &str) -> String {
-    let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).current_dir(dir).output().expect("bash");
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .current_dir(dir)
+        .output()
+        .expect("bash");
     text(output, script)
 }

@@ -162,8 +162,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 }
 
 async fn run_world(world: World) -> Outcome {
-    let shared =
-        Arc::new(Shared { world: Mutex::new(world), wake: Notify::new(), start: Instant::now() });
+    let shared = Arc::new(Shared { world: Mutex::new(world), wake: Notify::new(), start: Instant::now() });
     let script = tokio::spawn(work::script(Arc::clone(&shared)));
     shared.pump().await;
     script.abort();

@@ -108,7 +108,10 @@ fn a_killed_master_loses_nothing_and_the_mount_waits() {
     let cluster = Cluster::up(&[]);
     let mount = cluster.mount();
     for round in 0..3 {
-        sh(&mount, &format!("mkdir d{round} && for i in $(seq 200); do echo {round} $i > d{round}/f$i; done"));
+        sh(
+            &mount,
+            &format!("mkdir d{round} && for i in $(seq 200); do echo {round} $i > d{round}/f$i; done"),
+        );
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -248,7 +251,10 @@ fn a_killed_mount_is_replaced_and_what_was_closed_is_there() {
     sh(&cluster.mount(), "for i in $(seq 50); do echo $i > f$i; done");
     cluster.dev("kill", &["mount"]);
     cluster.dev("start", &["mount"]);
-    sh(&cluster.mount(), "for i in $(seq 50); do test \"$(cat f$i)\" = $i; done; echo new > f1; test \"$(cat f1)\" = new");
+    sh(
+        &cluster.mount(),
+        "for i in $(seq 50); do test \"$(cat f$i)\" = $i; done; echo new > f1; test \"$(cat f1)\" = new",
+    );
 }
 
 /// Time since it was made, from the kernel's clock: tests may measure, cores may not.

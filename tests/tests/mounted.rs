@@ -14,7 +14,10 @@ const SMALL_CHUNKS: [&str; 2] = ["--chunk-size", "65536"];
 fn a_tree_survives_the_way_in_and_a_restart_of_everything() {
     let cluster = Cluster::up(&SMALL_CHUNKS);
     let source = cluster.local("source");
-    sh(cluster.mount().parent().unwrap(), "mkdir source && cd source && for d in a b c; do mkdir $d; for i in $(seq 40); do head -c $((i * 5000)) /dev/urandom > $d/f$i; done; ln -s f1 $d/link; ln $d/f2 $d/hard; done; touch -d 1969-12-31T23:00:00.5Z a/f3; chmod 751 a; touch empty");
+    sh(
+        cluster.mount().parent().unwrap(),
+        "mkdir source && cd source && for d in a b c; do mkdir $d; for i in $(seq 40); do head -c $((i * 5000)) /dev/urandom > $d/f$i; done; ln -s f1 $d/link; ln $d/f2 $d/hard; done; touch -d 1969-12-31T23:00:00.5Z a/f3; chmod 751 a; touch empty",
+    );
     let copy = cluster.path("copy");
     sh(&cluster.mount(), &format!("cp -a {} {}", source.display(), copy.display()));
     let compare = format!("diff -r --no-dereference {} {}", source.display(), copy.display());
@@ -36,7 +39,8 @@ fn a_tree_survives_the_way_in_and_a_restart_of_everything() {
 fn random_writes_across_chunks_read_back() {
     let cluster = Cluster::up(&SMALL_CHUNKS);
     let path = cluster.path("file");
-    let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    let mut file =
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     let mut model = vec![0u8; 1 << 20];
     let mut x = 0x9e37_79b9_u64;
     let mut random = |below: usize| {
@@ -100,20 +104,30 @@ fn names_links_and_attributes() {
     let long = "n".repeat(255);
     write_file(&at(&long), b"");
     assert_eq!(fs::File::create(at(&format!("{long}n"))).unwrap_err().raw_os_error(), Some(36));
-    sh(&cluster.mount(), "setfattr -n user.colour -v blue d && test \"$(getfattr --only-values -n user.colour d)\" = blue && setfattr -x user.colour d && ! getfattr -n user.colour d 2>/dev/null");
-    sh(&cluster.mount(), "for i in $(seq 2500); do : > d/$i; done; test $(ls d | wc -l) = 2500; rm -r d; test ! -e d");
+    sh(
+        &cluster.mount(),
+        "setfattr -n user.colour -v blue d && test \"$(getfattr --only-values -n user.colour d)\" = blue && setfattr -x user.colour d && ! getfattr -n user.colour d 2>/dev/null",
+    );
+    sh(
+        &cluster.mount(),
+        "for i in $(seq 2500); do : > d/$i; done; test $(ls d | wc -l) = 2500; rm -r d; test ! -e d",
+    );
 }
 
 #[test]
 fn git_and_a_second_mount_agree() {
     let cluster = Cluster::up(&[]);
     let work = cluster.mount();
-    sh(&work, "git init -q r && cd r && git config user.email a@b && git config user.name t && for i in $(seq 50); do echo $i > f$i; done && git add . && git commit -qm one && git gc -q && git fsck --strict 2>&1 && cd .. && git clone -q r c && diff -r -x .git r c");
+    sh(
+        &work,
+        "git init -q r && cd r && git config user.email a@b && git config user.name t && for i in $(seq 50); do echo $i > f$i; done && git add . && git commit -qm one && git gc -q && git fsck --strict 2>&1 && cd .. && git clone -q r c && diff -r -x .git r c",
+    );
     // A second mount sees what the first closed, and the first sees the second's changes.
     let second = cluster.local("second");
     fs::create_dir(&second).unwrap();
     let master = cluster.dev("addr", &[]);
-    let mounted = Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
+    let mounted =
+        Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
     assert!(mounted.unwrap().success());
     let _unmount = Unmount(second.clone());
     for round in 0..20 {
@@ -130,7 +144,8 @@ fn both_mounts_keep_a_file_open_and_read_each_others_writes() {
     let second = cluster.local("second");
     fs::create_dir(&second).unwrap();
     let master = cluster.dev("addr", &[]);
-    let mounted = Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
+    let mounted =
+        Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
     assert!(mounted.unwrap().success());
     let _unmount = Unmount(second.clone());
     let open = |path: &std::path::Path| {
@@ -180,7 +195,11 @@ fn errors_say_what_to_do() {
     let other = Cluster::up(&["--servers", "1", "--replicas", "1"]);
     other.dev("stop", &["cs1"]);
     let disk = other.local("cluster/cs1/disk").display().to_string();
-    fails("dfs-chunkserver", &["--master", addr.trim(), "--listen", "127.0.0.1:0", "--disk", &disk], "another cluster");
+    fails(
+        "dfs-chunkserver",
+        &["--master", addr.trim(), "--listen", "127.0.0.1:0", "--disk", &disk],
+        "another cluster",
+    );
 }
 
 /// What `echo > file` does. (`std::fs::write` is not allowed in this workspace, see clippy.toml.)

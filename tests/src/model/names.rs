@@ -52,7 +52,13 @@ pub struct Directory {
 
 impl Default for Directory {
     fn default() -> Directory {
-        Directory { states: BTreeSet::from([State::new()]), before: Vec::new(), open: Vec::new(), pending: None, too_many: false }
+        Directory {
+            states: BTreeSet::from([State::new()]),
+            before: Vec::new(),
+            open: Vec::new(),
+            pending: None,
+            too_many: false,
+        }
     }
 }
 

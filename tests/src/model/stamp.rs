@@ -59,7 +59,11 @@ pub fn look(bytes: &[u8], file: FileNum, sector: u64) -> Found {
     let seed = pattern(Stamp(stamp), file, sector);
     let head = word(2) == Some(u64::from(file.0)) && word(3) == Some(sector);
     let tail = (4..WORDS).all(|at| word(at) == Some(seed.wrapping_add(at as u64)));
-    if head && tail && rest.is_empty() && words.len() == WORDS { Found::Stamp(Stamp(stamp)) } else { Found::Garbage }
+    if head && tail && rest.is_empty() && words.len() == WORDS {
+        Found::Stamp(Stamp(stamp))
+    } else {
+        Found::Garbage
+    }
 }
 
 #[cfg(test)]

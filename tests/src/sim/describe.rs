@@ -7,8 +7,8 @@ use dfs_proto::control::{
 };
 use dfs_proto::frame::Frame;
 use dfs_proto::meta::{
-    Attr, ChunkPlace, Commit, Created, GrantBack, MapRead, MapWrite, Open, Opened, ReadMap, Recall, Release, ResumeSession,
-    SessionResumed, Setattr, Suspect,
+    Attr, ChunkPlace, Commit, Created, GrantBack, MapRead, MapWrite, Open, Opened, ReadMap, Recall, Release,
+    ResumeSession, SessionResumed, Setattr, Suspect,
 };
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
@@ -90,7 +90,12 @@ fn request(frame: &Frame) -> String {
         Op::Read => {
             let cap = Capability::from_bytes(&frame.meta).map(|(cap, _)| cap);
             let words = frame.header.words;
-            format!("{}+{} {}", words.word2, words.word3, cap.map_or_else(String::new, |cap| capability(&cap)))
+            format!(
+                "{}+{} {}",
+                words.word2,
+                words.word3,
+                cap.map_or_else(String::new, |cap| capability(&cap))
+            )
         }
         Op::Write => match WriteMeta::from_bytes(&frame.meta, frame.payload.len()) {
             Ok(meta) => format!(

@@ -40,14 +40,29 @@ pub struct Life(pub u32);
 #[derive(Debug)]
 pub enum Happening {
     /// A connection that another node dialled stands.
-    Opened { conn: ConnRef, who: Who },
+    Opened {
+        conn: ConnRef,
+        who: Who,
+    },
     /// A dial of this node ended.
-    Dialled { dial: DialRef, conn: Option<ConnRef>, refused: bool },
+    Dialled {
+        dial: DialRef,
+        conn: Option<ConnRef>,
+        refused: bool,
+    },
     /// A request or a one-way message.
-    Frame { conn: ConnRef, frame: Frame },
+    Frame {
+        conn: ConnRef,
+        frame: Frame,
+    },
     /// A call of this node ended.
-    Answered { call: CallRef, end: CallEnd },
-    Closed { conn: ConnRef },
+    Answered {
+        call: CallRef,
+        end: CallEnd,
+    },
+    Closed {
+        conn: ConnRef,
+    },
     /// A timer of the node's own; it knows what for.
     Timer(u64),
 }
@@ -55,7 +70,11 @@ pub enum Happening {
 /// What is due at some time.
 #[derive(Debug)]
 pub enum Event {
-    To { node: Node, life: Life, what: Happening },
+    To {
+        node: Node,
+        life: Life,
+        what: Happening,
+    },
     Net(Transit),
     /// The plan of faults goes on.
     Fault(usize),

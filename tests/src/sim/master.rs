@@ -9,7 +9,9 @@ use dfs_master::core::{
     After, CallNum, ConnId, Core, CoreConfig, Effect, Input, MetadataSync, Now, Peer, Recovered,
     RecoveredSnapshot, ReqId,
 };
-use dfs_master::log::{self, EntryId, Identity, LogConfig, LogWriter, Options, Record, RecordNum, SnapshotStore};
+use dfs_master::log::{
+    self, EntryId, Identity, LogConfig, LogWriter, Options, Record, RecordNum, SnapshotStore,
+};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::CallId;
 use dfs_proto::ids::{LogIndex, RequestId, Term};
@@ -181,7 +183,8 @@ impl Master {
     pub fn stop(&mut self, fabric: &mut Fabric, power: bool) -> Option<Tick> {
         fabric.stop(ME, !power);
         let ended = self.running.take();
-        let lost = ended.and_then(|running| running.written.front().map(|(_, tick)| *tick)).or(self.unsynced_since);
+        let lost =
+            ended.and_then(|running| running.written.front().map(|(_, tick)| *tick)).or(self.unsynced_since);
         self.unsynced_since = lost.filter(|_| !power);
         if power {
             self.disk.power_cut();
@@ -361,7 +364,8 @@ impl Running {
             self.written.pop_front();
         }
         self.inputs.push_back(Input::Durable { index });
-        let (ready, held) = std::mem::take(&mut self.held).into_iter().partition(|held: &Held| held.index <= index);
+        let (ready, held) =
+            std::mem::take(&mut self.held).into_iter().partition(|held: &Held| held.index <= index);
         self.held = held;
         let ready: Vec<Held> = ready;
         for held in ready {
@@ -424,7 +428,12 @@ impl Running {
         self.inputs.push_back(input);
     }
 
-    fn try_snapshot(&mut self, disk: &SimDisk, id: EntryId, image: &StateImage) -> Result<(), log::SnapshotError> {
+    fn try_snapshot(
+        &mut self,
+        disk: &SimDisk,
+        id: EntryId,
+        image: &StateImage,
+    ) -> Result<(), log::SnapshotError> {
         let store = SnapshotStore::new(disk.clone(), &self.identity);
         let mut writer = store.begin(id, image.conf(), image.sections())?;
         image.write(&mut |section, block| writer.block(section, block))?;

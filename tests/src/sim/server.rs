@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dfs_chunkserver::core::io::{
-    CallToken, DiskDone, DiskIx, DiskSetup, DiskTask, DiskToken, Effect, Identity, Input, PeerAnswer, PeerToken,
+    CallToken, DiskDone, DiskIx, DiskSetup, DiskTask, DiskToken, Effect, Identity, Input, PeerAnswer,
+    PeerToken,
 };
 use dfs_chunkserver::core::{Core, ReadRequest, ReadTicket};
 use dfs_chunkserver::exec::{self, Context};
@@ -161,8 +162,8 @@ impl Server {
         };
         let expect = Expect { cluster: self.setup.cluster, server: Some(self.id) };
         let config = StoreConfig { chunk_size: self.setup.chunk_size, ..StoreConfig::default() };
-        let (store, opened) =
-            Store::open(self.disk.reopen(), expect, config).map_err(|error| format!("{}: {error}", self.num()))?;
+        let (store, opened) = Store::open(self.disk.reopen(), expect, config)
+            .map_err(|error| format!("{}: {error}", self.num()))?;
         fabric.start(self.node, clock);
         let marks = store.mhwm();
         let boot = BootId(fabric.rng.bits());
@@ -171,8 +172,13 @@ impl Server {
         let space = store.space().map_err(|error| error.to_string())?;
         let disks = vec![DiskSetup { id: disk_id, free_bytes: space.free }];
         let core = Core::new(identity, disks, &exec::found(&opened, DiskIx(0), self.os_boot));
-        let who =
-            Who { node: self.node, role: Role::ChunkServer, name: self.num(), server: None, boot: Some(boot) };
+        let who = Who {
+            node: self.node,
+            role: Role::ChunkServer,
+            name: self.num(),
+            server: None,
+            boot: Some(boot),
+        };
         self.running = Some(Box::new(Running {
             node: self.node,
             who,
@@ -193,7 +199,10 @@ impl Server {
             wake: None,
         }));
         if let Some(running) = &mut self.running {
-            running.step(fabric, Input::DiskSpace { disk: DiskIx(0), total_bytes: space.total, free_bytes: space.free });
+            running.step(
+                fabric,
+                Input::DiskSpace { disk: DiskIx(0), total_bytes: space.total, free_bytes: space.free },
+            );
             running.dial_master(fabric);
         }
         Ok(())
@@ -295,7 +304,8 @@ impl Running {
             }
             Effect::Forward { to, token, meta, payload } => {
                 let words = Words { word0: meta.chunk.0, ..Words::default() };
-                let out = Outgoing::new(Op::Forward).with_words(words).with_meta(Bytes::from(meta.to_bytes()));
+                let out =
+                    Outgoing::new(Op::Forward).with_words(words).with_meta(Bytes::from(meta.to_bytes()));
                 self.call_peer(fabric, to, out.with_payload(payload), PeerCall::Forward(token));
             }
             Effect::ForwardSync { to, token, chunks, digest } => {
@@ -339,10 +349,13 @@ impl Running {
             return;
         };
         let (token, answer) = match (what, end) {
-            (PeerCall::Forward(token), CallEnd::Reply(frame)) => (token, match frame.header.status {
-                Status::Ok => PeerAnswer::Ok,
-                status => PeerAnswer::Refused(status),
-            }),
+            (PeerCall::Forward(token), CallEnd::Reply(frame)) => (
+                token,
+                match frame.header.status {
+                    Status::Ok => PeerAnswer::Ok,
+                    status => PeerAnswer::Refused(status),
+                },
+            ),
             (PeerCall::Sync(token), CallEnd::Reply(frame)) => (token, synced(&frame)),
             (PeerCall::Forward(token) | PeerCall::Sync(token), CallEnd::Unreachable { dead: true }) => {
                 (token, PeerAnswer::Dead)

@@ -12,11 +12,11 @@ use dfs_proto::ids::{ChunkId, Ino};
 use dfs_proto::meta::{ChunkReport, ClusterReport, ClusterStatus, FileInfo, FileReport};
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::client::SimNet;
 use super::fabric::Node;
 use super::work::{self, ROOT};
 use super::world::World;
-use super::Shared;
 use crate::model::names::NameOp;
 use crate::model::stamp::SECTOR;
 use crate::model::{Actor, FileNum};
@@ -53,7 +53,8 @@ pub(super) async fn verify(shared: &Arc<Shared>) {
     }
     let read = work::within(shared, READ_LIMIT_US, read_all(shared)).await;
     if read.is_err() {
-        shared.act(|world| world.violate("alive", format!("reading everything takes over {READ_LIMIT_US} us")));
+        shared
+            .act(|world| world.violate("alive", format!("reading everything takes over {READ_LIMIT_US} us")));
         return;
     }
     // What the reading found damaged is repaired now.
@@ -62,7 +63,9 @@ pub(super) async fn verify(shared: &Arc<Shared>) {
     for (file, ino) in files {
         match net.ask(link, &FileInfo { ino }).await {
             Ok(report) => shared.act(|world| check_replicas(world, file, &report)),
-            Err(error) => shared.act(|world| world.violate("alive", format!("no report of {file:?}: {error}"))),
+            Err(error) => {
+                shared.act(|world| world.violate("alive", format!("no report of {file:?}: {error}")))
+            }
         }
     }
 }
@@ -136,7 +139,9 @@ async fn read_all(shared: &Arc<Shared>) {
 async fn read_file(shared: &Arc<Shared>, client: &Client<SimNet>, actor: Actor, file: FileNum, ino: Ino) {
     let handle = match client.open(ino, work::READ, false, ROOT).await {
         Ok(handle) => handle,
-        Err(error) => return shared.act(|world| world.violate("alive", format!("{file:?} does not open: {error:?}"))),
+        Err(error) => {
+            return shared.act(|world| world.violate("alive", format!("{file:?} does not open: {error:?}")));
+        }
     };
     let sectors = work::data::FILE_SECTORS;
     let invoke = shared.act(|world| world.history.tick());
@@ -146,7 +151,9 @@ async fn read_file(shared: &Arc<Shared>, client: &Client<SimNet>, actor: Actor, 
     shared.act(|world| match read {
         Ok(bytes) => {
             let found = work::data::found_in(&bytes, file, 0, sectors);
-            world.note([60, u64::from(file.0), bytes.len() as u64], || format!("{file:?} at last: {}", work::data::brief(&found)));
+            world.note([60, u64::from(file.0), bytes.len() as u64], || {
+                format!("{file:?} at last: {}", work::data::brief(&found))
+            });
             world.history.read(actor, file, 0, found, invoke);
         }
         Err(error) => world.violate("alive", format!("{file:?} is not readable after healing: {error:?}")),
@@ -159,7 +166,8 @@ async fn look_up_all(shared: &Arc<Shared>, client: &Client<SimNet>, owner: Actor
         let name = u8::try_from((start + step) % 5).unwrap_or(0);
         let found = client.lookup(home, work::names::text(name).as_bytes(), ROOT).await;
         let Some(answer) = work::names::answer_of(found.map(|attr| Some(attr.ino))) else {
-            return shared.act(|world| world.violate("alive", format!("name {name} of {owner:?}: {found:?}")));
+            return shared
+                .act(|world| world.violate("alive", format!("name {name} of {owner:?}: {found:?}")));
         };
         shared.act(|world| {
             let at = world.history.tick();

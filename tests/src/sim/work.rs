@@ -17,11 +17,11 @@ use dfs_proto::ids::Ino;
 use dfs_proto::meta::Access;
 use tokio::task::JoinSet;
 
+use super::Shared;
 use super::client::SimNet;
 use super::fabric::Node;
 use super::verify;
 use super::world::NewClient;
-use super::Shared;
 use crate::model::{Actor, FileNum};
 
 /// All programs are root's.
@@ -104,7 +104,11 @@ pub(super) async fn script(shared: Arc<Shared>) {
 }
 
 /// Runs something for at most so long.
-pub(super) async fn within<T>(shared: &Shared, limit_us: u64, what: impl Future<Output = T>) -> Result<T, u64> {
+pub(super) async fn within<T>(
+    shared: &Shared,
+    limit_us: u64,
+    what: impl Future<Output = T>,
+) -> Result<T, u64> {
     tokio::select! {
         biased;
         done = what => Ok(done),

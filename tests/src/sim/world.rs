@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use dfs_disk::sim::SimDisk;
 use dfs_master::core::{CoreConfig, MetadataSync};
-use dfs_proto::ids::{ClusterId, Ino, OsBootId};
 use dfs_proto::conn::Role;
+use dfs_proto::ids::{ClusterId, Ino, OsBootId};
 use dfs_proto::units::ChunkSize;
 use tokio::sync::oneshot;
 
@@ -241,7 +241,9 @@ impl World {
         let (kind, detail) = match what {
             Happening::Opened { conn, .. } => (1, conn.0),
             Happening::Dialled { dial, conn, .. } => (2, dial.0 << 1 | u64::from(conn.is_some())),
-            Happening::Frame { frame, .. } => (3, frame.header.words.word0 ^ u64::from(frame.header.op as u16)),
+            Happening::Frame { frame, .. } => {
+                (3, frame.header.words.word0 ^ u64::from(frame.header.op as u16))
+            }
             Happening::Answered { call, .. } => (4, call.0),
             Happening::Closed { conn } => (5, conn.0),
             Happening::Timer(number) => (6, *number),
@@ -299,7 +301,9 @@ impl World {
 
     /// Ends a node's process, with its machine's power if `power`.
     pub fn stop(&mut self, node: Node, power: bool) {
-        self.note([22, u64::from(power), 0], || format!("{node:?} {}", if power { "loses power" } else { "is killed" }));
+        self.note([22, u64::from(power), 0], || {
+            format!("{node:?} {}", if power { "loses power" } else { "is killed" })
+        });
         self.strikes.remove(&node);
         match node {
             Node::Master => {
@@ -311,8 +315,12 @@ impl World {
                 self.servers[usize::from(num)].stop(&mut self.fabric, power);
                 if power {
                     self.history.server_lost_power(num);
-                    let here: Vec<Node> =
-                        self.clients.keys().copied().filter(|client| self.fabric.same_host(*client, node)).collect();
+                    let here: Vec<Node> = self
+                        .clients
+                        .keys()
+                        .copied()
+                        .filter(|client| self.fabric.same_host(*client, node))
+                        .collect();
                     here.into_iter().for_each(|client| self.stop(client, true));
                 }
             }
@@ -345,7 +353,9 @@ impl World {
 
     fn struck(&mut self, node: Node) {
         let Some(strike) = self.strikes.remove(&node) else { return };
-        self.note([24, strike.after_ops, 0], || format!("{node:?} is struck in the middle of its disk's work"));
+        self.note([24, strike.after_ops, 0], || {
+            format!("{node:?} is struck in the middle of its disk's work")
+        });
         self.stop(node, strike.power);
         self.plan.add(&mut self.fabric, strike.down_us, Fault::Start(node));
     }

@@ -80,13 +80,29 @@ pub struct Transit(Step);
 #[derive(Debug)]
 enum Step {
     /// The first packet of a connection is at its listener.
-    Knock { conn: ConnRef, who: Who },
-    Arrive { conn: ConnRef, to: usize, item: Item },
+    Knock {
+        conn: ConnRef,
+        who: Who,
+    },
+    Arrive {
+        conn: ConnRef,
+        to: usize,
+        item: Item,
+    },
     /// A dial that nobody answered, or that was refused.
-    DialOver { conn: ConnRef, dial: DialRef, refused: bool },
-    Deadline { call: CallRef },
+    DialOver {
+        conn: ConnRef,
+        dial: DialRef,
+        refused: bool,
+    },
+    Deadline {
+        call: CallRef,
+    },
     /// One end gives the connection up by itself.
-    Break { conn: ConnRef, side: usize },
+    Break {
+        conn: ConnRef,
+        side: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -317,7 +333,9 @@ impl Fabric {
             Item::Frame(frame) if frame.header.is_reply() => {
                 self.end_call(CallRef(frame.header.call.0), CallEnd::Reply(frame));
             }
-            Item::Frame(frame) => self.at(0, Event::To { node, life, what: Happening::Frame { conn, frame } }),
+            Item::Frame(frame) => {
+                self.at(0, Event::To { node, life, what: Happening::Frame { conn, frame } })
+            }
         }
     }
 

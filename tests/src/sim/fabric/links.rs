@@ -26,7 +26,14 @@ pub struct Links {
 
 impl Links {
     /// Calls a peer over the connection there is, or a new one.
-    pub fn call(&mut self, fabric: &mut Fabric, who: &Who, to: Node, out: Outgoing, deadline_us: u64) -> CallRef {
+    pub fn call(
+        &mut self,
+        fabric: &mut Fabric,
+        who: &Who,
+        to: Node,
+        out: Outgoing,
+        deadline_us: u64,
+    ) -> CallRef {
         let call = fabric.new_call(who.node, deadline_us);
         self.send(fabric, who, to, Waiting::Call { call, out, deadline_us });
         call
@@ -58,7 +65,9 @@ impl Links {
         refused: bool,
     ) -> bool {
         let mine = |link: &Link| matches!(link, Link::Dialling { dial: own, .. } if *own == dial);
-        let Some(to) = self.links.iter().find(|(_, link)| mine(link)).map(|(to, _)| *to) else { return false };
+        let Some(to) = self.links.iter().find(|(_, link)| mine(link)).map(|(to, _)| *to) else {
+            return false;
+        };
         let Some(Link::Dialling { waiting, .. }) = self.links.remove(&to) else { return false };
         if let Some(conn) = conn {
             self.links.insert(to, Link::Open(conn));

@@ -44,7 +44,12 @@ impl Running {
         }
     }
 
-    pub(super) fn master_dialled(&mut self, fabric: &mut Fabric, dial: DialRef, conn: Option<ConnRef>) -> bool {
+    pub(super) fn master_dialled(
+        &mut self,
+        fabric: &mut Fabric,
+        dial: DialRef,
+        conn: Option<ConnRef>,
+    ) -> bool {
         if self.master.dial != Some(dial) {
             return false;
         }

@@ -5,9 +5,7 @@ use dfs_chunkserver::core::io::{CallToken, DiskFault, Input, Reply, Stamp};
 use dfs_chunkserver::core::{ReadEnd, ReadRequest, ReadStart, ReadTicket};
 use dfs_chunkserver::exec;
 use dfs_chunkserver::store::{ReadBlocks, ReadMode};
-use dfs_proto::chunk::{
-    Capability, Committed, ForwardMeta, ForwardSync, Range, Sync, Synced, WriteMeta,
-};
+use dfs_proto::chunk::{Capability, Committed, ForwardMeta, ForwardSync, Range, Sync, Synced, WriteMeta};
 use dfs_proto::control::{Applied, Deleted};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::Words;
@@ -55,12 +53,13 @@ impl Running {
         let bad = |_| Status::Malformed;
         let input = match header.op {
             Op::Write => {
-                let meta = WriteMeta::from_bytes(&frame.meta, frame.payload.len()).map_err(|_| Status::Malformed)?;
+                let meta =
+                    WriteMeta::from_bytes(&frame.meta, frame.payload.len()).map_err(|_| Status::Malformed)?;
                 Input::Write { call, meta, payload: frame.payload }
             }
             Op::Forward => {
-                let meta =
-                    ForwardMeta::from_bytes(&frame.meta, frame.payload.len()).map_err(|_| Status::Malformed)?;
+                let meta = ForwardMeta::from_bytes(&frame.meta, frame.payload.len())
+                    .map_err(|_| Status::Malformed)?;
                 Input::Forward { call, meta, payload: frame.payload }
             }
             Op::Read => {
@@ -152,7 +151,9 @@ impl Running {
         match end {
             ReadEnd::Send(stamp) => self.send_blocks(fabric, call, stamp, blocks),
             ReadEnd::Again => match self.reads.get(&call).copied() {
-                Some(_) if fabric.one_in(READ_TRIES) => self.reply(fabric, call, Reply::Failed(Status::Overloaded)),
+                Some(_) if fabric.one_in(READ_TRIES) => {
+                    self.reply(fabric, call, Reply::Failed(Status::Overloaded))
+                }
                 Some(request) => self.begin_read(fabric, call, request),
                 None => {}
             },
@@ -160,7 +161,13 @@ impl Running {
         }
     }
 
-    fn send_blocks(&mut self, fabric: &mut Fabric, call: CallToken, stamp: Stamp, blocks: Option<ReadBlocks>) {
+    fn send_blocks(
+        &mut self,
+        fabric: &mut Fabric,
+        call: CallToken,
+        stamp: Stamp,
+        blocks: Option<ReadBlocks>,
+    ) {
         self.reads.remove(&call);
         let Some((conn, header)) = self.calls.remove(&call) else { return };
         let words = Words {
@@ -175,7 +182,8 @@ impl Running {
         };
         debug_assert_eq!(data.len(), crcs.len() * usize::try_from(BLOCK_SIZE).unwrap_or(0));
         let meta: Vec<u8> = crcs.iter().flat_map(|crc| crc.to_le_bytes()).collect();
-        let out = Outgoing::reply_to(&header).with_words(words).with_meta(Bytes::from(meta)).with_payload(data);
+        let out =
+            Outgoing::reply_to(&header).with_words(words).with_meta(Bytes::from(meta)).with_payload(data);
         fabric.reply(self.node, conn, header.call, out);
     }
 }

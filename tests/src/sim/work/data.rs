@@ -63,7 +63,10 @@ async fn open(program: &mut Program) -> Option<Open> {
             world.history.write_returned(cut, outcome, true);
         }
         world.note([40, u64::from(file.0), u64::from(truncate)], || {
-            format!("{actor:?} opened {file:?} write {writable} truncate {truncate}: {:?}", opened.as_ref().err())
+            format!(
+                "{actor:?} opened {file:?} write {writable} truncate {truncate}: {:?}",
+                opened.as_ref().err()
+            )
         });
     });
     Some(Open { file, ino, handle: opened.ok()?, writable })
@@ -100,7 +103,9 @@ async fn write(program: &mut Program, open: &Open) -> Next {
     let before = program.client.cache_state(open.ino);
     let (stamp, record) = program.shared.act(|world| {
         let stamp = world.history.stamp();
-        world.note([41, stamp.0, first], || format!("{actor:?} writes {stamp:?} to {file:?} at {first}+{len}"));
+        world.note([41, stamp.0, first], || {
+            format!("{actor:?} writes {stamp:?} to {file:?} at {first}+{len}")
+        });
         (stamp, world.history.write(actor, file, stamp, first, first + len))
     });
     let bytes = fill(stamp, file, first, len);
@@ -111,7 +116,9 @@ async fn write(program: &mut Program, open: &Open) -> Next {
     program.shared.act(|world| {
         world.operations += 1;
         world.history.write_returned(record, outcome, through);
-        world.note([42, stamp.0, u64::from(through)], || format!("{actor:?} wrote {stamp:?}: {wrote:?} through {through}"));
+        world.note([42, stamp.0, u64::from(through)], || {
+            format!("{actor:?} wrote {stamp:?}: {wrote:?} through {through}")
+        });
         if wrote.is_ok_and(|wrote| wrote != count) {
             world.violate("posix", format!("a write of {count} bytes wrote {wrote:?}"));
         }
@@ -137,7 +144,9 @@ async fn truncate(program: &mut Program, open: &Open) -> Next {
     program.shared.act(|world| {
         world.operations += 1;
         world.history.write_returned(record, outcome, true);
-        world.note([44, sectors, 0], || format!("{actor:?} truncated {file:?} to {sectors}: {:?}", cut.as_ref().err()));
+        world.note([44, sectors, 0], || {
+            format!("{actor:?} truncated {file:?} to {sectors}: {:?}", cut.as_ref().err())
+        });
     });
     if outcome == Outcome::Done { Next::Go } else { Next::Close }
 }
@@ -191,7 +200,9 @@ async fn read(program: &mut Program, open: &Open) -> Next {
         world.operations += 1;
         let sum = read.as_ref().map_or(0, |bytes| bytes.len() as u64);
         world.note([48, first, sum], || match &read {
-            Ok(bytes) => format!("{actor:?} read {file:?} at {first}: {}", brief(&found_in(bytes, file, first, count))),
+            Ok(bytes) => {
+                format!("{actor:?} read {file:?} at {first}: {}", brief(&found_in(bytes, file, first, count)))
+            }
             Err(error) => format!("{actor:?} read {file:?} at {first}: {error:?}"),
         });
         if let Ok(bytes) = &read {

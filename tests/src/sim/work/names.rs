@@ -67,7 +67,9 @@ async fn one(program: &mut Program, home: Ino) {
     let result = perform(program, home, op).await;
     program.shared.act(|world| {
         world.operations += 1;
-        world.note([51, u64::from(first), u64::from(result.is_ok())], || format!("{actor:?} {op:?}: {result:?}"));
+        world.note([51, u64::from(first), u64::from(result.is_ok())], || {
+            format!("{actor:?} {op:?}: {result:?}")
+        });
         let at = world.history.tick();
         let Some(directory) = world.directories.get_mut(&actor) else { return };
         let wrong = match answer_of(result) {
@@ -110,7 +112,9 @@ async fn perform(program: &Program, home: Ino, op: NameOp) -> Result<Option<Ino>
             let from = (home, from.as_bytes());
             client.rename(from, (home, to.as_bytes()), RenameMode::Replace, ROOT).await.map(|_| None)
         }
-        NameOp::Lookup(name) => client.lookup(home, text(name).as_bytes(), ROOT).await.map(|attr| Some(attr.ino)),
+        NameOp::Lookup(name) => {
+            client.lookup(home, text(name).as_bytes(), ROOT).await.map(|attr| Some(attr.ino))
+        }
     }
 }
 
