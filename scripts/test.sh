@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, the simulator,
+# Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, seeds of the simulator,
 # the mounted and kill tests with real processes, and the POSIX suites. As root, with /dev/fuse.
 . "$(dirname "$0")/lib.sh"
 cd "$root"
@@ -13,7 +13,5 @@ build_release; took "release build done"
 say "tests"
 # The mounted tests run the release binaries, so they are told where those are.
 DFS_BIN=$bin cargo test --workspace --locked --quiet; took "tests done"
-say "simulator"
-cargo run --release --locked --quiet -p dfs-tests --bin simulate -- --seed 1 --seeds "${SIM_SEEDS:-1000}"; took "simulator done"
 scripts/posix.sh; took "POSIX suites done"
 say "all passed"

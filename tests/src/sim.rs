@@ -82,7 +82,6 @@ impl Shared {
 
     /// Lets simulated time pass.
     pub async fn sleep_us(&self, us: u64) {
-        #[expect(clippy::disallowed_methods, reason = "the simulation's time is the runtime's")]
         tokio::time::sleep(Duration::from_micros(us)).await;
     }
 

@@ -1,5 +1,7 @@
 //! What a user does on a mount, with real processes: trees, programs, attributes, errors in words.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -204,7 +206,7 @@ fn errors_say_what_to_do() {
 
 /// What `echo > file` does. (`std::fs::write` is not allowed in this workspace, see clippy.toml.)
 fn write_file(path: &std::path::Path, bytes: &[u8]) {
-    fs::File::create(path).unwrap().write_all(bytes).unwrap();
+    fs::File::create(path).expect("create").write_all(bytes).expect("write");
 }
 
 struct Unmount(std::path::PathBuf);
