@@ -67,7 +67,7 @@ impl<N: Net> Shared<N> {
         }
     }
 
-    fn known_write_place(
+    pub(crate) fn known_write_place(
         &self,
         state: &State,
         index: ChunkIndex,

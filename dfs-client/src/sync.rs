@@ -217,9 +217,8 @@ impl<N: Net> Shared<N> {
         let mut backoff = Backoff::default();
         loop {
             let mut groups: BTreeMap<ServerNum, Vec<(Unsynced, Arc<ChunkPlace>)>> = BTreeMap::new();
-            for unsynced in left.drain(..) {
-                let was = failed.remove(&unsynced.chunk);
-                let place = self.write_place(inode, unsynced.index, was, until).await?;
+            let asked = std::mem::take(&mut left);
+            for (unsynced, place) in self.sync_places(inode, asked, &mut failed, until).await? {
                 if place.chunk() != unsynced.chunk {
                     // Truncated away since: there is nothing left to keep.
                     inode.lock().unsynced.remove(&unsynced.chunk);
@@ -257,6 +256,37 @@ impl<N: Net> Shared<N> {
             }
             self.pause(&mut backoff, until).await?;
         }
+    }
+
+    /// The chunks' places. All are asked for at once: each question makes the master begin what the chunk
+    /// may be waiting for.
+    async fn sync_places(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        chunks: Vec<Unsynced>,
+        failed: &mut BTreeMap<ChunkId, FailedPlace>,
+        until: Until,
+    ) -> Result<Vec<(Unsynced, Arc<ChunkPlace>)>> {
+        let mut found = Vec::with_capacity(chunks.len());
+        let mut tasks = JoinSet::new();
+        for unsynced in chunks {
+            let was = failed.remove(&unsynced.chunk);
+            let known = self.known_write_place(&inode.lock(), unsynced.index, was);
+            if let Some(place) = known {
+                found.push((unsynced, place));
+                continue;
+            }
+            let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
+            let ask = async move {
+                let place = shared.write_place(&inode, unsynced.index, was, until).await?;
+                Ok::<_, Error>((unsynced, place))
+            };
+            tasks.spawn_on(ask, &self.runtime);
+        }
+        while let Some(place) = tasks.join_next().await {
+            found.push(place.map_err(|_| Error::Io)??);
+        }
+        Ok(found)
     }
 
     async fn sync_group(
