@@ -80,7 +80,7 @@ struct DaemonArgs {
 #[derive(Debug, Parser)]
 #[command(name = HELPER_NAME, version, max_term_width = 100)]
 struct HelperArgs {
-    /// HOST:PORT[,HOST:PORT...][:/DIR]
+    /// `HOST:PORT[,HOST:PORT...][:/DIR]`
     spec: String,
     /// An empty directory
     #[arg(value_name = "MNT")]

@@ -8,9 +8,9 @@
 //! stands for goes before two good ones are there.
 //!
 //! Reading order: [`entry`] (the words), [`record`] and [`segment`] (the bytes), [`order`] (what may
-//! follow what), [`writer`] and [`sync`], [`snapshot`], [`recover`] and [`reader`], [`identity`].
+//! follow what), [`writer`] and [`sync`], [`snapshot`], [`mod@recover`] and [`reader`], [`identity`].
 //!
-//! A life: [`init`] once; then [`recover`], load its snapshot's blocks, apply its replay,
+//! A life: [`init`] once; then [`recover()`], load its snapshot's blocks, apply its replay,
 //! [`Recovered::into_writer`], and from then on append, sync, and now and then snapshot and prune.
 
 pub mod entry;

@@ -6,7 +6,7 @@
 //! fails that another group could pass.
 //!
 //! Header words of a reply from the master: `word0` log index of the record that the answer rests on,
-//! `word1` the master's time ([`MasterMs`]), `word2` the term's low 32 bits, `word3` how many records of
+//! `word1` the master's time ([`crate::units::MasterMs`]), `word2` the term's low 32 bits, `word3` how many records of
 //! the log, up to that index, were not yet on disk.
 
 mod attr;

@@ -1,5 +1,5 @@
 //! Reading segments: record by record, searching behind damage, and the replay that feeds a restart.
-//! It changes nothing on disk and judges nothing; [`super::recover`] does.
+//! It changes nothing on disk and judges nothing; [`mod@super::recover`] does.
 //!
 //! Memory: one read of 1 MiB (or one record, if longer) at a time, however long the log is. The entries
 //! of a replay share that read's memory, so keep a copy of what is kept for long.

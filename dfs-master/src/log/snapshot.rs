@@ -1,5 +1,5 @@
 //! Snapshots: the whole state at one entry, as a file of checked blocks. What is in the blocks is the
-//! state machine's business; which snapshot to load is [`super::recover`]'s.
+//! state machine's business; which snapshot to load is [`mod@super::recover`]'s.
 //!
 //! Invariant: a file with a snapshot's name was complete, synced and read back before its maker said so,
 //! and nothing older goes before that. Two are kept: the older one and the log behind it stand in when

@@ -1,5 +1,5 @@
 //! The log's one writer: appends batches, begins segments, says what must be synced and what may go.
-//! It never syncs by itself and never reads; [`super::sync`] and [`super::recover`] do.
+//! It never syncs by itself and never reads; [`super::sync`] and [`mod@super::recover`] do.
 //!
 //! Invariant: an append is one write of whole records, numbered without a gap, each carrying a durable
 //! number that some finished sync vouches for. After the first failed write the writer refuses all.
