@@ -86,6 +86,7 @@ impl<N: Net> Client<N> {
             early: Mutex::new(EarlyRecalls::default()),
             idle: Mutex::new(BTreeMap::new()),
             counter: AtomicU64::new(0),
+            owed: Mutex::default(),
         });
         let mut backoff = Backoff::default();
         while let Err(error) = shared.first_session(notices.clone()).await {

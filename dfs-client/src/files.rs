@@ -188,6 +188,7 @@ impl<N: Net> Shared<N> {
         if state.dead || inode.incarnation != incarnation {
             return Err(Error::Io);
         }
+        state.unsynced.extend(lock(&self.owed).take(attr.ino));
         // Under the inode's lock: taking the session up looks at its handles under it, after the link is gone.
         if self.session.view.get().link != Some(answer.link) {
             return Ok(None);
@@ -292,7 +293,11 @@ impl<N: Net> Shared<N> {
 
     /// Forgets an idle inode and gives its grant back.
     async fn give_up(self: Arc<Self>, inode: &Arc<Inode>, number: u64) {
-        let settled = self.settle(inode, self.patience()).await;
+        let settled = if lock(&self.owed).is_full() {
+            self.sync_inode(inode, true, self.patience()).await
+        } else {
+            self.settle(inode, self.patience()).await
+        };
         let (grant, unused) = {
             let mut inodes = lock(&self.inodes);
             let mut state = inode.lock();
@@ -303,6 +308,7 @@ impl<N: Net> Shared<N> {
             // Its handles, if any are still held by their owner, see a file that is not there any more.
             state.dead = true;
             inodes.remove(&inode.ino);
+            lock(&self.owed).keep(inode.ino, &mut state);
             self.session.raise_op_floor(state.forget_ops());
             self.note_given(inode.ino, state.grant.id);
             (state.grant, state.take_unused())

@@ -27,6 +27,7 @@ mod dirs;
 mod attrs;
 mod files;
 mod inode;
+mod owed;
 mod maps;
 mod write;
 mod put;

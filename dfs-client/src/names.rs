@@ -77,6 +77,9 @@ impl<N: Net> Client<N> {
         let name = Name::from(name);
         let removed = shared.ask_for(caller, |creds| Unlink { parent, name: name.clone(), creds }).await?;
         shared.changed_attrs(removed.ino);
+        if removed.nlink == 0 {
+            lock(&shared.owed).forget(removed.ino);
+        }
         Ok(removed)
     }
 

@@ -245,6 +245,7 @@ impl<N: Net> Shared<N> {
             state.gate = Gate::Open;
             state.grant = NO_GRANT;
             state.places.clear();
+            lock(&self.owed).keep(inode.ino, &mut state);
             drop(state);
             self.memory.free(freed);
             inode.changed.notify_waiters();

@@ -22,6 +22,7 @@ use crate::files::Releases;
 use crate::inode::Inode;
 use crate::net::Net;
 use crate::servers::Directory;
+use crate::owed::Owed;
 use crate::session::Session;
 
 /// See the module.
@@ -45,6 +46,8 @@ pub(crate) struct Shared<N: Net> {
     /// Inodes without open handles whose grant is kept, oldest first by number.
     pub(crate) idle: Mutex<BTreeMap<u64, Arc<Inode>>>,
     pub(crate) counter: AtomicU64,
+    /// Syncs owed for inodes that were forgotten. Taken after `inodes` and an inode's state.
+    pub(crate) owed: Mutex<Owed>,
 }
 
 /// See [`Shared::early`].

@@ -176,7 +176,12 @@ impl<N: Net> Shared<N> {
     }
 
     /// F1 to F4 of the specification.
-    async fn sync_inode(self: &Arc<Self>, inode: &Arc<Inode>, datasync: bool, until: Until) -> Result<()> {
+    pub(crate) async fn sync_inode(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        datasync: bool,
+        until: Until,
+    ) -> Result<()> {
         self.drain(inode, until).await?;
         let (seen_durable, chunks, known, grows, touched) = {
             let state = inode.lock();

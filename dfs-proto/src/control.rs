@@ -184,6 +184,10 @@ pub struct ActiveConfig {
     pub ops: Vec<OpRecord>,
     /// The base's sequence number: the primary counts on from here.
     pub seq: Seq,
+    /// The last version that was recovered from a replica whose kernel had rebooted: what was acknowledged
+    /// under an older one and not synced may be lost, and a sync that is owed for it says so.
+    #[serde(default)]
+    pub lossy: ChunkVersion,
 }
 
 /// An applied write, so that its retry is answered and not done twice.

@@ -28,6 +28,8 @@ pub(crate) struct Replica {
     pub(crate) version: ChunkVersion,
     pub(crate) config: ConfigNum,
     pub(crate) open_num: OpenNum,
+    /// The last version whose recovery may have lost what was not synced.
+    pub(crate) lossy: ChunkVersion,
     pub(crate) size_epoch: SizeEpoch,
     pub(crate) ino: Ino,
     pub(crate) index: ChunkIndex,
@@ -173,6 +175,7 @@ impl Replica {
             version: ChunkVersion(0),
             config: ConfigNum(0),
             open_num: OpenNum(0),
+            lossy: ChunkVersion(0),
             size_epoch: SizeEpoch(0),
             ino: Ino(0),
             index: ChunkIndex(0),
@@ -245,6 +248,7 @@ impl Replica {
         self.version = config.version;
         self.config = config.config;
         self.open_num = self.open_num.max(config.open_num);
+        self.lossy = self.lossy.max(config.lossy);
         if !self.made {
             // Of a replica with bytes, only a zeroing raises it: it says which one was applied here.
             self.size_epoch = config.size_epoch;

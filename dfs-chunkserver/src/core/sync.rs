@@ -84,6 +84,9 @@ impl Core {
         if !replica.is_primary(me.server) {
             return Err(Status::Redirect);
         }
+        if replica.lossy > asked.since {
+            return Err(Status::Lost);
+        }
         let learner =
             replica.lead.as_ref().and_then(|lead| lead.fill.as_ref()).and_then(|fill| fill.mandatory());
         let others = replica.members.iter().copied().filter(|member| *member != me).chain(learner).collect();

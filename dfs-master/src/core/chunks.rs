@@ -111,6 +111,8 @@ pub struct ChunkMeta {
     pub synced: bool,
     /// Some commit named bytes in it, so a file of it exists.
     pub written: bool,
+    /// The last version recovered from a base that may lack what was not synced; 0 if none was.
+    pub lossy: ChunkVersion,
     /// Pointers to it.
     pub refs: u8,
     pub ino: Ino,
@@ -131,6 +133,7 @@ impl ChunkMeta {
             open: true,
             synced: false,
             written: false,
+            lossy: ChunkVersion(0),
             refs: 1,
             ino,
             index,

@@ -146,6 +146,8 @@ pub struct Activation {
     pub config: ConfigNum,
     /// Out of the last active configuration; the base first.
     pub members: Vec<ServerNum>,
+    /// The base may lack what was acknowledged and not synced.
+    pub lossy: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -193,6 +193,7 @@ struct ChunkEntry {
     refs: u8,
     ino: Ino,
     index: dfs_proto::units::ChunkIndex,
+    lossy: dfs_proto::ids::ChunkVersion,
 }
 
 impl From<&ChunkMeta> for ChunkEntry {
@@ -210,6 +211,7 @@ impl From<&ChunkMeta> for ChunkEntry {
             refs: meta.refs,
             ino: meta.ino,
             index: meta.index,
+            lossy: meta.lossy,
         }
     }
 }
@@ -229,6 +231,7 @@ impl From<ChunkEntry> for ChunkMeta {
             refs: entry.refs,
             ino: entry.ino,
             index: entry.index,
+            lossy: entry.lossy,
         }
     }
 }

@@ -62,6 +62,8 @@ struct Plan {
     filled: bool,
     ops: Vec<OpRecord>,
     seq: Seq,
+    /// The base's kernel rebooted, or nobody has a file any more.
+    lossy: bool,
 }
 
 #[derive(Clone, Debug)]

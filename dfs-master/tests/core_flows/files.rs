@@ -107,6 +107,10 @@ fn what_was_not_used_is_given_back() {
     let created = cluster.create(client, "f", 1).unwrap();
     let (ino, place) = (created.opened.attr.ino, created.opened.first.unwrap());
     let unused = Commit { unused: vec![(ChunkIndex(0), place.chunk())], ..commit(ino) };
+    // While it is open for writing, an answer on its way may name the chunk again.
+    cluster.ask(client.conn, &unused).unwrap();
+    assert_eq!(cluster.core.state().chunks.len(), 1);
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
     cluster.ask(client.conn, &unused).unwrap();
     assert_eq!(cluster.core.state().chunks.len(), 0);
     assert!(cluster.core.state().tombstones.get(place.chunk()).is_some());

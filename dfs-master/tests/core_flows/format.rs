@@ -36,6 +36,7 @@ fn samples() -> Vec<Command> {
         version: ChunkVersion(2),
         config: ConfigNum(2),
         members: vec![ServerNum(2)],
+        lossy: false,
     };
     let info = ServerInfo {
         id: ServerId(5),

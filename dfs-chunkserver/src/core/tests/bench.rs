@@ -273,6 +273,7 @@ impl Bench {
             index: ChunkIndex(0),
             ops,
             seq,
+            lossy: ChunkVersion(0),
         };
         for n in to {
             self.event(*n, ServerEvent::Active(body.clone()));

@@ -38,6 +38,7 @@ pub(super) struct Rest {
     members: Vec<ServerNum>,
     /// The upper half of the index.
     index: u32,
+    lossy: ChunkVersion,
 }
 
 /// The halves of a 64-bit number, low first.
@@ -79,6 +80,7 @@ impl Packed {
             learners: meta.learners.clone(),
             members: far.to_vec(),
             index: index_high,
+            lossy: meta.lossy,
         };
         (packed, (rest != Rest::default()).then_some(rest))
     }
@@ -104,6 +106,7 @@ impl Packed {
             open: self.flags & OPEN != 0,
             synced: self.flags & SYNCED != 0,
             written: self.flags & WRITTEN != 0,
+            lossy: rest.map_or(ChunkVersion(0), |rest| rest.lossy),
             refs: self.refs,
             ino: Ino(whole(self.ino[0], self.ino[1])),
             index: ChunkIndex(whole(self.index, rest.map_or(0, |rest| rest.index))),

@@ -263,6 +263,7 @@ impl Core {
             index: meta.index,
             ops,
             seq,
+            lossy: meta.lossy,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dfs_proto::chunk::Member;
-use dfs_proto::control::{FenceAnswer, Reconcile, Reconciled, ReplicaState, ServerEvent};
+use dfs_proto::control::{FenceAnswer, Reconcile, Reconciled, ReplicaClass, ReplicaState, ServerEvent};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, LogIndex, Seq, ServerNum};
 use dfs_proto::status::Status;
 
@@ -59,6 +59,7 @@ impl Core {
                     version: plan.version,
                     config: ConfigNum(meta.config.0 + 1),
                     members: plan.members.iter().map(|process| process.server).collect(),
+                    lossy: plan.lossy,
                 };
                 self.soft.recovery.jobs.insert(chunk, Phase::Activating(plan));
                 self.soft.recovery.decided.insert(chunk, activation);
@@ -124,6 +125,7 @@ impl Core {
             members,
             ops: base.ops.clone(),
             seq: base.applied,
+            lossy: base.class == ReplicaClass::Rebooted,
         })
     }
 
@@ -155,6 +157,7 @@ impl Core {
             filled: false,
             ops: Vec::new(),
             seq: Seq(0),
+            lossy: true,
         })
     }
 

@@ -42,6 +42,9 @@ impl State {
                 meta.config = new.config;
                 meta.state = ChunkState::Active;
                 meta.members = Members::of(&new.members);
+                if new.lossy {
+                    meta.lossy = new.version;
+                }
             });
         }
         Answer::Done
