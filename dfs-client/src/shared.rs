@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::files::Releases;
 use crate::inode::Inode;
 use crate::net::Net;
-use crate::servers::Directory;
 use crate::owed::Owed;
+use crate::servers::Directory;
 use crate::session::Session;
 
 /// See the module.
