@@ -113,8 +113,10 @@ impl Core {
         if settle {
             return Verdict::Settle(process.server);
         }
-        let equal =
-            |(other, state): &&(Process, &ReplicaState)| *other != process && state.digest == base.digest;
+        // The digest is of the stored checksums: a power cut can leave those without the bytes.
+        let equal = |(other, state): &&(Process, &ReplicaState)| {
+            *other != process && state.digest == base.digest && state.bad_blocks == 0
+        };
         let mut members = vec![process];
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
         let stale = tally.holders.iter().map(|(other, _)| *other).filter(|other| !members.contains(other));
