@@ -1,7 +1,7 @@
 //! The chunks that cost most: a space-saving sketch of decaying rates, so that memory does not grow with
 //! chunks. One unit of cost a request, plus one for each 64 KiB moved; reads and writes apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::control::ChunkHeat;
 use dfs_proto::ids::ChunkId;
@@ -23,6 +23,9 @@ const RESCALE: f64 = 64.0;
 pub(crate) struct Heat {
     base: Micros,
     chunks: BTreeMap<ChunkId, Cost>,
+    /// The same chunks by their cost, so that the coldest is found without looking at all: every first write
+    /// of a small file replaces it.
+    coldest: BTreeSet<(u64, ChunkId)>,
 }
 
 /// Scaled cost.
@@ -43,6 +46,11 @@ impl Cost {
     fn total(self) -> f64 {
         self.read + self.write
     }
+
+    /// Compares as the total does, which is never negative.
+    fn order(self) -> u64 {
+        self.total().to_bits()
+    }
 }
 
 impl Heat {
@@ -53,11 +61,13 @@ impl Heat {
             self.replace_coldest(chunk);
         }
         let cost = self.chunks.entry(chunk).or_default();
+        self.coldest.remove(&(cost.order(), chunk));
         let units = scale * (1.0 + f64::from(bytes) / BYTES_PER_UNIT);
         match access {
             Access::Read => cost.read += units,
             Access::Write => cost.write += units,
         }
+        self.coldest.insert((cost.order(), chunk));
     }
 
     /// What a unit counts for now.
@@ -71,20 +81,27 @@ impl Heat {
             *cost = Cost { read: cost.read * shrink, write: cost.write * shrink };
         }
         self.base = now;
+        self.sort();
         1.0
+    }
+
+    fn sort(&mut self) {
+        self.coldest = self.chunks.iter().map(|(&chunk, cost)| (cost.order(), chunk)).collect();
     }
 
     /// The newcomer inherits the coldest one's cost: an over-estimate, so a hot chunk is never missed.
     fn replace_coldest(&mut self, chunk: ChunkId) {
-        let coldest = self.chunks.iter().min_by(|a, b| a.1.total().total_cmp(&b.1.total()));
-        if let Some((&id, &cost)) = coldest {
-            self.chunks.remove(&id);
+        let Some((order, coldest)) = self.coldest.pop_first() else { return };
+        if let Some(cost) = self.chunks.remove(&coldest) {
             self.chunks.insert(chunk, cost);
+            self.coldest.insert((order, chunk));
         }
     }
 
     pub(crate) fn forget(&mut self, chunk: ChunkId) {
-        self.chunks.remove(&chunk);
+        if let Some(cost) = self.chunks.remove(&chunk) {
+            self.coldest.remove(&(cost.order(), chunk));
+        }
     }
 
     /// The `most` busiest chunks, busiest first; those that cost next to nothing are left out.
@@ -92,6 +109,7 @@ impl Heat {
         let scale = self.scale(now);
         // Below a thousandth of a request a second nothing is learned from it.
         self.chunks.retain(|_, cost| milli_rate(cost.total() / scale) > 0);
+        self.sort();
         let mut hot: Vec<ChunkHeat> = self
             .chunks
             .iter()
@@ -152,6 +170,7 @@ mod tests {
             heat.note(Micros(i), ChunkId(100 + i), Access::Read, 0);
         }
         assert!(heat.chunks.len() <= WATCHED);
+        assert_eq!(heat.chunks.len(), heat.coldest.len());
         assert_eq!(heat.hottest(Micros(5000), 1)[0].chunk, ChunkId(7));
     }
 }
