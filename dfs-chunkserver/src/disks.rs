@@ -35,6 +35,8 @@ pub(crate) struct DiskHandle {
     queue: Arc<Queue>,
     /// An operation runs on a caller's thread: no second one does.
     inline_busy: AtomicBool,
+    /// Files are being synced to be closed.
+    tidying: Arc<AtomicBool>,
     /// Syncs under way: writes may wait for them.
     syncs: AtomicU32,
     /// What a write takes, decaying average.
@@ -86,6 +88,7 @@ impl DiskHandle {
             os_boot,
             queue,
             inline_busy: AtomicBool::new(false),
+            tidying: Arc::default(),
             syncs: AtomicU32::new(0),
             write_us: AtomicU64::new(0),
             space: Mutex::new(Ok(StoreSpace::default())),
@@ -138,10 +141,24 @@ impl DiskHandle {
         let began = clock::now();
         let done = execute(&self.store, context, op);
         self.measured(clock::now(), began);
+        self.tidy_soon();
         if done == DiskDone::Failed(DiskFault::Io) {
             log::error!("disk {}: a write failed", self.path.display());
         }
         done
+    }
+
+    /// Has one of the disk's threads sync and close files when too many are open.
+    fn tidy_soon(&self) {
+        if !self.store.wants_tidying() || self.tidying.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let (store, tidying) = (Arc::clone(&self.store), Arc::clone(&self.tidying));
+        let job = move || {
+            store.tidy();
+            tidying.store(false, Ordering::Release);
+        };
+        self.queue.push(Box::new(job), Bound::Exempt);
     }
 
     fn measured(&self, now: Micros, began: Micros) {

@@ -156,7 +156,24 @@ pub(crate) async fn open_disks(config: &Config, addr: &PeerAddr) -> Result<Ready
 
 fn store_config(config: &Config) -> StoreConfig {
     let all = StoreConfig::default();
-    StoreConfig { open_files: (all.open_files / config.disks.len().max(1)).max(64), ..all }
+    // Each disk may have twice its share open for a while.
+    let most = (descriptors().saturating_sub(DESCRIPTORS_KEPT) / 2).min(all.open_files);
+    StoreConfig { open_files: (most / config.disks.len().max(1)).max(64), ..all }
+}
+
+/// Descriptors for everything but chunk files: connections above all.
+const DESCRIPTORS_KEPT: usize = 2048;
+
+/// How many descriptors this process may have, after asking for as many as it may ask for: the usual limit of
+/// 1024 is for programs that use select(2).
+fn descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        log::warn!("the limit of open files cannot be raised: {error}");
+    }
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 fn look_at(path: &Path) -> Result<RealDisk, StartError> {

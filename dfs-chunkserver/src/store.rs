@@ -70,8 +70,9 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
-        // A table of a small chunk is 512 bytes and of a full one 64 KiB: between 2 and 256 MiB.
-        StoreConfig { chunk_size: ChunkSize::DEFAULT, open_files: 4096 }
+        // A table of a small chunk is 512 bytes and of a full one 64 KiB: between 4 and 512 MiB. Fewer would
+        // have the disk synced more often than the kernel would by itself, while many small files are made.
+        StoreConfig { chunk_size: ChunkSize::DEFAULT, open_files: 8192 }
     }
 }
 

@@ -3,7 +3,7 @@
 //! all open files are of that kind, one sync of the whole disk makes them closable.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, TryLockError};
 
 use dfs_disk::Disk;
@@ -20,6 +20,8 @@ pub(super) struct OpenFiles<F> {
     limit: usize,
     /// One thread closes at a time.
     closing: Mutex<()>,
+    /// Nothing more can be closed before it is synced.
+    must_sync: AtomicBool,
 }
 
 impl<F> OpenFiles<F> {
@@ -29,6 +31,7 @@ impl<F> OpenFiles<F> {
             count: AtomicUsize::new(0),
             limit,
             closing: Mutex::new(()),
+            must_sync: AtomicBool::new(false),
         }
     }
 
@@ -83,23 +86,41 @@ impl<F> OpenFiles<F> {
 impl<D: Disk> Store<D> {
     /// Closes files while too many are open. Called with no lock held. What fails here concerns other
     /// chunks than the caller's; they say so when they are asked for next.
+    ///
+    /// Up to twice the limit only what is synced is closed, and [`Store::tidy`] is left to sync the rest in the
+    /// background: a sync of the whole disk can take seconds, and the caller serves a connection. Above that
+    /// the caller waits for it.
     pub(super) fn limit_open_files(&self) {
         if !self.open.over(1) {
             return;
         }
-        // Up to twice the limit others go on meanwhile; above it they wait.
-        let _closing = match self.open.closing.try_lock() {
-            Ok(guard) => guard,
-            Err(_) if !self.open.over(2) => return,
-            Err(_) => locked(&self.open.closing),
-        };
-        let mut closed = self.open.close_some();
+        if self.open.over(2) {
+            return self.tidy();
+        }
+        if let Ok(_closing) = self.open.closing.try_lock()
+            && !self.open.must_sync.load(Ordering::Relaxed)
+        {
+            self.counters.closed.add(self.open.close_some());
+            self.open.must_sync.store(self.open.over(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether [`Store::tidy`] is due.
+    #[must_use]
+    pub fn wants_tidying(&self) -> bool {
+        self.open.must_sync.load(Ordering::Relaxed)
+    }
+
+    /// Syncs what is open and closes as much as the limit asks for. May take as long as the disk needs for
+    /// everything that it has not written yet.
+    pub fn tidy(&self) {
+        let _closing = locked(&self.open.closing);
         if self.open.over(1) {
             if let Err(err) = self.sync_open_files() {
                 log::error!("{err}; the disk is suspect");
             }
-            closed += self.open.close_some();
+            self.counters.closed.add(self.open.close_some());
         }
-        self.counters.closed.add(closed);
+        self.open.must_sync.store(false, Ordering::Relaxed);
     }
 }
