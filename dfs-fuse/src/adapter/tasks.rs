@@ -5,12 +5,19 @@
 //! killed, and on a `soft` mount when its time is up. The operation itself is not cut off in the middle
 //! then: it runs to its end, unheard, and its effect is unknown to the program, as with NFS.
 //!
+//! An operation begins on the thread that read it: most send a request to a server at their first step, and a
+//! hand-over to another thread before that costs as much as the request's own way there. What then waits is
+//! kept in [`parked`] and goes on on the runtime.
+//!
 //! A panic in an operation or a handler is answered with EIO (fuser does so for an answer that is dropped)
 //! and the mount goes on: ending the process would take the buffered bytes of every other program with
 //! it. Operations share only maps, whose locks are held for map operations alone, so that a panic
 //! elsewhere leaves none of them half changed.
 
+mod parked;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_client::Error;
@@ -20,6 +27,7 @@ use tokio::runtime::Handle;
 use crate::config::Patience;
 use crate::errno::errno;
 use crate::procfs;
+use parked::{Parked, Started, begin};
 
 /// How often it is checked whether a waiting program was killed. Most operations are long over by then.
 const CHECK: Duration = Duration::from_secs(1);
@@ -33,6 +41,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Tasks {
     runtime: Handle,
     patience: Patience,
+    parked: Arc<Parked>,
 }
 
 /// Why an operation has no result yet.
@@ -45,7 +54,10 @@ enum GaveUp {
 impl Tasks {
     /// Runs on `runtime`.
     pub(crate) fn new(runtime: Handle, patience: Patience) -> Tasks {
-        Tasks { runtime, patience }
+        let parked = Arc::new(Parked::default());
+        // From then on somebody looks whether its program was killed.
+        runtime.spawn(Arc::clone(&parked).resume_old(CHECK));
+        Tasks { runtime, patience, parked }
     }
 
     /// Runs `operation` for the thread `pid` and hands its outcome to `answer`.
@@ -67,10 +79,15 @@ impl Tasks {
         undo: impl FnOnce(T) + Send + 'static,
     ) {
         let patience = self.patience;
-        self.runtime.spawn(async move {
-            let mut operation = Box::pin(operation);
+        let _entered = self.runtime.enter();
+        let (operation, parking) = match begin(Box::pin(operation)) {
+            Started::Done(result) => return answer(result.map_err(code)),
+            Started::Waits(operation, parking) => (operation, parking),
+        };
+        let rest = async move {
+            let mut operation = operation;
             let waited = tokio::select! {
-                // The result first: most are ready at the first poll, and then no timer is made.
+                // The result first: it is what most were woken for, and then no timer is made.
                 biased;
                 result = &mut operation => Ok(result),
                 reason = let_go(pid, patience) => Err(reason),
@@ -84,7 +101,8 @@ impl Tasks {
                     }
                 }
             }
-        });
+        };
+        self.parked.park(parking, Box::pin(rest), &self.runtime);
     }
 }
 
