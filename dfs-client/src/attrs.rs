@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use dfs_proto::ids::Ino;
+use dfs_proto::ids::{Ino, LogIndex};
 use dfs_proto::meta::{
     Attr, Creds, Getattr, Getxattr, Listxattr, Name, Removexattr, SetTime, Setattr, Setxattr, SetxattrMode,
+    changed_dirs,
 };
 use dfs_proto::request::Request;
 use dfs_proto::units::{ChunkSize, Micros};
@@ -21,10 +23,12 @@ use crate::sync::Extra;
 
 /// How old attributes may be: what a kernel may remember too.
 const FRESH_US: u64 = 1_000_000;
+/// What the kernel looks for before it lets a program write.
+const CAPABILITY: &[u8] = b"security.capability";
 /// Most inodes whose lack of extended attributes is remembered.
 const CACHE_MAX: usize = 16 << 10;
 /// The kernel gets this less than what is left of the lease: it may look at its watch late.
-const LEASE_MARGIN: std::time::Duration = std::time::Duration::from_secs(2);
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// What to change of an inode; `None` stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,6 +45,18 @@ pub struct SetAttrs {
 #[derive(Debug, Default)]
 pub(crate) struct AttrCache {
     bare: BTreeMap<Ino, Micros>,
+    /// Directories as they were after a change of our own.
+    dirs: BTreeMap<Ino, Dir>,
+    /// Changes up to here may be newer than an answer that says less.
+    floor: LogIndex,
+}
+
+/// A directory's attributes, when they were asked for, and the change that they come from.
+#[derive(Clone, Copy, Debug)]
+struct Dir {
+    attr: Attr,
+    at: Micros,
+    index: LogIndex,
 }
 
 impl AttrCache {
@@ -56,8 +72,30 @@ impl AttrCache {
         self.bare.insert(attr.ino, now);
     }
 
-    fn forget(&mut self, ino: Ino) {
+    fn forget(&mut self, ino: Ino, seen: LogIndex) {
         self.bare.remove(&ino);
+        if self.dirs.remove(&ino).is_some() {
+            // An answer to an earlier change may be on its way.
+            self.floor = seen;
+        }
+    }
+
+    fn note_dir(&mut self, attr: Attr, at: Micros, index: LogIndex) {
+        let old = self.dirs.get(&attr.ino).map_or(self.floor, |dir| dir.index);
+        if index <= old {
+            return;
+        }
+        if self.dirs.len() >= CACHE_MAX {
+            self.dirs.clear();
+        }
+        self.dirs.insert(attr.ino, Dir { attr, at, index });
+    }
+
+    /// What was told of the directory, and for how long it may be believed.
+    fn dir(&self, ino: Ino, now: Micros) -> Option<(Attr, Duration)> {
+        let Dir { attr, at, .. } = self.dirs.get(&ino)?;
+        let left = FRESH_US.checked_sub(now.0.saturating_sub(at.0)).filter(|left| *left > 0)?;
+        Some((*attr, Duration::from_micros(left)))
     }
 
     fn is_bare(&self, ino: Ino, now: Micros) -> bool {
@@ -84,7 +122,9 @@ impl<N: Net> Client<N> {
         Ok(state.show(attr))
     }
 
-    /// The attributes when they are at hand and true enough: under a grant, at most a second old.
+    /// The attributes when they are at hand and true enough: under a grant, at most a second old. Of a file that
+    /// is being made they are what its program set; its time of change is given when it is closed. (The kernel
+    /// looks at a file's mode before each chown(2).)
     #[must_use]
     pub fn try_getattr(&self, ino: Ino) -> Option<Attr> {
         let shared = &self.shared;
@@ -97,6 +137,18 @@ impl<N: Net> Client<N> {
         let (attr, at) = state.attr?;
         let fresh = now.0.saturating_sub(at.0) < FRESH_US;
         (fresh && state.may_cache() && !state.touched).then(|| state.show(attr))
+    }
+
+    /// The attributes of a directory that this mount changed less than a second ago, as they were then, and
+    /// what is left of that second.
+    #[must_use]
+    pub fn try_dir_attr(&self, ino: Ino) -> Option<(Attr, Duration)> {
+        let shared = &self.shared;
+        let now = shared.now();
+        if shared.session.lease_left(now).is_zero() {
+            return None;
+        }
+        lock(&shared.attrs).dir(ino, now)
     }
 
     /// `handle`: the change comes through this descriptor.
@@ -116,8 +168,18 @@ impl<N: Net> Client<N> {
     }
 
     pub async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let shared = &self.shared;
+        if name == CAPABILITY {
+            // Asked for before every write: that there is none of any name answers the next ones too.
+            let sent = shared.now();
+            let attr = shared.ask(&Getattr { ino }).await?;
+            lock(&shared.attrs).note(&attr, sent);
+            if !attr.xattrs {
+                return Err(Error::NoData);
+            }
+        }
         let request = Getxattr { ino, name: Name::from(name) };
-        Ok(self.shared.ask(&request).await?.value.into_vec())
+        Ok(shared.ask(&request).await?.value.into_vec())
     }
 
     /// [`Error::NoData`] when it is known that the inode has no extended attribute at all.
@@ -137,7 +199,7 @@ impl<N: Net> Client<N> {
     ) -> Result<()> {
         let shared = &self.shared;
         let (name, value) = (Name::from(name), Name::from(value));
-        lock(&shared.attrs).forget(ino);
+        shared.changed_attrs(ino);
         let make = |creds| Setxattr { ino, name: name.clone(), value: value.clone(), mode, creds };
         let done = shared.ask_for(caller, make).await;
         shared.changed_attrs(ino);
@@ -163,6 +225,10 @@ impl<N: Net> Client<N> {
         let Some(inode) = self.shared.inode(ino) else { return CacheState::Unopened };
         let state = inode.lock();
         if state.may_cache() && state.gate != Gate::Draining {
+            if state.pending.is_some() {
+                // The master will say another time of change.
+                return CacheState::Granted(Duration::ZERO);
+            }
             let left = self.shared.session.lease_left(self.shared.now());
             CacheState::Granted(left.saturating_sub(LEASE_MARGIN))
         } else if state.handles.is_empty() {
@@ -203,9 +269,17 @@ impl<N: Net> Shared<N> {
         Ok(self.ask_as(caller, Scope::Any, self.patience(), make).await?.body)
     }
 
+    /// Takes in what an answer to a change of names says of the directories. Whether it says anything.
+    pub(crate) fn note_dirs(&self, payload: &[u8], sent: Micros, index: LogIndex) -> bool {
+        let Some(dirs) = changed_dirs(payload) else { return false };
+        let mut attrs = lock(&self.attrs);
+        dirs.into_iter().for_each(|attr| attrs.note_dir(attr, sent, index));
+        true
+    }
+
     /// What is remembered of the attributes is old.
     pub(crate) fn changed_attrs(&self, ino: Ino) {
-        lock(&self.attrs).forget(ino);
+        lock(&self.attrs).forget(ino, self.session.log_seen().0);
         if let Some(inode) = self.inode(ino) {
             let mut state = inode.lock();
             state.attr_changes += 1;
@@ -213,13 +287,14 @@ impl<N: Net> Shared<N> {
         }
     }
 
-    /// Lets the master give the mtime of what was written: a program that looks at it twice must see one.
+    /// Lets the master give the mtime of what was written, and have what was set meanwhile: a program that
+    /// looks at it twice must see one.
     pub(crate) async fn settle_times(&self, inode: &Arc<Inode>) -> Result<()> {
-        let touched = {
+        let waits = {
             let state = inode.lock();
-            state.touched && state.may_buffer()
+            state.attrs_wait() && state.may_buffer()
         };
-        if touched { self.commit(inode, Extra::default(), self.patience()).await } else { Ok(()) }
+        if waits { self.commit(inode, Extra::default(), self.patience()).await } else { Ok(()) }
     }
 
     async fn setattr_plain(
@@ -253,6 +328,12 @@ impl<N: Net> Shared<N> {
         caller: Caller,
         until: Until,
     ) -> Result<Attr> {
+        if let Some(shown) = self.set_while_making(inode, &set, caller) {
+            return Ok(shown);
+        }
+        if inode.lock().pending.is_some() {
+            self.commit(inode, Extra::default(), until).await?;
+        }
         let cut = match set.size {
             Some(_) => Some(self.begin_cut(inode, until).await?),
             None => None,

@@ -57,6 +57,8 @@ pub(crate) struct Answer<T> {
     pub(crate) body: T,
     pub(crate) index: LogIndex,
     pub(crate) link: LinkId,
+    /// It brought the attributes of the directories that the request changed.
+    pub(crate) dirs_told: bool,
 }
 
 impl<N: Net> Shared<N> {
@@ -95,7 +97,9 @@ impl<N: Net> Shared<N> {
                 Ok(frame) => {
                     self.session.heard(&frame.header, sent);
                     let body = frame.decode().map_err(|_| Error::Io)?;
-                    return Ok(Answer { body, index: LogIndex(frame.header.words.word0), link });
+                    let index = LogIndex(frame.header.words.word0);
+                    let dirs_told = self.note_dirs(&frame.payload, sent, index);
+                    return Ok(Answer { body, index, link, dirs_told });
                 }
                 Err(error) => error,
             };

@@ -87,6 +87,7 @@ impl<N: Net> Client<N> {
             idle: Mutex::new(BTreeMap::new()),
             counter: AtomicU64::new(0),
             owed: Mutex::default(),
+            absent: Mutex::default(),
         });
         let mut backoff = Backoff::default();
         while let Err(error) = shared.first_session(notices.clone()).await {

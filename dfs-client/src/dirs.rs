@@ -153,6 +153,7 @@ impl<N: Net> Client<N> {
             synced: Vec::new(),
             durable: true,
             unused: Vec::new(),
+            set: None,
         };
         match shared.ask_in(&request, Scope::Any, until).await {
             Ok(_) => return Ok(()),
@@ -220,7 +221,7 @@ impl<N: Net> Shared<N> {
             if let Some(inode) = self.inode(entry.ino) {
                 let state = inode.lock();
                 // A time that the master has yet to give is asked for by name.
-                entry.attr = entry.attr.filter(|_| !state.touched).map(|attr| state.show(attr));
+                entry.attr = entry.attr.filter(|_| !state.attrs_wait()).map(|attr| state.show(attr));
             }
         }
         DirPage { parent: page.parent, entries, end: page.end && stop == page.entries.len() }

@@ -96,6 +96,7 @@ impl<N: Net> Client<N> {
         let handle = shared.session.handle();
         let incarnation = shared.session.incarnation();
         let _turn = OpenTurn::begin(shared);
+        shared.may_come(parent, name);
         let name = Name::from(name);
         let make = |creds| {
             let name = name.clone();
@@ -103,12 +104,18 @@ impl<N: Net> Client<N> {
         };
         let sent = shared.now();
         let answer = shared.ask_as(caller, Scope::Session(incarnation), until, make).await?;
-        let Answer { body: Created { opened, .. }, index, link } = answer;
+        let Answer { body: Created { opened, new: made }, index, link, dirs_told } = answer;
+        if made && !dirs_told {
+            shared.changed_attrs(parent);
+        }
         let ino = opened.attr.ino;
         lock(&shared.attrs).note(&opened.attr, sent);
         let new = Opening { incarnation, handle, access, truncate, sent };
-        match shared.install(new, Answer { body: opened, index, link })? {
-            Some(opened) => Ok(opened),
+        match shared.install(new, Answer { body: opened, index, link, dirs_told })? {
+            Some((attr, file)) => {
+                file.open.inode.lock().making = made && access.write;
+                Ok((attr, file))
+            }
             None => shared.open_file(ino, access, false, caller, until).await,
         }
     }
@@ -333,6 +340,7 @@ impl<N: Net> Shared<N> {
             synced: Vec::new(),
             durable: false,
             unused,
+            set: None,
         };
         if let Err(error) = self.ask_in(&request, Scope::Session(inode.incarnation), self.patience()).await {
             // The file may be gone, and its chunks with it.

@@ -17,6 +17,7 @@ use crate::core::ahead::Stream;
 use crate::core::dirty::Dirty;
 use crate::core::latch::{Latch, Seen};
 use crate::core::opids::OpIds;
+use crate::making::Pending;
 use crate::shared::lock;
 
 /// See the module.
@@ -82,6 +83,10 @@ pub(crate) struct State {
     pub(crate) committed: u64,
     /// Written since the last mtime that the master gave.
     pub(crate) touched: bool,
+    /// A program made the file here and has not closed it since.
+    pub(crate) making: bool,
+    /// Attributes that wait for that close.
+    pub(crate) pending: Option<Pending>,
     /// Raised by every write: what was fetched or asked for before is old.
     pub(crate) writes: u64,
     /// Written since the last sync, with the lowest version under which that was acknowledged.
@@ -117,6 +122,8 @@ impl Inode {
             acked_end: 0,
             committed: 0,
             touched: false,
+            making: false,
+            pending: None,
             writes: 0,
             unsynced: BTreeMap::new(),
             synced: BTreeSet::new(),
@@ -194,7 +201,7 @@ impl State {
     }
 
     pub(crate) fn must_commit(&self) -> bool {
-        self.touched || self.acked_end > self.committed
+        self.attrs_wait() || self.acked_end > self.committed
     }
 
     /// Takes the master's word for attributes and, where no bytes of ours are ahead of it, for the size.
@@ -212,6 +219,7 @@ impl State {
 
     /// The attributes as this mount's programs have to see them.
     pub(crate) fn show(&self, mut attr: Attr) -> Attr {
+        self.show_pending(&mut attr);
         if self.may_buffer() {
             attr.size = self.size;
             // Programs take a file with fewer blocks than bytes for sparse.

@@ -2,8 +2,8 @@
 //! replica choice and retries. Used by the FUSE daemon, the command, the tests and the simulator.
 //!
 //! Reading order: [`client`] (what a program calls), [`config`] and [`error`], [`net`] (the seam to the
-//! world); `shared`, `session`, `call` and `recall` (talking to the master); `names`, `dirs`, `attrs` and
-//! `files` (the calls of a filesystem); `inode` and `maps` (what is known of a file); `write`, `put` and
+//! world); `shared`, `session`, `call` and `recall` (talking to the master); `names`, `absent`, `dirs`, `attrs`
+//! and `files` (the calls of a filesystem); `inode`, `making` and `maps` (what is known of a file); `write`, `put` and
 //! `sync`, `read`, `get` and `ahead` (its bytes); `servers`; `core` (decisions without I/O); [`tool`]
 //! (for operators' commands).
 //!
@@ -23,10 +23,12 @@ mod view;
 mod call;
 mod recall;
 mod names;
+mod absent;
 mod dirs;
 mod attrs;
 mod files;
 mod inode;
+mod making;
 mod owed;
 mod maps;
 mod write;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dfs_proto::frame::Frame;
 use dfs_proto::ids::{ChunkId, GrantId, Ino, LogIndex};
-use dfs_proto::meta::{Grant, GrantBack, GrantKind, LocationsChanged, Recall, SessionResumed};
+use dfs_proto::meta::{DirChanged, Grant, GrantBack, GrantKind, LocationsChanged, Recall, SessionResumed};
 use dfs_proto::request::Op;
 use tokio::sync::mpsc;
 
@@ -46,6 +46,10 @@ impl<N: Net> Shared<N> {
         match frame.header.op {
             Op::Recall => match frame.decode::<Recall>() {
                 Ok(recall) => self.recalled(recall.ino, recall.grant),
+                Err(error) => log::warn!("{error}"),
+            },
+            Op::DirChanged => match frame.decode::<DirChanged>() {
+                Ok(changed) => self.dir_changed(changed.dir),
                 Err(error) => log::warn!("{error}"),
             },
             Op::LocationsChanged => match frame.decode::<LocationsChanged>() {
@@ -263,6 +267,7 @@ impl State {
         }
         self.acked_end = 0;
         self.touched = false;
+        self.pending = None;
         self.dirty.drop_dirty()
     }
 }

@@ -107,6 +107,12 @@ impl Session {
         Duration::from_micros(lock(&self.state).lease_until.0.saturating_sub(now.0))
     }
 
+    /// Whether an answer came to a question asked within this time.
+    pub(crate) fn heard_within(&self, now: Micros, limit: Duration) -> bool {
+        let since = now.0.saturating_sub(lock(&self.state).last_sent.0);
+        Duration::from_micros(since) < limit
+    }
+
     /// Upper bound of the master's clock.
     pub(crate) fn master_now(&self, now: Micros) -> Option<MasterMs> {
         lock(&self.state).clock.upper(now)
@@ -295,6 +301,7 @@ impl<N: Net> Shared<N> {
     /// Ends a link that is of no use.
     pub(crate) fn drop_link(&self, link: LinkId) {
         self.session.link_down(link);
+        self.forget_absent();
         self.net.hang_up(link);
     }
 

@@ -13,6 +13,7 @@ use dfs_proto::ids::{GrantId, Ino};
 use dfs_proto::units::Micros;
 use tokio::sync::Notify;
 
+use crate::absent::Absent;
 use crate::attrs::AttrCache;
 use crate::config::{Config, Patience, SharedUpcalls};
 use crate::core::retry::Backoff;
@@ -48,6 +49,8 @@ pub(crate) struct Shared<N: Net> {
     pub(crate) counter: AtomicU64,
     /// Syncs owed for inodes that were forgotten. Taken after `inodes` and an inode's state.
     pub(crate) owed: Mutex<Owed>,
+    /// Names known not to be there. A leaf, but for a look at the link.
+    pub(crate) absent: Mutex<Absent>,
 }
 
 /// See [`Shared::early`].

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::core::retry::{Backoff, ChunkNext, after_chunk};
 use crate::error::{Error, Result};
 use crate::inode::{FileHandle, Inode};
+use crate::making::Pending;
 use crate::net::{Net, NetError};
 use crate::shared::{Shared, Until, lock};
 
@@ -46,6 +47,18 @@ struct Unsynced {
     chunk: ChunkId,
     index: ChunkIndex,
     since: ChunkVersion,
+}
+
+/// The master has refused a commit. Attributes that went with it are refused for good: their program is told,
+/// and bytes that come later must not fail with them.
+fn not_committed(inode: &Inode, pending: Option<Pending>, refused: Refused) -> Error {
+    let error = Error::from(refused);
+    let mut state = inode.lock();
+    if pending.is_some() && state.pending == pending && error != Error::TimedOut {
+        state.pending = None;
+        state.latch.set(error);
+    }
+    error
 }
 
 /// Counts a flush as under way.
@@ -108,7 +121,17 @@ impl<N: Net> Shared<N> {
             return Ok(());
         }
         let _flushing = Flushing::begin(inode);
-        self.pump(inode, &mut inode.lock());
+        // One batch is ours to send, which for a small file is all there is: a task for it would cost more
+        // than the way to the server.
+        let own = {
+            let mut state = inode.lock();
+            let own = state.next_batch(true);
+            self.pump(inode, &mut state);
+            own
+        };
+        if let Some(batch) = own {
+            Arc::clone(self).fly(inode, batch).await;
+        }
         until.bound(inode.until(|state| (state.dead || state.dirty.is_clean()).then_some(()))).await
     }
 
@@ -121,7 +144,7 @@ impl<N: Net> Shared<N> {
     /// Commits the size that is on the replicas, and the mtime of what was written.
     pub(crate) async fn commit(&self, inode: &Arc<Inode>, extra: Extra, until: Until) -> Result<()> {
         let _turn = inode.turn.lock().await;
-        let (request, writes) = {
+        let (request, writes, pending) = {
             let state = inode.lock();
             if state.dead || !(state.must_commit() || extra.durable) {
                 return Ok(());
@@ -135,15 +158,16 @@ impl<N: Net> Shared<N> {
                 synced: extra.synced.iter().map(|(chunk, _)| *chunk).collect(),
                 durable: extra.durable,
                 unused: Vec::new(),
+                set: state.pending.map(Pending::to_commit),
             };
-            (request, state.writes)
+            (request, state.writes, state.pending)
         };
         let answer = match self.ask_in(&request, Scope::Session(inode.incarnation), until).await {
             Ok(answer) => answer,
             Err(Refused::OldEpoch) => return self.cut_by_another(inode, until).await,
             // Everything of the session is lost, and latched.
             Err(Refused::SessionLost) => return Ok(()),
-            Err(refused) => return Err(refused.into()),
+            Err(refused) => return Err(not_committed(inode, pending, refused)),
         };
         let now = self.now();
         let mut state = inode.lock();
@@ -152,6 +176,10 @@ impl<N: Net> Shared<N> {
         if state.writes == writes {
             state.touched = false;
         }
+        if state.pending == pending {
+            state.pending = None;
+        }
+        state.making = false;
         state.synced.extend(extra.synced);
         state.take_attr(&answer.body, now);
         if state.is_settled() {
@@ -193,7 +221,7 @@ impl<N: Net> Shared<N> {
                 .collect();
             let known = chunks.iter().all(|c| state.synced.contains(&(c.chunk, c.since)));
             let grows = state.acked_end > state.committed;
-            (state.last_change <= durable, chunks, known, grows, state.touched)
+            (state.last_change <= durable, chunks, known, grows, state.attrs_wait())
         };
         let metadata = grows || !seen_durable || (touched && !datasync);
         if known && !grows {

@@ -174,6 +174,9 @@ impl<N: Net> Shared<N> {
     /// What every write changes of the inode.
     fn wrote(&self, state: &mut State) {
         state.touched = true;
+        if let Some(pending) = &mut state.pending {
+            pending.written();
+        }
         state.writes += 1;
         state.attr_changes += 1;
         if !state.ahead.is_empty() {
@@ -183,9 +186,9 @@ impl<N: Net> Shared<N> {
 
     /// Sends what is due, as many requests as may be under way.
     pub(crate) fn pump(self: &Arc<Self>, inode: &Arc<Inode>, state: &mut State) {
-        while state.gate != Gate::Cutting && state.dirty.flights() < FLIGHTS_MAX {
+        loop {
             let all = state.flushing > 0 || state.dirty.bytes() > SCATTERED_MAX || !self.memory.has_spare(0);
-            let Some(batch) = state.dirty.take(all) else { return };
+            let Some(batch) = state.next_batch(all) else { return };
             let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
             self.spawn(async move { shared.fly(&inode, batch).await });
         }
@@ -202,8 +205,8 @@ impl<N: Net> Shared<N> {
         }
     }
 
-    /// Brings one batch to its end.
-    async fn fly(self: Arc<Self>, inode: &Arc<Inode>, batch: Batch) {
+    /// Brings one batch to its end. Must not be dropped before: the batch is nobody else's.
+    pub(crate) async fn fly(self: Arc<Self>, inode: &Arc<Inode>, batch: Batch) {
         let Batch { flight, index, end, .. } = batch;
         let crcs = batch.crcs();
         let put = Put { index, ranges: batch.ranges, crcs, parts: batch.parts };
@@ -338,6 +341,7 @@ impl<N: Net> Shared<N> {
             synced: Vec::new(),
             durable: false,
             unused: Vec::new(),
+            set: None,
         };
         let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
         let now = self.now();
@@ -346,6 +350,14 @@ impl<N: Net> Shared<N> {
         state.attr_changes += 1;
         state.take_attr(&answer.body, now);
         Ok(())
+    }
+}
+
+impl State {
+    /// What is to be sent next, of all that is dirty or of what is due, if another request may be under way.
+    pub(crate) fn next_batch(&mut self, all: bool) -> Option<Batch> {
+        let may = self.gate != Gate::Cutting && self.dirty.flights() < FLIGHTS_MAX;
+        if may { self.dirty.take(all) } else { None }
     }
 }
 

@@ -37,6 +37,7 @@ mod dispatch;
 mod recovery;
 mod repair;
 mod truncate;
+mod watched;
 mod gc;
 mod scan;
 mod reports;
@@ -119,7 +120,7 @@ impl Core {
             }
             Input::Disconnected { conn } => self.disconnected(conn),
             Input::Request { conn, req, op, rid, done, body } => {
-                let caller = reply::Caller { conn, req, op };
+                let caller = reply::Caller::new(conn, req, op);
                 if !self.leading && self.raft.leads() && self.early.len() < EARLY_MAX {
                     self.early.push(Early { caller, rid, done, body });
                 } else {
@@ -182,6 +183,7 @@ impl Core {
 
     fn disconnected(&mut self, conn: ConnId) {
         let Some(link) = self.links.remove(&conn) else { return };
+        self.soft.watched.end_conn(conn);
         if let Some(session) = link.session
             && let Some(live) = self.soft.sessions.get_mut(session)
             && live.conn == Some(conn)

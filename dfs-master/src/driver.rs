@@ -129,8 +129,8 @@ impl Driver {
                 let batch: Vec<Record> = hard_state.chain(entries.into_iter().map(Record::Entry)).collect();
                 self.persist(inner, number, &batch, must_sync);
             }
-            Effect::Reply { conn, req, op, status, detail, body, words, after } => {
-                let out = Outgoing { status, words, meta: body, ..Outgoing::new(op) };
+            Effect::Reply { conn, req, op, status, detail, body, dirs, words, after } => {
+                let out = Outgoing { status, words, meta: body, ..Outgoing::new(op) }.with_payload(dirs);
                 let send = Send::Reply { req, out, detail };
                 self.send(inner, conn, after, send);
             }

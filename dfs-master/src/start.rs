@@ -25,6 +25,9 @@ pub(crate) struct Started {
 pub(crate) fn init(init: &Init) -> anyhow::Result<()> {
     let at = init.data.display();
     std::fs::create_dir_all(&init.data).with_context(|| format!("{at}"))?;
+    if let Some(name) = stranger(&init.data).with_context(|| format!("{at}"))? {
+        bail!("{at} is not empty (it has {name}); choose an empty directory");
+    }
     let disk = RealDisk::new(&init.data).with_context(|| format!("{at}"))?;
     let identity = Identity {
         cluster: ClusterId(random_wide()?),
@@ -40,6 +43,18 @@ pub(crate) fn init(init: &Init) -> anyhow::Result<()> {
     }
     println!("cluster {} made in {at}: run `dfs-master run --data {at}`", identity.cluster);
     Ok(())
+}
+
+/// Something in the directory that an init, also one that was cut short, would not have left there.
+fn stranger(dir: &std::path::Path) -> std::io::Result<Option<String>> {
+    const OURS: [&str; 5] = [".lock", "cluster.json", "log", "snapshot", "lost+found"];
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !OURS.contains(&name.as_str()) && !name.ends_with(".tmp") {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Recovers the log and builds the core from it.

@@ -8,6 +8,9 @@
 //! Header words of a reply from the master: `word0` log index of the record that the answer rests on,
 //! `word1` the master's time ([`crate::units::MasterMs`]), `word2` the term's low 32 bits, `word3` how many records of
 //! the log, up to that index, were not yet on disk.
+//!
+//! Payload of a reply to a change of names: the attributes, after it, of the directories that it changed, as
+//! a list of [`Attr`]. The kernel forgets them with every such change and asks before the next one.
 
 mod attr;
 mod session;
@@ -40,6 +43,13 @@ macro_rules! request {
     };
 }
 pub(crate) use request;
+
+/// The directories in the payload of a reply to a change of names; `None` when it names none.
+#[must_use]
+pub fn changed_dirs(payload: &[u8]) -> Option<Vec<Attr>> {
+    // Two at most: whoever sends more is not understood.
+    rmp_serde::from_slice(payload).ok().filter(|dirs: &Vec<Attr>| (1..=2).contains(&dirs.len()))
+}
 
 /// A reply with nothing to say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -84,6 +84,7 @@ ops! {
     // Master to client.
     Recall = 80;
     LocationsChanged = 81;
+    DirChanged = 82;
 
     // Client to chunk server (binary metadata, see `chunk`).
     Read = 96;

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use dfs_tests::cluster::{Cluster, binaries, sh};
@@ -125,15 +125,10 @@ fn git_and_a_second_mount_agree() {
         "git init -q r && cd r && git config user.email a@b && git config user.name t && for i in $(seq 50); do echo $i > f$i; done && git add . && git commit -qm one && git gc -q && git fsck --strict 2>&1 && cd .. && git clone -q r c && diff -r -x .git r c",
     );
     // A second mount sees what the first closed, and the first sees the second's changes.
-    let second = cluster.local("second");
-    fs::create_dir(&second).unwrap();
-    let master = cluster.dev("addr", &[]);
-    let mounted =
-        Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
-    assert!(mounted.unwrap().success());
-    let _unmount = Unmount(second.clone());
+    let mounted = mount_again(&cluster);
+    let second = &mounted.0;
     for round in 0..20 {
-        let (here, there) = if round % 2 == 0 { (&work, &second) } else { (&second, &work) };
+        let (here, there) = if round % 2 == 0 { (&work, second) } else { (second, &work) };
         let text = format!("round {round} {}", "x".repeat(round * 1000));
         write_file(&here.join("shared"), text.as_bytes());
         assert_eq!(fs::read_to_string(there.join("shared")).unwrap(), text, "round {round}");
@@ -143,13 +138,8 @@ fn git_and_a_second_mount_agree() {
 #[test]
 fn both_mounts_keep_a_file_open_and_read_each_others_writes() {
     let cluster = Cluster::up(&[]);
-    let second = cluster.local("second");
-    fs::create_dir(&second).unwrap();
-    let master = cluster.dev("addr", &[]);
-    let mounted =
-        Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
-    assert!(mounted.unwrap().success());
-    let _unmount = Unmount(second.clone());
+    let mounted = mount_again(&cluster);
+    let second = &mounted.0;
     let open = |path: &std::path::Path| {
         fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
     };
@@ -166,6 +156,69 @@ fn both_mounts_keep_a_file_open_and_read_each_others_writes() {
         let mut buf = [0; 500];
         reader.read_exact_at(&mut buf, at).unwrap();
         assert_eq!(buf, [round; 500], "round {round}");
+    }
+}
+
+/// A second mount of the cluster.
+fn mount_again(cluster: &Cluster) -> Unmount {
+    let second = cluster.local("second");
+    fs::create_dir(&second).unwrap();
+    let master = cluster.dev("addr", &[]);
+    let mounted =
+        Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
+    assert!(mounted.unwrap().success());
+    Unmount(second)
+}
+
+#[test]
+fn names_made_by_another_mount_in_a_new_directory_show() {
+    let cluster = Cluster::up(&[]);
+    let second = mount_again(&cluster);
+    for round in 0..20 {
+        let (here, there) = (cluster.path(&format!("d{round}")), second.0.join(format!("d{round}")));
+        fs::create_dir(&here).unwrap();
+        assert_eq!(fs::metadata(here.join("x")).unwrap_err().raw_os_error(), Some(2));
+        write_file(&here.join("mine"), b"1");
+        write_file(&there.join("x"), b"2");
+        // A change of names may take a second to show, docs/semantics.md.
+        cluster.wait_for("the other mount's name", |_| here.join("x").exists());
+        assert_eq!(fs::read(here.join("x")).unwrap(), b"2");
+        assert_eq!(fs::read(there.join("mine")).unwrap(), b"1");
+    }
+}
+
+#[test]
+fn attributes_set_before_the_first_close_hold_on_both_mounts() {
+    let cluster = Cluster::up(&[]);
+    let second = mount_again(&cluster);
+    let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
+    for closed_first in [true, false] {
+        let name = format!("f{closed_first}");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(cluster.path(&name))
+            .unwrap();
+        file.write_all(b"bytes").unwrap();
+        file.set_times(times).unwrap();
+        std::os::unix::fs::fchown(&file, Some(1), Some(2)).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o644)).unwrap();
+        let as_set = |meta: &fs::Metadata| {
+            assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.len()), (0o644, 1, 2, 5));
+            assert_eq!(meta.modified().unwrap(), time);
+        };
+        as_set(&file.metadata().unwrap());
+        let mut file = Some(file);
+        if closed_first {
+            file = None;
+        }
+        let other = fs::File::open(second.0.join(&name)).unwrap();
+        as_set(&other.metadata().unwrap());
+        as_set(&fs::metadata(cluster.path(&name)).unwrap());
+        drop((file, other));
+        as_set(&fs::metadata(cluster.path(&name)).unwrap());
     }
 }
 

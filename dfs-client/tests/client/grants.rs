@@ -96,6 +96,42 @@ async fn times_that_a_program_sets_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_set_on_a_file_being_made_goes_with_its_first_commit() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(10, 3)).await;
+    let time = Timespec { sec: 5, nsec: 6 };
+    let set = |set| client.setattr(file.ino(), None, set, WHO);
+    let asked = || {
+        let world = net.world();
+        (world.master.setattrs, world.master.commits.len())
+    };
+    set(SetAttrs { mtime: Some(SetTime::At(time)), ..SetAttrs::default() }).await.unwrap();
+    let wider = SetAttrs { mode: Some(0o755), ..SetAttrs::default() };
+    let shown = set(wider).await.unwrap();
+    assert_eq!((shown.mode, shown.mtime, shown.size), (0o755, time, 10));
+    assert_eq!(asked(), (0, 0));
+    client.flush(&file).await.unwrap();
+    assert_eq!(asked(), (0, 1));
+    let attr = client.getattr(file.ino()).await.unwrap();
+    assert_eq!((attr.mode, attr.mtime, attr.size), (0o755, time, 10));
+    // Made: from now on the master is asked at once.
+    set(wider).await.unwrap();
+    assert_eq!(asked(), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_keeps_somebody_out_does_not_wait() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    let narrower = SetAttrs { mode: Some(0o600), ..SetAttrs::default() };
+    client.setattr(file.ino(), None, narrower, WHO).await.unwrap();
+    assert_eq!(net.world().master.setattrs, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn grants_of_closed_files_are_kept_up_to_a_bound() {
     let net = FakeNet::new();
     let client = net.client_with(|config| config.idle_grants = 2).await.0;

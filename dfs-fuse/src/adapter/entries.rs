@@ -65,6 +65,9 @@ fn owned(name: &OsStr) -> Vec<u8> {
 }
 
 pub(crate) fn lookup(shared: &Arc<Shared>, caller: Caller, parent: Ino, name: &OsStr, reply: ReplyEntry) {
+    if shared.client.is_absent(parent, name.as_bytes()) {
+        return reply.error(Errno::ENOENT);
+    }
     let (client, name) = (shared.client.clone(), owned(name));
     entry(shared, caller.pid, async move { client.lookup(parent, &name, caller).await }, reply);
 }
@@ -72,6 +75,10 @@ pub(crate) fn lookup(shared: &Arc<Shared>, caller: Caller, parent: Ino, name: &O
 pub(crate) fn getattr(shared: &Arc<Shared>, caller: Caller, ino: Ino, reply: ReplyAttr) {
     if let Some(attr) = shared.client.try_getattr(ino) {
         return shared.answer_attr(&attr, reply);
+    }
+    if let Some((attr, left)) = shared.client.try_dir_attr(ino) {
+        shared.inodes.attributes(&attr);
+        return reply.attr(&left.min(BELIEF), &shared.shown(&attr));
     }
     let (client, then) = (shared.client.clone(), Arc::clone(shared));
     shared.tasks.run(caller.pid, async move { client.getattr(ino).await }, move |result| match result {

@@ -56,7 +56,7 @@ impl Work {
         if at(n / self.per_dir) == self.dirs.len() {
             let name = format!("dir{:09}", n / self.per_dir).into_bytes().into();
             let mkdir = Mkdir { parent: Ino::ROOT, name, mode: 0o755, creds: creds() };
-            self.dirs.push(live.client(&mut Cost::default(), &mkdir).ino);
+            self.dirs.push(live.client(&mut Cost::default(), &mkdir).attr.ino);
         }
         let request = Create {
             parent: self.dir(n),
@@ -100,6 +100,7 @@ impl Work {
             synced: Vec::new(),
             durable: false,
             unused: Vec::new(),
+            set: None,
         };
         live.client(cost, &request);
     }

@@ -127,6 +127,8 @@ pub struct CommitFile {
     pub commit: ops::Commit,
     pub synced: Vec<ChunkId>,
     pub unused: Vec<(ChunkIndex, ChunkId)>,
+    /// What was set on the file while it was being made.
+    pub set: Option<ops::Setattr>,
 }
 
 /// A chunk that lies beyond the end of its file and was never written.

@@ -120,6 +120,8 @@ pub enum Effect {
         /// For people, when the status is not `Ok`.
         detail: String,
         body: Bytes,
+        /// Ready for the payload: attributes of the directories that were changed, or nothing.
+        dirs: Bytes,
         /// Ready for the header: log index, master's time, term, records not yet on disk.
         words: Words,
         after: After,

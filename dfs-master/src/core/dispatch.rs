@@ -132,6 +132,7 @@ fn role_of(op: Op) -> Option<Role> {
         Op::ClusterStatus | Op::ServerList | Op::FileInfo => Some(Role::Tool),
         Op::Recall
         | Op::LocationsChanged
+        | Op::DirChanged
         | Op::Read
         | Op::Write
         | Op::Sync
@@ -300,8 +301,15 @@ impl Core {
         let after = if durable { self.after_durable(index) } else { super::After::Now };
         match answer {
             Answer::Failed(status) => self.fail(caller, *status),
+            Answer::Attr(attr) if caller.op == Op::Mkdir => {
+                let watched = self.watch(caller.conn, attr.ino);
+                self.reply_at(caller, &meta::MadeDir { attr: *attr, watched }, index, after);
+            }
             Answer::Attr(attr) | Answer::Created(attr) => self.reply_at(caller, attr, index, after),
-            Answer::Removed(removed) => self.reply_at(caller, removed, index, after),
+            Answer::Removed(removed) => {
+                self.soft.watched.forget(removed.ino);
+                self.reply_at(caller, removed, index, after);
+            }
             Answer::Renamed(renamed) => self.reply_at(caller, renamed, index, after),
             Answer::Done | Answer::Placed(_) | Answer::Session(_) | Answer::Server(_) | Answer::Intended => {
                 self.reply_at(caller, &Done {}, index, after);

@@ -88,6 +88,26 @@ pub enum NsOutcome {
     Freed { inos: Vec<Ino>, dropped: Vec<ChunkId> },
 }
 
+impl NsCommand {
+    /// The directories whose entries it changes; 0 for none.
+    #[must_use]
+    pub fn parents(&self) -> [Ino; 2] {
+        let one = |dir| [dir, Ino(0)];
+        match self {
+            NsCommand::Create(op) => one(op.parent),
+            NsCommand::Mkdir(op) => one(op.parent),
+            NsCommand::Mknod(op) => one(op.parent),
+            NsCommand::Symlink(op) => one(op.parent),
+            NsCommand::Link(op) => one(op.parent),
+            NsCommand::Unlink(op) => one(op.parent),
+            NsCommand::Rmdir(op) => one(op.parent),
+            NsCommand::Rename(op) if op.parent == op.new_parent => one(op.parent),
+            NsCommand::Rename(op) => [op.parent, op.new_parent],
+            _ => [Ino(0); 2],
+        }
+    }
+}
+
 impl Namespace {
     /// Whether the command would be accepted now. What the leader asks before it logs.
     ///

@@ -5,6 +5,7 @@ use dfs_proto::chunk::Member;
 use dfs_proto::control::{Applied, Apply, HeartbeatReply};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{ChunkId, ChunkVersion, Ino, LogIndex, ServerNum, SizeEpoch};
+use dfs_proto::meta::Attr;
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
 use serde::Serialize;
@@ -19,6 +20,14 @@ pub(super) struct Caller {
     pub(super) conn: ConnId,
     pub(super) req: ReqId,
     pub(super) op: Op,
+    /// Directories that the request changes, whose attributes go with the answer; 0 for none.
+    pub(super) dirs: [Ino; 2],
+}
+
+impl Caller {
+    pub(super) fn new(conn: ConnId, req: ReqId, op: Op) -> Caller {
+        Caller { conn, req, op, dirs: [Ino(0); 2] }
+    }
 }
 
 /// What a call that the core made was about.
@@ -70,9 +79,17 @@ impl Core {
     /// Answers what rests on the record at `index`.
     pub(super) fn reply_at<T: Serialize>(&mut self, to: Caller, message: &T, index: LogIndex, after: After) {
         let words = self.words(index, after);
-        let Caller { conn, req, op } = to;
-        let (status, detail, body) = (Status::Ok, String::new(), encode(message));
-        self.effects.push(Effect::Reply { conn, req, op, status, detail, body, words, after });
+        let Caller { conn, req, op, .. } = to;
+        let (status, detail, body, dirs) = (Status::Ok, String::new(), encode(message), self.dirs_of(to));
+        self.effects.push(Effect::Reply { conn, req, op, status, detail, body, dirs, words, after });
+    }
+
+    fn dirs_of(&self, to: Caller) -> Bytes {
+        if to.dirs == [Ino(0); 2] {
+            return Bytes::new();
+        }
+        let attrs: Vec<Attr> = to.dirs.iter().filter_map(|dir| self.state.ns.getattr(*dir).ok()).collect();
+        encode(&attrs)
     }
 
     /// Refuses.
@@ -84,8 +101,9 @@ impl Core {
     pub(super) fn fail_with(&mut self, to: Caller, status: Status, detail: String) {
         let after = After::Now;
         let words = self.words(self.state.applied, after);
-        let Caller { conn, req, op } = to;
-        self.effects.push(Effect::Reply { conn, req, op, status, detail, body: Bytes::new(), words, after });
+        let Caller { conn, req, op, .. } = to;
+        let (body, dirs) = (Bytes::new(), Bytes::new());
+        self.effects.push(Effect::Reply { conn, req, op, status, detail, body, dirs, words, after });
     }
 
     /// Calls a server, once the log is durable up to `index`. False when it is out of reach.

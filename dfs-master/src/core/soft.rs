@@ -18,6 +18,7 @@ use super::sessions::live::LiveSessions;
 use super::state::State;
 use super::table::CowTable;
 use super::truncate::Truncates;
+use super::watched::Watched;
 
 /// Chunk ids reserved by one record: few records at any rate of creation, and few ids lost to a restart.
 pub const ID_RANGE: u64 = 65_536;
@@ -89,6 +90,7 @@ pub struct Soft {
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
     pub(super) truncate: Truncates,
+    pub(super) watched: Watched,
     pub(super) gc: Gc,
     pub(super) scan: Scan,
     /// Inodes below this may be held by sessions that have not come back yet.
@@ -123,6 +125,7 @@ impl Soft {
             recovery: Recovery::default(),
             repair: Repair::default(),
             truncate: Truncates::default(),
+            watched: Watched::default(),
             gc: Gc::default(),
             scan: Scan::default(),
             grace_floor: state.ns.next_ino(),

@@ -2,10 +2,11 @@
 
 use dfs_proto::ids::{Handle, Ino, LogIndex};
 use dfs_proto::meta::{
-    Access, Commit, Create, Creds, FileInfo, GrantBack, GrantKind, MapRead, Open, Release, SetTime, Statfs,
+    Access, Commit, CommitSet, Create, Creds, FileInfo, GrantBack, GrantKind, MapRead, Open, Release,
+    SetTime, Statfs,
 };
 use dfs_proto::status::Status;
-use dfs_proto::units::ChunkIndex;
+use dfs_proto::units::{ChunkIndex, Timespec};
 
 use crate::cluster::{Cluster, RO, RW};
 
@@ -19,6 +20,7 @@ fn commit(ino: Ino) -> Commit {
         synced: Vec::new(),
         durable: false,
         unused: Vec::new(),
+        set: None,
     }
 }
 
@@ -52,6 +54,39 @@ fn one_round_trip_makes_opens_and_places() {
         creds: Creds::default(),
     };
     assert_eq!(cluster.ask(client.conn, &exclusive).unwrap_err(), Status::Exists);
+}
+
+#[test]
+fn attributes_go_with_a_commit_or_nothing_does() {
+    let mut cluster = Cluster::new(3, 2);
+    let client = cluster.client();
+    let (attr, _) = cluster.written_file(client, "f");
+    let time = Timespec { sec: 5, nsec: 6 };
+    let set = CommitSet {
+        mode: Some(0o751),
+        uid: Some(7),
+        gid: Some(8),
+        atime: None,
+        mtime: Some(SetTime::At(time)),
+        creds: Creds::default(),
+    };
+    let whole = Commit {
+        size_at_least: Some(100),
+        mtime: Some(SetTime::Now),
+        set: Some(set.clone()),
+        ..commit(attr.ino)
+    };
+    let after = cluster.ask(client.conn, &whole).unwrap();
+    assert_eq!((after.size, after.mode, after.uid, after.gid, after.mtime), (100, 0o751, 7, 8, time));
+    let stranger = Creds { uid: 99, gid: 99, groups: Some(Vec::new()) };
+    let refused = Commit {
+        size_at_least: Some(200),
+        set: Some(CommitSet { creds: stranger, ..set }),
+        ..commit(attr.ino)
+    };
+    assert_eq!(cluster.ask(client.conn, &refused).unwrap_err(), Status::NotPermitted);
+    let state = cluster.ask(client.conn, &dfs_proto::meta::Getattr { ino: attr.ino }).unwrap();
+    assert_eq!(state, after);
 }
 
 #[test]

@@ -30,6 +30,16 @@ fn samples() -> Vec<Command> {
         clear_privileges: false,
         now,
     };
+    let set = ops::Setattr {
+        ino: Ino(9),
+        mode: Some(0o640),
+        uid: None,
+        gid: Some(7),
+        atime: None,
+        mtime: Some(dfs_proto::meta::SetTime::At(now)),
+        now,
+        by: by.clone(),
+    };
     let learner = LearnerChange { chunk: ChunkId(77), server: ServerNum(3) };
     let activation = Activation {
         chunk: ChunkId(77),
@@ -61,7 +71,12 @@ fn samples() -> Vec<Command> {
         Command::Ns(ops::NsCommand::Unlink(unlink)),
         Command::Create { create, first: Some(chunk.clone()) },
         Command::Allocate { ino: Ino(9), index, chunk },
-        Command::Commit(CommitFile { commit, synced: vec![ChunkId(77)], unused: vec![(index, ChunkId(78))] }),
+        Command::Commit(CommitFile {
+            commit,
+            synced: vec![ChunkId(77)],
+            unused: vec![(index, ChunkId(78))],
+            set: Some(set),
+        }),
         Command::DropUnused { chunks: vec![Unused { ino: Ino(9), index, chunk: ChunkId(78) }] },
         Command::OpenSession { name: "host:/mnt".into(), os_boot: OsBootId(7) },
         Command::EndSession { session: SessionId(4) },

@@ -22,6 +22,7 @@ fn sized(cluster: &mut Cluster, client: Client, attr: &Attr) {
         synced: Vec::new(),
         durable: false,
         unused: Vec::new(),
+        set: None,
     };
     cluster.ask(client.conn, &commit).unwrap();
 }

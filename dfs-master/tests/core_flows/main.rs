@@ -16,3 +16,4 @@ mod restart;
 mod servers;
 mod sessions;
 mod truncate;
+mod watched;

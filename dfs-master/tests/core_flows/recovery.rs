@@ -201,6 +201,7 @@ fn a_chunk_waits_for_the_only_ones_that_may_have_it() {
         synced: vec![place.chunk()],
         durable: true,
         unused: Vec::new(),
+        set: None,
     };
     cluster.ask(client.conn, &synced).unwrap();
     let all = nums(&place);

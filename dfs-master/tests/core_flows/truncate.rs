@@ -37,6 +37,7 @@ fn two_chunks(cluster: &mut Cluster, client: Client) -> (Attr, Vec<dfs_proto::me
         synced: Vec::new(),
         durable: false,
         unused: Vec::new(),
+        set: None,
     };
     let attr = cluster.ask(client.conn, &commit).unwrap();
     (attr, vec![first, second])

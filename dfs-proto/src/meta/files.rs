@@ -134,8 +134,23 @@ pub struct Commit {
     pub durable: bool,
     /// Indices whose allocated chunk was never written: the allocation is dropped.
     pub unused: Vec<(ChunkIndex, ChunkId)>,
+    /// What was set on a file while it was being made, and is acknowledged with its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<CommitSet>,
 }
 request!(mut Commit => Attr);
+
+/// Attributes that go with a [`Commit`], and on whose behalf; what is `None` stays.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CommitSet {
+    pub mode: Option<u16>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub atime: Option<SetTime>,
+    /// Stands, whatever time the commit's own `mtime` gives.
+    pub mtime: Option<SetTime>,
+    pub creds: Creds,
+}
 
 /// Tells the master who did not answer. Never proof by itself but for `RefusedUnix`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

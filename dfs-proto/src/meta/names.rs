@@ -71,7 +71,24 @@ pub struct Mkdir {
     pub mode: u16,
     pub creds: Creds,
 }
-request!(mut Mkdir => Attr);
+request!(mut Mkdir => MadeDir);
+
+/// The directory that was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MadeDir {
+    pub attr: Attr,
+    /// It is empty, and the client is told by [`DirChanged`] over this connection when another one makes a name in
+    /// it: until then the client knows all its names.
+    #[serde(default)]
+    pub watched: bool,
+}
+
+/// Master to client, one way: somebody else makes a name in a directory that was answered as watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DirChanged {
+    pub dir: Ino,
+}
+request!(DirChanged => Done);
 
 /// Makes a node of any kind but directory and symlink.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -288,8 +288,8 @@ impl Running {
                 let batch: Vec<Record> = state.chain(entries.into_iter().map(Record::Entry)).collect();
                 self.persist(fabric, number, &batch, must_sync);
             }
-            Effect::Reply { conn, req, op, status, detail, body, words, after } => {
-                let out = Outgoing { status, words, meta: body, ..Outgoing::new(op) };
+            Effect::Reply { conn, req, op, status, detail, body, dirs, words, after } => {
+                let out = Outgoing { status, words, meta: body, ..Outgoing::new(op) }.with_payload(dirs);
                 self.send(fabric, conn, after, Send::Reply { req, out, detail });
             }
             Effect::Call { conn, call, op, body, deadline_ms, after } => {

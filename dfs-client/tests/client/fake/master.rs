@@ -33,6 +33,7 @@ pub(crate) struct Master {
     pub(crate) shared: bool,
     pub(crate) tail_lost: bool,
     pub(crate) commits: Vec<Commit>,
+    pub(crate) setattrs: usize,
     pub(crate) given_back: Vec<GrantId>,
     pub(crate) releases: usize,
     pub(crate) want_groups: bool,
@@ -59,6 +60,7 @@ impl Master {
             shared: false,
             tail_lost: false,
             commits: Vec::new(),
+            setattrs: 0,
             given_back: Vec::new(),
             releases: 0,
             want_groups: false,
@@ -317,7 +319,11 @@ impl Master {
             Some(SetTime::At(time)) => self.files.get_mut(&commit.ino).unwrap().attr.mtime = time,
             None => {}
         }
-        Ok(self.files[&commit.ino].attr)
+        let attr = &mut self.files.get_mut(&commit.ino).unwrap().attr;
+        if let Some(set) = commit.set {
+            set_attrs(attr, set.mode, set.mtime);
+        }
+        Ok(*attr)
     }
 
     /// Truncates, or grows.
@@ -342,11 +348,9 @@ impl Master {
             self.touch(set.ino);
         }
         let attr = &mut self.files.get_mut(&set.ino).ok_or(Status::Stale)?.attr;
-        attr.mode = set.mode.unwrap_or(attr.mode);
-        if let Some(SetTime::At(time)) = set.mtime {
-            attr.mtime = time;
-        }
-        Ok(*attr)
+        set_attrs(attr, set.mode, set.mtime);
+        self.setattrs += 1;
+        Ok(self.files[&set.ino].attr)
     }
 
     fn readdir(&self, readdir: Readdir) -> Listing {
@@ -365,5 +369,12 @@ impl Master {
             .collect();
         let end = cookie + entries.len() == self.names.len();
         Listing { parent: Ino::ROOT, entries, end }
+    }
+}
+
+fn set_attrs(attr: &mut Attr, mode: Option<u16>, mtime: Option<SetTime>) {
+    attr.mode = mode.unwrap_or(attr.mode);
+    if let Some(SetTime::At(time)) = mtime {
+        attr.mtime = time;
     }
 }

@@ -1,18 +1,19 @@
 //! What writers commit: size, times, what is on the disks, what was not used.
 
 use dfs_proto::ids::ChunkId;
-use dfs_proto::meta::Commit;
+use dfs_proto::meta::{Commit, CommitSet};
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
 
 use super::{Client, Then};
 use crate::core::Core;
 use crate::core::command::{Answer, Command, CommitFile, Origin, Unused};
+use crate::core::namespace::Caller as By;
 use crate::core::ops::{self, NsCommand};
 
 impl Core {
     pub(super) fn commit(&mut self, client: &Client, request: Commit) -> Result<(), Status> {
-        let Commit { ino, size_epoch, size_at_least, mtime, atime, synced, durable, unused } = request;
+        let Commit { ino, size_epoch, size_at_least, mtime, atime, synced, durable, unused, set } = request;
         if self.state.ns.intent(ino).is_some() {
             return Err(Status::Recovering);
         }
@@ -20,13 +21,20 @@ impl Core {
         let (clear_privileges, now) = (false, self.now.wall);
         let commit = ops::Commit { ino, size_epoch, size_at_least, mtime, atime, clear_privileges, now };
         self.state.ns.check(&NsCommand::Commit(commit.clone()))?;
+        let set = set.map(|set| {
+            let CommitSet { mode, uid, gid, atime, mtime, creds } = set;
+            ops::Setattr { ino, mode, uid, gid, atime, mtime, now, by: By::from(&creds) }
+        });
+        if let Some(set) = &set {
+            self.state.ns.check(&NsCommand::Setattr(set.clone()))?;
+        }
         // While the session has the file open for writing, an answer on its way may name the chunk again.
         let writes = self.soft.grants.is_open(ino, client.session, true);
         let droppable = |(index, chunk): &(ChunkIndex, ChunkId)| {
             !writes && self.is_unused(&Unused { ino, index: *index, chunk: *chunk }, client.session)
         };
         let unused: Vec<_> = unused.into_iter().filter(droppable).collect();
-        let nothing = size_at_least.is_none() && mtime.is_none() && atime.is_none();
+        let nothing = size_at_least.is_none() && mtime.is_none() && atime.is_none() && set.is_none();
         if nothing && unused.is_empty() && synced.iter().all(|chunk| self.is_synced(*chunk)) {
             // An fsync of what is committed already waits for the disk alone.
             let attr = self.state.ns.getattr(ino)?;
@@ -34,7 +42,7 @@ impl Core {
             return Ok(());
         }
         let then = if durable { Then::ReplyDurable(client.caller) } else { Then::Reply(client.caller) };
-        self.propose(client.origin, Command::Commit(CommitFile { commit, synced, unused }), then)?;
+        self.propose(client.origin, Command::Commit(CommitFile { commit, synced, unused, set }), then)?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::core::Core;
 use crate::core::command::Command;
 use crate::core::namespace::Caller as By;
 use crate::core::ops::{self, NsCommand};
+use crate::core::reply::Caller;
 
 /// Inode numbers that statfs calls free: there is no limit, and programs want a number.
 const FREE_INODES: u64 = 1 << 40;
@@ -69,7 +70,9 @@ impl Core {
     /// Checks a change of the namespace and proposes it.
     pub(in crate::core) fn change(&mut self, client: &Client, command: NsCommand) -> Result<(), Status> {
         self.state.ns.check(&command)?;
-        self.propose(client.origin, Command::Ns(command), Then::Reply(client.caller))?;
+        self.names_come(client.caller.conn, &command);
+        let caller = Caller { dirs: command.parents(), ..client.caller };
+        self.propose(client.origin, Command::Ns(command), Then::Reply(caller))?;
         Ok(())
     }
 

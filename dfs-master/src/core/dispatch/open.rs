@@ -82,7 +82,7 @@ impl Core {
     }
 
     pub(super) fn create(&mut self, client: &Client, request: &meta::Create) -> Result<(), Status> {
-        let flow = OpenFlow::of_create(client, request);
+        let mut flow = OpenFlow::of_create(client, request);
         match self.state.ns.child(request.parent, &request.name) {
             Some((ino, _)) if !request.exclusive => {
                 // Whoever can't search the directory must not learn what is in it.
@@ -94,6 +94,8 @@ impl Core {
                 let create = ops::Create { parent, name, mode, now: self.now.wall, by: flow.by.clone() };
                 let command = NsCommand::Create(create.clone());
                 self.state.ns.check(&command)?;
+                self.name_comes(client.caller.conn, request.parent);
+                flow.caller.dirs[0] = request.parent;
                 // Without servers the file is made all the same, and its first write asks again.
                 let first = if request.access.write { self.new_chunk().ok() } else { None };
                 self.propose(client.origin, Command::Create { create, first }, Then::Open(Box::new(flow)))?;

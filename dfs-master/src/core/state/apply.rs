@@ -180,11 +180,20 @@ impl State {
     }
 
     fn commit(&mut self, at: At, file: &CommitFile) -> Outcome {
-        let attr = match self.ns.apply(&NsCommand::Commit(file.commit.clone())) {
-            Ok(NsOutcome::Attr(attr)) => attr,
-            Ok(other) => unreachable!("Commit came to {other:?}"),
-            Err(status) => return Outcome::of(Answer::Failed(status)),
-        };
+        let set = file.set.clone().map(NsCommand::Setattr);
+        // All of it, or nothing.
+        if let Some(Err(status)) = set.as_ref().map(|set| self.ns.check(set)) {
+            return Outcome::of(Answer::Failed(status));
+        }
+        let mut attr = None;
+        for command in [Some(NsCommand::Commit(file.commit.clone())), set].into_iter().flatten() {
+            match self.ns.apply(&command) {
+                Ok(NsOutcome::Attr(now)) => attr = Some(now),
+                Ok(other) => unreachable!("a commit came to {other:?}"),
+                Err(status) => return Outcome::of(Answer::Failed(status)),
+            }
+        }
+        let Some(attr) = attr else { unreachable!("the commit itself was applied") };
         let ino = file.commit.ino;
         for chunk in &file.synced {
             self.mark(*chunk, ino, |meta| (meta.synced, meta.written) = (true, true));
