@@ -22,7 +22,7 @@ cat "$mnt/docs/semantics.md" | head -n 3
 ls -l "$mnt/docs"
 diff -r "$root/docs" "$mnt/docs"
 dfs file info "$mnt/docs/semantics.md"
-dfs status
+dfs --master "$(dfs dev addr --dir "$dir/cluster")" status
 { set +x; } 2>/dev/null
 
 cat <<T

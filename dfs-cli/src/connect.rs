@@ -23,6 +23,21 @@ pub(crate) struct Target {
 impl Target {
     /// Asks the master that `--master` or `DFS_MASTER` names, or else the one whose mount holds `path`.
     pub(crate) fn ask<R: Request>(&self, request: &R, path: Option<&Path>) -> anyhow::Result<R::Reply> {
+        let addr = self.addr(path)?;
+        runtime()?.block_on(async {
+            let conn = dial(&addr).await?;
+            let reply = conn.call(request, PATIENCE).await.context("the master refused")?;
+            Ok(reply.body)
+        })
+    }
+
+    /// Whether the master that [`Target::ask`] would ask can be reached.
+    pub(crate) fn reach(&self, path: &Path) -> anyhow::Result<()> {
+        let addr = self.addr(Some(path))?;
+        runtime()?.block_on(dial(&addr)).map(drop)
+    }
+
+    fn addr(&self, path: Option<&Path>) -> anyhow::Result<PeerAddr> {
         let addr = match (&self.master, path) {
             (Some(addr), _) => addr.clone(),
             (None, Some(path)) => master_of_mount(path)?,
@@ -34,18 +49,20 @@ impl Target {
                 ),
             },
         };
-        let addr = parse(&addr)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let hello = Hello::new(Role::Tool, "dfs", None);
-            let (conn, _) =
-                Conn::connect(&addr, hello, Arc::new(CallsOnly), PATIENCE).await.map_err(|error| {
-                    anyhow!("no answer from the master: {error}; is dfs-master running there?")
-                })?;
-            let reply = conn.call(request, PATIENCE).await.context("the master refused")?;
-            Ok(reply.body)
-        })
+        parse(&addr)
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+async fn dial(addr: &PeerAddr) -> anyhow::Result<Conn> {
+    let hello = Hello::new(Role::Tool, "dfs", None);
+    let dialled = Conn::connect(addr, hello, Arc::new(CallsOnly), PATIENCE).await;
+    let (conn, _) = dialled
+        .map_err(|error| anyhow!("no answer from the master: {error}; is dfs-master running there?"))?;
+    Ok(conn)
 }
 
 /// An address with a name or number for its host.
@@ -107,15 +124,20 @@ fn unescape(text: &str) -> String {
 }
 
 fn master_of_mount(path: &Path) -> anyhow::Result<String> {
-    let full = std::fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
-    let mut best: Option<Mount> = None;
-    for mount in mounts()? {
-        if full.starts_with(&mount.at) && best.as_ref().is_none_or(|b| b.at.len() < mount.at.len()) {
-            best = Some(mount);
-        }
+    // By its words first: a mount whose master is away answers no question about the path.
+    let plain = std::path::absolute(path).with_context(|| format!("{}", path.display()))?;
+    if let Some(mount) = holder(&plain)? {
+        return Ok(mount.master);
     }
-    let mount = best.ok_or_else(|| anyhow!("{} is not on a dfs mount", path.display()))?;
+    let full = std::fs::canonicalize(path).with_context(|| format!("{}", path.display()))?;
+    let mount = holder(&full)?.ok_or_else(|| anyhow!("{} is not on a dfs mount", path.display()))?;
     Ok(mount.master)
+}
+
+/// The innermost dfs mount that a path lies on.
+fn holder(path: &Path) -> anyhow::Result<Option<Mount>> {
+    let on = mounts()?.into_iter().filter(|mount| path.starts_with(&mount.at));
+    Ok(on.max_by_key(|mount| mount.at.len()))
 }
 
 /// The master of this machine's mounts, if they all have the same one.

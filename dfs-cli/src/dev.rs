@@ -102,10 +102,12 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 
 fn up(args: &UpArgs) -> anyhow::Result<()> {
     let (master_options, cs_options) = split_options(&args.daemon_options)?;
+    // Later commands may be given elsewhere.
+    let mount = args.mount.as_deref().map(std::path::absolute).transpose()?;
     let spec = Spec {
         servers: args.servers,
         replicas: args.replicas,
-        mount: args.mount.clone(),
+        mount: mount.clone(),
         base_port: args.base_port,
         chunk_size: args.chunk_size,
         mount_options: args.mount_options.clone(),
@@ -116,7 +118,7 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
     let cluster = Cluster::prepare(&args.dir.dir, spec)?;
     cluster.up()?;
     println!("master  {}", cluster.master_addr()?);
-    if let Some(at) = &args.mount {
+    if let Some(at) = &mount {
         println!("mount   {}", at.display());
     }
     println!("logs    {}", args.dir.dir.join("log").display());

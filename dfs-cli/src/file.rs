@@ -27,6 +27,8 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
 }
 
 fn info(target: &Target, path: &Path) -> anyhow::Result<()> {
+    // Before the path is looked at: on a mount that waits for its master that would take as long.
+    target.reach(path)?;
     let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
     let report = target.ask(&FileInfo { ino: Ino(stat.ino()) }, Some(path))?;
     if target.json {

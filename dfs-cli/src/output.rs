@@ -11,6 +11,28 @@ pub(crate) enum Tone {
     Faint,
 }
 
+/// Says on a terminal what is waited for, until dropped.
+#[derive(Debug)]
+pub(crate) struct Waiting(bool);
+
+impl Waiting {
+    pub(crate) fn show(what: &str) -> Waiting {
+        let shown = std::io::stderr().is_terminal();
+        if shown {
+            eprint!("\r\x1b[K{what} ...");
+        }
+        Waiting(shown)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.0 {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
 /// A table whose columns are as wide as they need to be.
 #[derive(Debug)]
 pub(crate) struct Table {

@@ -41,6 +41,9 @@ const WORKERS: usize = 2;
 /// the master's is what `nofail` and systemd's retries are for.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a mount that could not be made takes to end its session.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+
 /// Longest wait for one connection, so that a dead first master leaves time for the others.
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
 
@@ -92,9 +95,25 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
             () = signals.any() => Err(anyhow!("interrupted")),
         }
     });
-    let (client, root) = connected?;
-    let shared = Shared::new(client, &recalls, root, runtime.handle().clone(), &config.options);
+    let client = connected?;
+    let live = runtime.block_on(root(&client, config)).and_then(|root| {
+        let shared = Shared::new(client.clone(), &recalls, root, runtime.handle().clone(), &config.options);
+        serve(config, point, shared, jobs)
+    });
+    if live.is_err() {
+        // A session that nobody ends is waited for by others for as long as its lease.
+        drop(runtime.block_on(client.shutdown(GOODBYE_LIMIT)));
+    }
+    Ok((runtime, signals, live?))
+}
 
+/// Makes the mount and answers on it.
+fn serve(
+    config: &Config,
+    point: MountPoint,
+    shared: Arc<Shared>,
+    jobs: notify::Jobs,
+) -> anyhow::Result<Live> {
     let allow_other = config.options.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root());
     let (mount, device) = Mount::new(point, &config.options, allow_other)?;
     let answering = || -> anyhow::Result<_> {
@@ -114,16 +133,11 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
         }
     };
     mount.tune();
-    let live = Live { mount: Arc::new(mount), shared, ended, pid_file: config.pid_file.clone() };
-    Ok((runtime, signals, live))
+    Ok(Live { mount: Arc::new(mount), shared, ended, pid_file: config.pid_file.clone() })
 }
 
-/// A session with the cluster, and the directory to mount.
-async fn connect(
-    config: &Config,
-    point: &MountPoint,
-    recalls: &Recalls,
-) -> anyhow::Result<(Client<TcpNet>, Ino)> {
+/// A session with the cluster.
+async fn connect(config: &Config, point: &MountPoint, recalls: &Recalls) -> anyhow::Result<Client<TcpNet>> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = format!("{host}:{}", point.path().display());
     let os_boot = os_boot_id().context("cannot read the kernel's boot id")?;
@@ -147,9 +161,7 @@ async fn connect(
         settings.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     let client = Client::connect(settings, net, Arc::new(recalls.clone())).await;
-    let client = client.map_err(|error| anyhow!(explain(&config.spec.masters, &error)))?;
-    let root = root(&client, config).await?;
-    Ok((client, root))
+    client.map_err(|error| anyhow!(explain(&config.spec.masters, &error)))
 }
 
 /// One line that says what to do.

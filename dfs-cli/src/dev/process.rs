@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use rustix::process::{Pid, Signal};
 
 use crate::clock::Deadline;
+use crate::output::Waiting;
 
 /// A daemon to be, or being, run.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl Daemon {
         patience: Duration,
         mut ready: impl FnMut() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
+        let _waiting = Waiting::show(&format!("{} starts", self.name));
         let found = Deadline::after(patience).poll(|| {
             if let Some(found) = ready()? {
                 return Ok(Some(found));
@@ -79,6 +81,7 @@ impl Daemon {
 
     /// Waits until the process is gone. Whether it went.
     pub(crate) fn wait_gone(&self, patience: Duration) -> anyhow::Result<bool> {
+        let _waiting = Waiting::show(&format!("{} stops", self.name));
         let gone = Deadline::after(patience).poll(|| Ok(self.pid()?.is_none().then_some(())))?;
         Ok(gone.is_some())
     }
