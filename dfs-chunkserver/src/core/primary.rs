@@ -339,7 +339,8 @@ impl Core {
         out.extend(parked.into_iter().map(|(call, _)| Effect::RetryRead { call }));
     }
 
-    /// The members changed under the same version: writes wait for no one who left.
+    /// The members changed under the same version: writes wait for no one who left. A member is its server
+    /// here: one that comes with another boot has not left, and owes its answer until a recovery (I4).
     pub(crate) fn members_changed(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
         let members = replica.members.clone();
@@ -348,7 +349,13 @@ impl Core {
         // Who is new has not heard what is committed.
         lead.told = Seq(0);
         for flight in lead.flights.values_mut() {
-            flight.acks.retain(|ack| members.contains(&ack.member) || learner == Some(ack.member));
+            flight.acks.retain_mut(|ack| {
+                let member = members.iter().find(|member| member.server == ack.member.server);
+                if let Some(member) = member {
+                    ack.member = *member;
+                }
+                member.is_some() || learner == Some(ack.member)
+            });
         }
         let seqs: Vec<Seq> = lead.flights.keys().copied().collect();
         for seq in seqs {

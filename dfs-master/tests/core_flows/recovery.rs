@@ -108,6 +108,19 @@ fn proof_of_death_needs_no_waiting() {
 }
 
 #[test]
+fn a_new_leader_names_the_boots_of_members_that_have_not_registered() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    cluster.run(10_000);
+    cluster.restart(0);
+    let primary = cluster.at(place.members[0].server);
+    cluster.join(primary).unwrap();
+    cluster.heartbeat(primary);
+    assert_eq!(cluster.servers[primary].replicas[&place.chunk()].members, place.members);
+}
+
+#[test]
 fn a_restarted_member_stays_if_it_holds_the_same() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();

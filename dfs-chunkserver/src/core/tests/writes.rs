@@ -56,6 +56,23 @@ fn a_retry_takes_effect_once() {
 }
 
 #[test]
+fn a_member_told_with_another_boot_still_owes_its_answer() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2, 3]);
+    bench.hold(|packet| is_forward_to(packet, 3));
+    let call = bench.write(1, bench.cap(1, 1), 2, BLOCK0, 2);
+    let mut members = bench.members(&[1, 2, 3]);
+    members[2].boot = BootId(0);
+    bench.active(&[1], 1, 1, members);
+    assert!(!bench.replies.contains_key(&call), "the third member has not answered");
+    let members = bench.members(&[1, 2, 3]);
+    bench.active(&[1], 1, 1, members);
+    bench.release();
+    assert_eq!(bench.replies[&call], written(2));
+    bench.assert_equal(&[1, 2, 3]);
+}
+
+#[test]
 fn overlapping_writes_go_one_after_the_other() {
     let mut bench = Bench::new(2);
     bench.create(&[1, 2]);

@@ -251,7 +251,10 @@ impl Core {
         ops: Vec<dfs_proto::control::OpRecord>,
         seq: Seq,
     ) -> ActiveConfig {
-        let boot = |server| self.soft.servers.get(server).and_then(|live| live.boot).unwrap_or_default();
+        // One that has not registered with this leader is the process that the log names, or none.
+        let logged = |server| self.state.servers.get(server).map(|server| server.info.boot);
+        let live = |server| self.soft.servers.get(server).and_then(|live| live.boot);
+        let boot = |server| live(server).or_else(|| logged(server)).unwrap_or_default();
         ActiveConfig {
             chunk,
             version: meta.version,
