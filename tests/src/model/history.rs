@@ -53,6 +53,14 @@ pub struct Flush {
     pub returned: Option<Returned>,
 }
 
+/// A descriptor that a program got. It has one at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    pub actor: Actor,
+    pub file: FileNum,
+    pub at: Tick,
+}
+
 /// A read that returned.
 #[derive(Clone, Debug)]
 pub struct Read {
@@ -96,6 +104,7 @@ pub struct History {
     stamps: u64,
     pub writes: Vec<Write>,
     pub flushes: Vec<Flush>,
+    pub opens: Vec<Opened>,
     pub reads: Vec<Read>,
     pub losses: Vec<Loss>,
 }
@@ -132,6 +141,11 @@ impl History {
         let write = &mut self.writes[which.0];
         write.returned = Some(Returned { at, outcome });
         write.through = through;
+    }
+
+    pub fn opened(&mut self, actor: Actor, file: FileNum) {
+        let at = self.tick();
+        self.opens.push(Opened { actor, file, at });
     }
 
     pub fn flush(&mut self, actor: Actor, file: FileNum, kind: FlushKind) -> FlushRef {

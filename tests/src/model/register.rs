@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{FlushKind, History, Loss, Outcome, Read, Write};
+use super::history::{Flush, FlushKind, History, Loss, Outcome, Read, Write};
 use super::stamp::{Found, Stamp};
 use super::{FileNum, Tick, Violation};
 
@@ -88,16 +88,42 @@ fn first_failure_after(history: &History, write: &Write, after: Tick) -> Option<
     failed.map(|end| end.at).min()
 }
 
-/// The end of the first successful fsync that began after the write returned.
+/// The end of the first successful fsync that began after the write returned, if nothing was reported in
+/// between that may be its loss.
 fn synced(history: &History, write: &Write) -> Option<Tick> {
     let returned = write.returned.filter(|end| end.outcome == Outcome::Done)?;
-    let failed = first_failure_after(history, write, returned.at);
+    let done = |flush: &&Flush| flush.returned.is_some_and(|end| end.outcome == Outcome::Done);
     let syncs = history.flushes.iter().filter(|flush| flush.kind == FlushKind::Fsync);
     let syncs = syncs.filter(|flush| same(flush.actor, flush.file, write) && flush.invoke > returned.at);
-    let done = syncs.filter_map(|flush| flush.returned.filter(|end| end.outcome == Outcome::Done));
-    let at = done.map(|end| end.at).min()?;
-    // A failure in between was the report that it may be lost; what was through is not buffered.
-    (write.through || failed.is_none_or(|failed| failed > at)).then_some(at)
+    let first = syncs.filter(done).min_by_key(|flush| flush.returned.map(|end| end.at))?;
+    let at = first.returned?.at;
+    // What was through is not buffered: only an fsync can find that it is lost.
+    let failed = if write.through {
+        first_failed_fsync_after(history, write, returned.at)
+    } else {
+        first_failure_after(history, write, returned.at)
+    };
+    let reported = failed.is_some_and(|failed| failed < at)
+        || reported_elsewhere(history, write, returned.at, first.invoke);
+    (!reported).then_some(at)
+}
+
+fn first_failed_fsync_after(history: &History, write: &Write, after: Tick) -> Option<Tick> {
+    let syncs = history.flushes.iter().filter(|flush| flush.kind == FlushKind::Fsync);
+    let ends = syncs.filter(|flush| same(flush.actor, flush.file, write)).filter_map(|flush| flush.returned);
+    ends.filter(|end| end.outcome == Outcome::Failed && end.at > after).map(|end| end.at).min()
+}
+
+/// Whether the descriptor that was synced at `sync` was opened only after the mount had reported a failure
+/// on another one. Every descriptor that is open reports a loss once; one opened later need not (F4).
+fn reported_elsewhere(history: &History, write: &Write, after: Tick, sync: Tick) -> bool {
+    let opens = history.opens.iter().filter(|open| same(open.actor, open.file, write) && open.at < sync);
+    let Some(opened) = opens.map(|open| open.at).max() else { return false };
+    let mine = |client: u16, file: FileNum| client == write.actor.client && file == write.file;
+    let flushes = history.flushes.iter().filter(|flush| mine(flush.actor.client, flush.file));
+    let writes = history.writes.iter().filter(|other| mine(other.actor.client, other.file));
+    let ends = flushes.map(|flush| flush.returned).chain(writes.map(|write| write.returned));
+    ends.flatten().any(|end| end.outcome == Outcome::Failed && after < end.at && end.at < opened)
 }
 
 fn losses(losses: &[Loss], write: &Write, settled_by: Tick, min_write: usize) -> Vec<Tick> {
@@ -213,8 +239,11 @@ impl<'a> Register<'a> {
         }
         let lost = judged.losses.iter().rev().find(|loss| **loss < read.at).copied();
         let after = |tick: &Tick| lost.is_none_or(|lost| *tick > lost);
-        let seen = self.seen.get(&judged.write.stamp).into_iter().flatten().copied();
-        judged.settled.into_iter().chain(seen).filter(after).min().unwrap_or(Tick(u64::MAX))
+        let seen = self.seen.get(&judged.write.stamp).into_iter().flatten().copied().filter(after);
+        // A loss while it was under way may have come after the servers' acknowledgement and before the call's
+        // return: an answer on its way knows nothing of a power cut behind it.
+        let settled = judged.settled.filter(|_| lost.is_none());
+        settled.into_iter().chain(seen).min().unwrap_or(Tick(u64::MAX))
     }
 }
 
@@ -314,6 +343,47 @@ mod tests {
         assert_eq!(run.wrong(), 0);
         run.read(B, Stamp::ZERO);
         assert_eq!(run.wrong(), 1, "that was synced");
+    }
+
+    #[test]
+    fn power_cuts_under_a_write_may_take_it() {
+        let mut run = run();
+        let old = run.wrote(A, true);
+        run.flushed(A, FlushKind::Fsync, Outcome::Done);
+        let new = run.0.stamp();
+        let write = run.0.write(A, F, new, 0, 1);
+        run.0.server_lost_power(1);
+        run.0.server_lost_power(2);
+        run.0.write_returned(write, Outcome::Done, true);
+        run.read(B, old);
+        assert_eq!(run.wrong(), 0, "the answer was on its way when the power failed");
+        run.read(B, new);
+        run.read(B, old);
+        assert_eq!(run.wrong(), 1, "it was seen since");
+    }
+
+    #[test]
+    fn a_loss_is_reported_to_descriptors_that_are_open() {
+        let mut run = run();
+        let other = Actor { client: A.client, stream: 1 };
+        run.0.opened(A, F);
+        run.wrote(A, true);
+        run.0.server_lost_power(1);
+        run.0.server_lost_power(2);
+        let mut unreported = Run(run.0.clone());
+        unreported.0.opened(A, F);
+        unreported.flushed(A, FlushKind::Fsync, Outcome::Done);
+        unreported.read(B, Stamp::ZERO);
+        assert_eq!(unreported.wrong(), 1, "nobody was told");
+        run.flushed(other, FlushKind::Fsync, Outcome::Failed);
+        let mut open = Run(run.0.clone());
+        open.flushed(A, FlushKind::Fsync, Outcome::Done);
+        open.read(B, Stamp::ZERO);
+        assert_eq!(open.wrong(), 1, "its descriptor was open, and reported nothing");
+        run.0.opened(A, F);
+        run.flushed(A, FlushKind::Fsync, Outcome::Done);
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 0);
     }
 
     #[test]

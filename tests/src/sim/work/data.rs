@@ -62,6 +62,9 @@ async fn open(program: &mut Program) -> Option<Open> {
         if let Some(cut) = cut {
             world.history.write_returned(cut, outcome, true);
         }
+        if outcome == Outcome::Done {
+            world.history.opened(actor, file);
+        }
         world.note([40, u64::from(file.0), u64::from(truncate)], || {
             format!(
                 "{actor:?} opened {file:?} write {writable} truncate {truncate}: {:?}",
