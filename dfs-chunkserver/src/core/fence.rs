@@ -57,10 +57,11 @@ impl Core {
         if replica.standing == Standing::Failed {
             return refused(Status::DiskFailed);
         }
-        let learner = replica.learner;
-        replica.standing = if learner { Standing::Removed } else { Standing::Fenced };
+        // Only members are fenced. One that was being filled is a member once it was full and the log said so:
+        // it has all that was acknowledged, though it was not told yet.
+        replica.standing = Standing::Fenced;
         self.step_down(chunk, Status::Recovering, out);
-        if learner { FenceState::Answered(FenceAnswer::Missing) } else { FenceState::Draining }
+        FenceState::Draining
     }
 
     /// Gives the disks what has drained.

@@ -200,7 +200,7 @@ impl Core {
         self.soft.seen.insert(chunk.0, ());
         if let Some(at) = meta.members.iter().position(|member| member == server) {
             let current = meta.is_active() && replica.version == meta.version;
-            if current && self.trusts_inventory(chunk, at, server) {
+            if current && self.held_all_along(chunk, at, server) {
                 self.confirm(chunk, &meta, at, server);
                 // A primary that was away may have given up what it was filling; the scan asks it again.
                 if at == 0 && !meta.learners.is_empty() {
@@ -213,14 +213,6 @@ impl Core {
             self.soft.servers.tell(server, self.state.applied, event);
             self.soft.gc.stale(server, chunk, self.state.applied, self.now.mono);
         }
-    }
-
-    /// Whether the same process has held the replica since it was confirmed.
-    fn trusts_inventory(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
-        let Some(live) = self.soft.servers.get(server) else { return false };
-        let settled = self.state.servers.get(server).is_some_and(|server| server.settled);
-        let confirmed = self.soft.confirmed.get(chunk, at).is_some_and(|then| live.is_of_boot(then));
-        confirmed || (settled && !live.boot_is_new)
     }
 
     fn confirm(&mut self, chunk: ChunkId, meta: &ChunkMeta, at: usize, server: ServerNum) {

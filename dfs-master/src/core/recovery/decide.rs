@@ -29,6 +29,10 @@ struct Tally<'a> {
     refused: Vec<Status>,
     /// Fenced, and silent.
     absent: usize,
+    /// One of those may come back with bytes that nobody else has, and is given the time.
+    missed: bool,
+    /// A member that was there all along has no file: no write was ever acknowledged.
+    untouched: bool,
     /// Might still answer, and is still waited for.
     pending: bool,
     /// Neither answered nor fenced.
@@ -72,7 +76,10 @@ impl Core {
         for (at, server) in meta.members.iter().enumerate() {
             match asking.answers.get(&server) {
                 Some((process, FenceAnswer::Holds(state))) => tally.holders.push((*process, state)),
-                Some((process, FenceAnswer::Missing)) => tally.missing.push(*process),
+                Some((process, FenceAnswer::Missing)) => {
+                    tally.missing.push(*process);
+                    tally.untouched |= self.held_all_along(chunk, at, server);
+                }
                 Some((_, FenceAnswer::Refused(status))) => tally.refused.push(*status),
                 None => {
                     let reachable = self.soft.servers.get(server).is_some_and(|live| live.is_reachable());
@@ -81,6 +88,9 @@ impl Core {
                     let wait_ms = if silent { SILENT_WAIT_MS } else { ANSWER_WAIT_MS };
                     tally.pending |= reachable && self.now.mono.ms_since(asking.since) < wait_ms;
                     tally.absent += 1;
+                    let heard = self.soft.servers.get(server).map(|live| live.heard);
+                    tally.missed |=
+                        heard.is_some_and(|heard| self.now.mono.ms_since(heard) < self.config.lossy_wait_ms);
                     tally.blocked |= !self.is_fenced(chunk, at, server);
                 }
             }
@@ -110,6 +120,10 @@ impl Core {
         let states: Vec<&ReplicaState> = holders.iter().map(|(_, state)| *state).collect();
         let Some(Base { at, settle }) = choose(&states) else { return Verdict::Wait };
         let (process, base) = holders[at];
+        if base.class == ReplicaClass::Rebooted && tally.missed && !tally.untouched {
+            // It lacks what was acknowledged and not synced; one whose kernel ran on has it.
+            return Verdict::Wait;
+        }
         if settle {
             return Verdict::Settle(process.server);
         }
@@ -147,7 +161,8 @@ impl Core {
         }
         // Nothing of it was ever synced. What was written and not synced may be lost with every member's
         // kernel; while a member is away that may still have it, it is waited for.
-        let may_be_elsewhere = meta.written && tally.absent > 0;
+        let may_be_elsewhere =
+            (meta.written && tally.absent > 0) || (tally.missed && !tally.untouched);
         if meta.synced || may_be_elsewhere {
             log::debug!("chunk {chunk}: no reachable member has its file; waiting for the others");
             return Verdict::Wait;

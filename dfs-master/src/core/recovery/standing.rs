@@ -57,6 +57,15 @@ impl Core {
         live.lease.is_over(self.now.mono) || (live.boot_is_new && !confirmed)
     }
 
+    /// Whether the process that runs now was confirmed for the member at place `at`, by this leader or by
+    /// one before.
+    pub(in crate::core) fn held_all_along(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
+        let Some(live) = self.soft.servers.get(server) else { return false };
+        let settled = self.state.servers.get(server).is_some_and(|server| server.settled);
+        let confirmed = self.soft.confirmed.get(chunk, at).is_some_and(|then| live.is_of_boot(then));
+        confirmed || (settled && !live.boot_is_new)
+    }
+
     pub(super) fn needs_recovery(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
         let lost = |(at, server)| match self.member_standing(chunk, at, server) {
             MemberStanding::Unconfirmed | MemberStanding::Gone => true,
