@@ -94,7 +94,7 @@ async fn until_rest(shared: &Arc<Shared>, net: &SimNet) -> LinkId {
         if let Ok(on) = on {
             match net.ask(on, &ClusterStatus {}).await {
                 Ok(report) => {
-                    if shared.act(|world| look(world, &report)) {
+                    if shared.act(|world| look(world, &report)) && whole(shared, net, on).await {
                         return on;
                     }
                     link = Some(on);
@@ -115,6 +115,20 @@ fn look(world: &mut World, report: &ClusterReport) -> bool {
         && report.chunks_below_goal == 0
         && report.chunks_recovering == 0
         && report.chunks_unavailable == 0
+}
+
+/// Whether every chunk of the files has its members: the counts of the report are of the last walk over the
+/// chunks, and may be older than the last fault.
+async fn whole(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> bool {
+    let (files, goal) = shared.act(|world| (world.files.clone(), usize::from(world.shape.goal)));
+    for (file, ino) in files {
+        let Ok(report) = net.ask(link, &FileInfo { ino }).await else { return false };
+        if let Some(chunk) = report.chunks.iter().find(|chunk| chunk.recovering || chunk.members.len() < goal) {
+            shared.act(|world| world.last_look = format!("{file:?}: {chunk:?}"));
+            return false;
+        }
+    }
+    true
 }
 
 /// Reads every file and every name, as a program that was started last.
