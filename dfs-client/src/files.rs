@@ -217,7 +217,11 @@ impl<N: Net> Shared<N> {
             // The write grant ended unnoticed; what it let us buffer goes out as after a recall.
             state.gate = Gate::Draining;
         }
-        state.grant = grant;
+        // Until what it let us buffer is out, a recalled grant is held, and claimed should the master restart.
+        let draining = lost && state.gate == Gate::Draining;
+        if !draining {
+            state.grant = grant;
+        }
         state.handles.insert(handle, access.write);
         if let Some(idle) = state.idle.take() {
             lock(&self.idle).remove(&idle);
@@ -236,7 +240,7 @@ impl<N: Net> Shared<N> {
             inode: Arc::clone(&inode),
             id: handle,
             access,
-            cached: state.may_cache(),
+            cached: !draining && state.may_cache(),
             keep_cache: held && state.may_cache(),
             seen: Mutex::new(state.latch.now()),
             stream: Mutex::new(Stream::default()),

@@ -117,14 +117,23 @@ fn look(world: &mut World, report: &ClusterReport) -> bool {
         && report.chunks_unavailable == 0
 }
 
-/// Whether every chunk of the files has its members: the counts of the report are of the last walk over the
-/// chunks, and may be older than the last fault.
+/// Whether every chunk of the files has its members, and those are equal. The counts of the report are of the
+/// last walk over the chunks, and may be older than the last fault; a write that nobody waits for any more
+/// may still be on its way to a member that was cut off.
 async fn whole(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> bool {
     let (files, goal) = shared.act(|world| (world.files.clone(), usize::from(world.shape.goal)));
     for (file, ino) in files {
         let Ok(report) = net.ask(link, &FileInfo { ino }).await else { return false };
-        if let Some(chunk) = report.chunks.iter().find(|chunk| chunk.recovering || chunk.members.len() < goal) {
+        let short = report.chunks.iter().find(|chunk| chunk.recovering || chunk.members.len() < goal);
+        if let Some(chunk) = short {
             shared.act(|world| world.last_look = format!("{file:?}: {chunk:?}"));
+            return false;
+        }
+        let unequal = |world: &mut World| {
+            let mut whys = report.chunks.iter().filter_map(|chunk| equal(world, chunk).err());
+            whys.next().map(|why| world.last_look = format!("{file:?}: {why}"))
+        };
+        if shared.act(unequal).is_some() {
             return false;
         }
     }
