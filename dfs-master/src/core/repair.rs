@@ -202,6 +202,12 @@ impl Core {
         {
             log::info!("chunk {chunk}: its primary does not fill {}: {status}", learner.server);
             self.drop_learner(chunk, learner.server);
+            // Nothing was ever written to it, so its members have not heard of it: a recovery tells them.
+            if status == Status::NoChunk
+                && let Some(meta) = self.state.chunks.get(chunk)
+            {
+                self.recover_anyway(chunk, &meta);
+            }
         }
     }
 
