@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
 use crate::core::command::{Answer, Command};
 use crate::core::reply::Caller;
-use crate::core::servers::ServerInfo;
+use crate::core::servers::{Server, ServerInfo};
 use crate::core::servers::live;
 
 /// A registration whose record is under way.
@@ -84,6 +84,9 @@ impl Core {
             return Err(Status::AlreadyRegistered);
         }
         let boot_is_new = known.is_none_or(|server| server.info.boot != request.boot);
+        if known.is_some_and(|server| boot_is_new && self.is_outlived(&request, server)) {
+            return Err(Status::AlreadyRegistered);
+        }
         if let Some(server) = known
             && boot_is_new
             && request.hb_ctr <= server.info.hb_ctr
@@ -102,6 +105,18 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Whether a process with a higher start counter is there: the message is a late one of a dead process, not
+    /// of disks that were restored from an older image while the newer process is down.
+    fn is_outlived(&self, request: &Register, known: &Server) -> bool {
+        let lease_ms = self.config.server_lease_ms;
+        let here = |live: &live::LiveServer| {
+            live.boot == Some(known.info.boot)
+                && live.conn.is_some()
+                && self.now.mono.ms_since(live.heard) < lease_ms
+        };
+        request.hb_ctr < known.info.hb_ctr && self.soft.servers.get(known.num).is_some_and(here)
     }
 
     /// Why this log is older than what the server has seen.
@@ -128,6 +143,7 @@ impl Core {
         let live = self.soft.servers.expect(num);
         let same = live.boot == Some(boot);
         live.registered(caller.conn, boot, boot_is_new);
+        live.heard = self.now.mono;
         live.disks = disks;
         self.soft.servers.push_soon(num);
         self.soft.scan.wake();

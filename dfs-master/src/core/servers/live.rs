@@ -35,7 +35,7 @@ pub struct LiveServer {
     /// The first incarnation of this boot.
     pub boot_since: Incarnation,
     pub lease: Lease,
-    /// The last heartbeat; else when this leader began.
+    /// The last heartbeat or registration; else when this leader began.
     pub heard: Micros,
     /// It has sent a heartbeat to this leader.
     pub spoke: bool,
