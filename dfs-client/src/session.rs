@@ -12,7 +12,7 @@ use dfs_proto::frame::Outgoing;
 use dfs_proto::header::Header;
 use dfs_proto::ids::{Handle, LogIndex, RequestId, SessionId, Term};
 use dfs_proto::meta::{
-    CloseSession, KeepAlive, OpenClaim, OpenSession, ResumeSession, SessionOpened, SessionResumed,
+    CloseSession, GetServers, KeepAlive, OpenClaim, OpenSession, ResumeSession, SessionOpened, SessionResumed,
 };
 use dfs_proto::request::Request;
 use dfs_proto::status::Status;
@@ -284,12 +284,16 @@ impl<N: Net> Shared<N> {
 
     async fn probe(&self, link: LinkId) {
         let servers_epoch = lock(&self.servers).epoch();
-        match self.say(link, &KeepAlive { servers_epoch }, PROBE).await {
-            Ok((alive, _sent)) => {
-                if alive.servers_changed {
-                    self.refresh_servers().await;
-                }
+        // On this link only: a question that waited for the next one would wait for this task, which makes it.
+        let probed = match self.say(link, &KeepAlive { servers_epoch }, PROBE).await {
+            Ok((alive, _sent)) if alive.servers_changed => {
+                let servers = self.say(link, &GetServers {}, PROBE).await;
+                servers.map(|(servers, _sent)| lock(&self.servers).replace(servers))
             }
+            other => other.map(|_alive| ()),
+        };
+        match probed {
+            Ok(()) => {}
             Err(NetError::Status(Status::Overloaded | Status::Recovering, _)) => {}
             Err(error) => {
                 log::info!("link to the master: {error}");

@@ -18,8 +18,8 @@ use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
 use crate::core::command::{Answer, Command};
 use crate::core::reply::Caller;
-use crate::core::servers::{Server, ServerInfo};
 use crate::core::servers::live;
+use crate::core::servers::{Server, ServerInfo};
 
 /// A registration whose record is under way.
 #[derive(Clone, Debug)]

@@ -161,8 +161,7 @@ impl Core {
         }
         // Nothing of it was ever synced. What was written and not synced may be lost with every member's
         // kernel; while a member is away that may still have it, it is waited for.
-        let may_be_elsewhere =
-            (meta.written && tally.absent > 0) || (tally.missed && !tally.untouched);
+        let may_be_elsewhere = (meta.written && tally.absent > 0) || (tally.missed && !tally.untouched);
         if meta.synced || may_be_elsewhere {
             log::debug!("chunk {chunk}: no reachable member has its file; waiting for the others");
             return Verdict::Wait;
