@@ -56,6 +56,9 @@ pub struct Directory {
     open: Vec<NameOp>,
     /// The operation under way: if its actor dies, it has no answer for ever.
     pending: Option<NameOp>,
+    /// The master lost its last records while that was under way: its answer may have been on its way already,
+    /// and rest on one of them.
+    overtaken: bool,
     too_many: bool,
 }
 
@@ -66,6 +69,7 @@ impl Default for Directory {
             before: Vec::new(),
             open: Vec::new(),
             pending: None,
+            overtaken: false,
             too_many: false,
         }
     }
@@ -117,6 +121,7 @@ impl Directory {
     /// An operation begins.
     pub fn begin(&mut self, op: NameOp) {
         self.pending = Some(op);
+        self.overtaken = false;
     }
 
     /// An operation was answered.
@@ -145,7 +150,11 @@ impl Directory {
             let what = format!("{op:?} answered {got:?}, possible were {:?}", self.states);
             return Some(Violation::new("names", Some(at), what));
         }
+        if self.overtaken {
+            next.append(&mut self.states);
+        }
         self.states = next;
+        self.overtaken = false;
         None
     }
 
@@ -171,6 +180,7 @@ impl Directory {
         let states = self.before.iter().filter(|(at, _)| *at > since).flat_map(|(_, states)| states.clone());
         let states: Vec<State> = states.collect();
         self.states.extend(states);
+        self.overtaken = self.pending.is_some();
     }
 
     /// Adds what each state becomes when operations without an answer happen now, in any order.
@@ -247,5 +257,16 @@ mod tests {
         assert!(dir.answered(Tick(5), NameOp::Unlink(1), Answer::Done(None)).is_none());
         dir.tail_lost(Tick(3));
         assert!(dir.answered(Tick(9), NameOp::Lookup(1), Answer::Done(Some(5))).is_none());
+    }
+
+    #[test]
+    fn an_answer_may_rest_on_a_record_that_is_lost() {
+        let mut dir = Directory::default();
+        assert!(dir.answered(Tick(1), NameOp::Create(1), Answer::Done(Some(5))).is_none());
+        dir.begin(NameOp::Unlink(1));
+        dir.tail_lost(Tick(2));
+        assert!(dir.answered(Tick(4), NameOp::Unlink(1), Answer::Done(None)).is_none());
+        assert!(dir.clone().answered(Tick(5), NameOp::Lookup(1), Answer::NotFound).is_none());
+        assert!(dir.answered(Tick(5), NameOp::Lookup(1), Answer::Done(Some(5))).is_none());
     }
 }
