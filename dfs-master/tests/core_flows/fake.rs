@@ -204,7 +204,9 @@ impl FakeServer {
                 encode(&Reconciled { digest: replica.digest, torn_resolved })
             }
             Op::AddLearner => {
-                self.learners_asked.push(decode(body));
+                let asked: AddLearner = decode(body);
+                self.replicas.get(&asked.chunk).filter(|r| r.active).ok_or(Status::NoChunk)?;
+                self.learners_asked.push(asked);
                 encode(&Done {})
             }
             Op::Zero => {

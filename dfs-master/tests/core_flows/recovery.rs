@@ -177,6 +177,40 @@ fn all_restarted_go_on_from_the_best() {
 }
 
 #[test]
+fn what_a_reboot_may_have_lost_is_waited_for_and_not_for_ever() {
+    let mut cluster = Cluster::new(3, 2);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let (away, rebooted) = (place.members[0].server, place.members[1].server);
+    cluster.kill(away);
+    cluster.kill(rebooted);
+    cluster.server_mut(rebooted).replicas.get_mut(&place.chunk()).unwrap().digest = 99;
+    cluster.revive(rebooted, true);
+    cluster.run(20_000);
+    assert_eq!(cluster.meta(place.chunk()).config, ConfigNum(1));
+    cluster.run(15_000);
+    let meta = cluster.meta(place.chunk());
+    assert_eq!((meta.members.as_slice(), meta.lossy), (&[rebooted][..], ChunkVersion(2)));
+}
+
+#[test]
+fn a_member_that_was_only_away_is_the_base_when_it_is_back() {
+    let mut cluster = Cluster::new(3, 2);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let (away, rebooted) = (place.members[0].server, place.members[1].server);
+    cluster.kill(away);
+    cluster.kill(rebooted);
+    cluster.server_mut(rebooted).replicas.get_mut(&place.chunk()).unwrap().digest = 99;
+    cluster.revive(rebooted, true);
+    cluster.run(20_000);
+    cluster.revive(away, false);
+    cluster.until(5_000, |cluster| cluster.meta(place.chunk()).is_active());
+    let meta = cluster.meta(place.chunk());
+    assert_eq!((meta.members.as_slice(), meta.lossy), (&[away][..], ChunkVersion(0)));
+}
+
+#[test]
 fn torn_everywhere_is_settled_at_the_base() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
@@ -241,6 +275,22 @@ fn a_chunk_that_nobody_wrote_starts_empty() {
     let (next, _) = wait_writable(&mut cluster, client, &place);
     assert_eq!((next.members.len(), next.new), (3, true));
     assert_eq!(next.capability.version, ChunkVersion(2));
+}
+
+#[test]
+fn a_chunk_that_nobody_wrote_reaches_its_goal() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let late = cluster.servers[2].num;
+    cluster.kill(late);
+    cluster.run(8_000);
+    let place = cluster.create(client, "f", 1).unwrap().opened.first.unwrap();
+    assert!(!nums(&place).contains(&late));
+    cluster.revive(late, false);
+    let primary = place.members[0].server;
+    cluster.until(10_000, |cluster| !cluster.server(primary).learners_asked.is_empty());
+    assert_eq!(cluster.finish_learners(primary), [late]);
+    assert_eq!(cluster.meta(place.chunk()).members.len(), 3);
 }
 
 #[test]

@@ -49,6 +49,24 @@ fn a_lease_is_for_the_boot_that_registered() {
 }
 
 #[test]
+fn a_late_registration_does_not_bury_the_process_that_followed() {
+    let mut cluster = Cluster::new(1, 1);
+    let num = cluster.servers[0].num;
+    cluster.kill(num);
+    // A process starts, registers and ends; its message is still under way when the next one registers.
+    cluster.servers[0].restart(false);
+    let late = cluster.servers[0].register();
+    cluster.revive(num, false);
+    let conn = cluster.connect(Role::ChunkServer);
+    assert_eq!(cluster.ask(conn, &late).unwrap_err(), Status::AlreadyRegistered);
+    assert!(cluster.heartbeat(0).unwrap().granted);
+    // Without a process of a higher count it is one whose disks were restored from an older image.
+    cluster.kill(num);
+    let conn = cluster.connect(Role::ChunkServer);
+    cluster.ask(conn, &late).unwrap();
+}
+
+#[test]
 fn a_server_that_knows_more_puts_the_master_on_hold() {
     let newer: [fn(&mut dfs_proto::control::Register); 3] = [
         |register| register.generation = Generation(2),

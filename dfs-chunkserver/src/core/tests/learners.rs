@@ -53,6 +53,18 @@ fn filled_while_writes_go_on_it_ends_equal() {
 }
 
 #[test]
+fn a_full_learner_that_was_not_told_yet_says_what_it_holds() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2]);
+    bench.add_learner(1, 1, 1, 3);
+    assert!(bench.learners[0].ready);
+    // The log made it a member, or it would not be fenced.
+    let state = bench.fence(3, 2);
+    let Some(dfs_proto::control::FenceAnswer::Holds(state)) = state else { panic!("{state:?}") };
+    assert_eq!(state.class, dfs_proto::control::ReplicaClass::Intact);
+}
+
+#[test]
 fn a_learner_that_fails_is_given_up_and_harms_nobody() {
     let mut bench = Bench::new(3);
     bench.create(&[1, 2]);
