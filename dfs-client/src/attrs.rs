@@ -409,7 +409,7 @@ impl State {
         self.committed = size;
         self.places.clear();
         let chunks = chunk.chunks_for(size);
-        self.unsynced.retain(|_, (index, _)| index.0 < chunks);
+        self.unsynced.retain(|_, owed| owed.index.0 < chunks);
         self.writes += 1;
         self.attr_changes += 1;
     }

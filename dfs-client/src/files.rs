@@ -195,7 +195,7 @@ impl<N: Net> Shared<N> {
         if state.dead || inode.incarnation != incarnation {
             return Err(Error::Io);
         }
-        state.unsynced.extend(lock(&self.owed).take(attr.ino));
+        state.take_owed(lock(&self.owed).take(attr.ino));
         // Under the inode's lock: taking the session up looks at its handles under it, after the link is gone.
         if self.session.view.get().link != Some(answer.link) {
             return Ok(None);

@@ -89,8 +89,10 @@ pub(crate) struct State {
     pub(crate) pending: Option<Pending>,
     /// Raised by every write: what was fetched or asked for before is old.
     pub(crate) writes: u64,
-    /// Written since the last sync, with the lowest version under which that was acknowledged.
-    pub(crate) unsynced: BTreeMap<ChunkId, (ChunkIndex, ChunkVersion)>,
+    /// Written since the last sync.
+    pub(crate) unsynced: BTreeMap<ChunkId, Unsynced>,
+    /// Counts acknowledged writes, so that a sync knows of those that came after it began.
+    pub(crate) acks: u64,
     /// The master knows that these were synced.
     pub(crate) synced: BTreeSet<(ChunkId, ChunkVersion)>,
     /// The log index of the last change to this inode that was answered.
@@ -98,6 +100,17 @@ pub(crate) struct State {
     pub(crate) latch: Latch,
     /// What is fetched ahead, by window.
     pub(crate) ahead: BTreeMap<u64, Arc<Slot>>,
+}
+
+/// A chunk with writes that are acknowledged and may not be on the disks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Unsynced {
+    pub(crate) chunk: ChunkId,
+    pub(crate) index: ChunkIndex,
+    /// The lowest version under which one of them was acknowledged.
+    pub(crate) since: ChunkVersion,
+    /// [`State::acks`] at the last of them.
+    pub(crate) last: u64,
 }
 
 impl Inode {
@@ -126,6 +139,7 @@ impl Inode {
             pending: None,
             writes: 0,
             unsynced: BTreeMap::new(),
+            acks: 0,
             synced: BTreeSet::new(),
             last_change: LogIndex(0),
             latch: Latch::default(),
@@ -226,6 +240,34 @@ impl State {
             attr.blocks = attr.blocks.saturating_add(self.dirty.bytes().div_ceil(512));
         }
         attr
+    }
+
+    /// A write to the chunk was acknowledged.
+    pub(crate) fn owe_sync(&mut self, chunk: ChunkId, index: ChunkIndex, version: ChunkVersion) {
+        self.acks += 1;
+        let new = Unsynced { chunk, index, since: version, last: self.acks };
+        let owed = self.unsynced.entry(chunk).or_insert(new);
+        (owed.since, owed.last) = (owed.since.min(version), self.acks);
+    }
+
+    /// Syncs of this inode that another incarnation owed.
+    pub(crate) fn take_owed(&mut self, owed: BTreeMap<ChunkId, Unsynced>) {
+        for (chunk, old) in owed {
+            self.acks = self.acks.max(old.last);
+            let owed = self.unsynced.entry(chunk).or_insert(old);
+            owed.since = owed.since.min(old.since);
+        }
+    }
+
+    /// A sync under `version` that began when `asked` was owed has ended: all of that is on the disks, or is
+    /// known to be lost. What was acknowledged meanwhile is still owed.
+    pub(crate) fn sync_ended(&mut self, asked: &Unsynced, version: ChunkVersion) {
+        let Some(owed) = self.unsynced.get_mut(&asked.chunk) else { return };
+        if owed.last == asked.last {
+            self.unsynced.remove(&asked.chunk);
+        } else {
+            owed.since = owed.since.max(version);
+        }
     }
 
     /// Drops what was fetched ahead. Returns how many bytes that frees.

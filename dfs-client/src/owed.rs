@@ -5,16 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use dfs_proto::ids::{ChunkId, ChunkVersion, Ino};
-use dfs_proto::units::ChunkIndex;
+use dfs_proto::ids::{ChunkId, Ino};
 
-use crate::inode::State;
+use crate::inode::{State, Unsynced};
 
 /// Inodes that syncs are owed for: some 8 MiB of memory.
 const OWED_MAX: usize = 1 << 16;
 
-/// Chunks written and not synced: where in the file, and the lowest version that was written.
-pub(crate) type Chunks = BTreeMap<ChunkId, (ChunkIndex, ChunkVersion)>;
+/// Chunks written and not synced.
+pub(crate) type Chunks = BTreeMap<ChunkId, Unsynced>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -30,7 +29,8 @@ impl Owed {
     /// The inode is forgotten.
     pub(crate) fn keep(&mut self, ino: Ino, state: &mut State) {
         if !state.unsynced.is_empty() {
-            self.inodes.insert(ino, std::mem::take(&mut state.unsynced));
+            let owed = std::mem::take(&mut state.unsynced);
+            self.inodes.entry(ino).or_default().extend(owed);
         }
     }
 

@@ -9,14 +9,13 @@ use dfs_proto::frame::Outgoing;
 use dfs_proto::ids::{ChunkId, ChunkVersion, ServerNum};
 use dfs_proto::meta::{ChunkPlace, Commit, FailedPlace, SetTime, Suspicion};
 use dfs_proto::status::Status;
-use dfs_proto::units::ChunkIndex;
 use tokio::task::JoinSet;
 
 use crate::call::{Refused, Scope};
 use crate::client::Client;
 use crate::core::retry::{Backoff, ChunkNext, after_chunk};
 use crate::error::{Error, Result};
-use crate::inode::{FileHandle, Inode};
+use crate::inode::{FileHandle, Inode, Unsynced};
 use crate::making::Pending;
 use crate::net::{Net, NetError};
 use crate::shared::{Shared, Until, lock};
@@ -40,14 +39,6 @@ pub(crate) struct Extra {
 
 /// What became of a chunk's sync; `None` when the chunk went on to a newer version before there was an answer.
 type Outcome = (Unsynced, Arc<ChunkPlace>, Option<Result<(), NetError>>);
-
-/// A chunk to be synced.
-#[derive(Clone, Copy, Debug)]
-struct Unsynced {
-    chunk: ChunkId,
-    index: ChunkIndex,
-    since: ChunkVersion,
-}
 
 /// The master has refused a commit. Attributes that went with it are refused for good: their program is told,
 /// and bytes that come later must not fail with them.
@@ -210,15 +201,17 @@ impl<N: Net> Shared<N> {
         datasync: bool,
         until: Until,
     ) -> Result<()> {
+        let synced = self.sync_open(inode, datasync, until).await;
+        // With the session its capabilities ended: whatever was owed was not synced through this handle.
+        if inode.lock().dead { Err(Error::Io) } else { synced }
+    }
+
+    async fn sync_open(self: &Arc<Self>, inode: &Arc<Inode>, datasync: bool, until: Until) -> Result<()> {
         self.drain(inode, until).await?;
         let (seen_durable, chunks, known, grows, touched) = {
             let state = inode.lock();
             let (_, durable) = self.session.log_seen();
-            let chunks: Vec<Unsynced> = state
-                .unsynced
-                .iter()
-                .map(|(chunk, (index, since))| Unsynced { chunk: *chunk, index: *index, since: *since })
-                .collect();
+            let chunks: Vec<Unsynced> = state.unsynced.values().copied().collect();
             let known = chunks.iter().all(|c| state.synced.contains(&(c.chunk, c.since)));
             let grows = state.acked_end > state.committed;
             (state.last_change <= durable, chunks, known, grows, state.attrs_wait())
@@ -364,14 +357,15 @@ impl<N: Net> Shared<N> {
         place: &Arc<ChunkPlace>,
         result: &Result<(), NetError>,
     ) -> Result<Option<Option<FailedPlace>>> {
+        let version = place.capability.version;
         let Err(error) = result else {
-            inode.lock().unsynced.remove(&unsynced.chunk);
+            inode.lock().sync_ended(unsynced, version);
             return Ok(None);
         };
         log::debug!("sync of {}: {error}", unsynced.chunk);
         if *error == NetError::Status(Status::Lost, String::new()) {
             let mut state = inode.lock();
-            state.unsynced.remove(&unsynced.chunk);
+            state.sync_ended(unsynced, version);
             state.latch.set(Error::Io);
             return Ok(None);
         }

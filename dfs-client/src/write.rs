@@ -374,7 +374,5 @@ fn note_ack(state: &mut State, place: &ChunkPlace, end: u64) {
 }
 
 fn note_unsynced(state: &mut State, place: &ChunkPlace) {
-    let cap = &place.capability;
-    let since = state.unsynced.entry(cap.chunk).or_insert((place.index, cap.version));
-    since.1 = since.1.min(cap.version);
+    state.owe_sync(place.chunk(), place.index, place.capability.version);
 }

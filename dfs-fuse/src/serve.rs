@@ -102,7 +102,9 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
     });
     if live.is_err() {
         // A session that nobody ends is waited for by others for as long as its lease.
-        drop(runtime.block_on(client.shutdown(GOODBYE_LIMIT)));
+        if let Err(error) = runtime.block_on(client.shutdown(GOODBYE_LIMIT)) {
+            log::info!("the session was not ended: {error}");
+        }
     }
     Ok((runtime, signals, live?))
 }
