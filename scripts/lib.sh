@@ -3,7 +3,7 @@
 set -eu
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=$root/target/tools/bin
-bin=$root/target/release
+bin=${DFS_BIN:-$root/target/release}
 
 say() { printf '\n== %s\n' "$*"; }
 die() { echo "${0##*/}: $*" >&2; exit 1; }
@@ -30,7 +30,8 @@ need_fuse() { [ -c /dev/fuse ] || die "/dev/fuse is missing: load the fuse modul
 
 build_release() {
   say "building dfs"
-  (cd "$root" && cargo build --release --quiet --locked -p dfs-master -p dfs-chunkserver -p dfs-fuse -p dfs-cli)
+  # All binaries at once, the simulator among them: another selection would build the libraries once more.
+  (cd "$root" && cargo build --release --quiet --locked --workspace --bins)
 }
 
 # start_cluster [dfs dev up arguments...]: sets $work, $mnt and $master; goes down with the script.

@@ -37,6 +37,7 @@ mod heat;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::chunk::Member;
@@ -57,6 +58,8 @@ pub use crate::core::read::{ReadEnd, ReadRequest, ReadStart, ReadTicket};
 /// A store takes nothing below this share of its space: what is left is for headers, logs and repair
 /// (section 15: refuses at 95 %).
 const RESERVE_PARTS: u64 = 20;
+/// Disks whose free space differs by less than such a share of their size are alike for a new replica.
+const SHARES: u64 = 20;
 /// A primary refuses this share earlier, so that disks that fill alike refuse a write before it is anywhere.
 const EARLY_PARTS: u64 = 100;
 
@@ -101,6 +104,8 @@ struct Disk {
     total_bytes: u64,
     /// What may have been added since the free space was measured.
     added_bytes: u64,
+    /// New replicas given to it by this process.
+    placed: u64,
     failed: bool,
 }
 
@@ -121,7 +126,7 @@ impl Core {
             events: 0,
             disks: disks
                 .into_iter()
-                .map(|setup| Disk { setup, total_bytes: 0, added_bytes: 0, failed: false })
+                .map(|setup| Disk { setup, total_bytes: 0, added_bytes: 0, placed: 0, failed: false })
                 .collect(),
             replicas,
             fences: BTreeMap::new(),
@@ -239,16 +244,17 @@ impl Core {
         self.num.map(|server| Member { server, boot: self.identity.boot })
     }
 
-    /// The disk for a new replica: the one with most free space that still takes any.
-    fn disk_for_new(&self) -> Result<DiskIx, Status> {
+    /// The disk for a new replica: of those with about the most free space, the one that got fewest.
+    fn disk_for_new(&mut self) -> Result<DiskIx, Status> {
         let usable = self.disks.iter().enumerate().filter(|(_, disk)| !disk.failed);
         if usable.clone().next().is_none() {
             return Err(Status::DiskFailed);
         }
         let best = usable
             .filter(|(_, disk)| disk.left() >= disk.total_bytes / RESERVE_PARTS)
-            .max_by_key(|(_, disk)| disk.setup.free_bytes);
+            .max_by_key(|(_, disk)| (disk.left() / (disk.total_bytes / SHARES).max(1), Reverse(disk.placed)));
         let (at, _) = best.ok_or(Status::NoSpace)?;
+        self.disks[at].placed += 1;
         u16::try_from(at).map(DiskIx).map_err(|_| Status::NoSpace)
     }
 

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{FileInfo, FileReport, ReplicaReport};
+use dfs_proto::units::ChunkIndex;
 
 use crate::connect::Target;
 use crate::output::{Table, Tone, bytes, pairs};
@@ -30,7 +31,12 @@ fn info(target: &Target, path: &Path) -> anyhow::Result<()> {
     // Before the path is looked at: on a mount that waits for its master that would take as long.
     target.reach(path)?;
     let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
-    let report = target.ask(&FileInfo { ino: Ino(stat.ino()) }, Some(path))?;
+    let mut report = target.ask(&FileInfo { ino: Ino(stat.ino()), from: ChunkIndex(0) }, Some(path))?;
+    while let Some(from) = report.more {
+        let next = target.ask(&FileInfo { ino: Ino(stat.ino()), from }, Some(path))?;
+        report.chunks.extend(next.chunks);
+        report.more = next.more;
+    }
     if target.json {
         println!("{}", serde_json::to_string_pretty(&json(&report))?);
         return Ok(());
@@ -49,10 +55,11 @@ fn info(target: &Target, path: &Path) -> anyhow::Result<()> {
     let mut table = Table::new(&["INDEX", "CHUNK", "VERSION", "CONFIG", "STATE", "REPLICAS (PRIMARY FIRST)"]);
     for chunk in &report.chunks {
         let up = chunk.members.iter().filter(|m| m.up).count();
-        let state = match (chunk.recovering, up >= usize::from(report.goal)) {
-            (true, _) => ("recovering", Tone::Bad),
-            (false, true) => ("ok", Tone::Good),
-            (false, false) => ("below goal", Tone::Bad),
+        let state = match (up, chunk.recovering, up >= usize::from(report.goal)) {
+            (0, ..) => ("unavailable", Tone::Bad),
+            (_, true, _) => ("recovering", Tone::Bad),
+            (_, false, true) => ("ok", Tone::Good),
+            (_, false, false) => ("below goal", Tone::Bad),
         };
         table.row(vec![
             (chunk.index.0.to_string(), Tone::Plain),

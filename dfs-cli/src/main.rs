@@ -42,7 +42,15 @@ enum Command {
     Dev(dev::Command),
 }
 
+/// Lets a reader that goes away (`dfs ... | head`) end the command, as it ends others. Rust ignores the signal,
+/// and printing would panic.
+fn obey_closed_pipes() {
+    // SAFETY: no other thread runs yet, and the default action installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 fn main() -> ExitCode {
+    obey_closed_pipes();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let args = Args::parse();
     let target = connect::Target { master: args.master, json: args.json };

@@ -67,7 +67,7 @@ impl MasterTool {
     /// # Errors
     /// As the master or the connection failed.
     pub async fn file_info(&self, ino: Ino) -> Result<FileReport, ToolError> {
-        self.ask(&FileInfo { ino }).await
+        self.ask(&FileInfo { ino, from: dfs_proto::units::ChunkIndex(0) }).await
     }
 
     /// Walks a path from the root of the filesystem, symlinks not followed.

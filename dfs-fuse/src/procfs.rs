@@ -6,9 +6,27 @@ pub(crate) fn groups(pid: u32) -> Option<Vec<u32>> {
     parse_groups(&status(pid)?)
 }
 
-/// Whether the thread has been killed and only waits for our answer to die.
+/// Whether the thread has been killed and only waits for our answer to die. One that is on its way out, and
+/// closes its files, has no signal pending any more.
 pub(crate) fn killed(pid: u32) -> bool {
-    status(pid).is_some_and(|text| parse_killed(&text))
+    let exiting = || stat(pid).is_some_and(|text| parse_exiting(&text));
+    status(pid).is_some_and(|text| parse_killed(&text)) || exiting()
+}
+
+fn stat(pid: u32) -> Option<String> {
+    if pid == 0 { None } else { std::fs::read_to_string(format!("/proc/{pid}/stat")).ok() }
+}
+
+/// The kernel's flags of the thread are the ninth field, the status that it ends with the last one, whose low
+/// bits name a signal. One that ends by itself waits until its bytes are written. Names, in the second
+/// field, can hold blanks and brackets.
+fn parse_exiting(text: &str) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    const SIGNAL: u64 = 0x7f;
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let number = |nth| fields.split_whitespace().nth(nth).and_then(|field| field.parse::<u64>().ok());
+    let (flags, code) = (number(6).unwrap_or(0), number(49).unwrap_or(0));
+    flags & PF_EXITING != 0 && code & SIGNAL != 0
 }
 
 fn status(pid: u32) -> Option<String> {
@@ -50,6 +68,15 @@ mod tests {
         assert!(!parse_killed(&STATUS.replace("0100", "4000")));
         assert_eq!(parse_groups("Groups:\t \n"), Some(vec![]));
         assert_eq!(parse_groups("Name:\tcat\n"), None);
+    }
+
+    #[test]
+    fn reads_a_stat() {
+        let stat = |flags, code| format!("7 (a (b) c) D 1 7 7 0 -1 {flags} {}{code}", "5 ".repeat(42));
+        assert!(parse_exiting(&stat(4_194_316, 9)));
+        assert!(!parse_exiting(&stat(4_194_316, 256)), "by itself, with 1");
+        assert!(!parse_exiting(&stat(4_194_304, 9)));
+        assert!(!parse_exiting(""));
     }
 
     #[test]

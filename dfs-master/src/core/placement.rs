@@ -43,11 +43,12 @@ impl Candidate {
         u64::try_from(free).unwrap_or(0) + idle
     }
 
-    /// How much a replica here would share with those that exist: 0 nothing, 1 the rack, 2 the host.
+    /// How much a replica here would share with those that exist: 1 for the rack, 2 for the host. Servers of
+    /// one host can be of several racks where one machine plays many.
     fn shares(&self, taken: &[&Candidate]) -> u8 {
         let host = taken.iter().any(|other| other.host == self.host);
         let rack = self.rack.is_some() && taken.iter().any(|other| other.rack == self.rack);
-        if host { 2 } else { u8::from(rack) }
+        2 * u8::from(host) + u8::from(rack)
     }
 }
 
@@ -131,6 +132,15 @@ mod tests {
             choose(cluster, &holders, want, 1, &mut Rng(seed)).unwrap().iter().map(|s| s.0).collect();
         picked.sort_unstable();
         picked
+    }
+
+    #[test]
+    fn racks_count_on_one_host_too() {
+        let cluster = [server(1, "a", "h"), server(2, "a", "h"), server(3, "b", "h"), server(4, "b", "h")];
+        for seed in 0..50 {
+            let racks: Vec<bool> = chosen(&cluster, &[], 2, seed).iter().map(|num| *num <= 2).collect();
+            assert_eq!(racks, [true, false], "seed {seed}");
+        }
     }
 
     #[test]

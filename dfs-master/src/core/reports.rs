@@ -9,7 +9,7 @@ use super::Core;
 use super::servers::address;
 
 /// Chunks of one file that a report names.
-const FILE_CHUNKS_MAX: u64 = 10_000;
+const FILE_CHUNKS_MAX: usize = 1_000;
 
 impl Core {
     pub(super) fn cluster_report(&self) -> ClusterReport {
@@ -62,12 +62,12 @@ impl Core {
         ServerReports { servers: self.state.servers.iter().map(report).collect(), now: self.clock() }
     }
 
-    pub(super) fn file_report(&self, ino: Ino) -> Result<FileReport, Status> {
+    pub(super) fn file_report(&self, ino: Ino, from: ChunkIndex) -> Result<FileReport, Status> {
         let ns = &self.state.ns;
         let attr = ns.getattr(ino)?;
-        let chunks = ns.chunks(ino, ChunkIndex(0), u64::MAX).unwrap_or_default();
-        let most = usize::try_from(FILE_CHUNKS_MAX).unwrap_or(usize::MAX);
-        let chunks = chunks.into_iter().take(most).filter_map(|(index, chunk)| {
+        let chunks = ns.chunks(ino, from, u64::MAX).unwrap_or_default();
+        let more = chunks.get(FILE_CHUNKS_MAX).map(|(index, _)| *index);
+        let chunks = chunks.into_iter().take(FILE_CHUNKS_MAX).filter_map(|(index, chunk)| {
             let meta = self.state.chunks.get(chunk)?;
             Some(ChunkReport {
                 index,
@@ -83,7 +83,7 @@ impl Core {
         });
         let path = serde_bytes::ByteBuf::from(ns.path_of(ino).unwrap_or_default());
         let goal = u8::try_from(self.state.goal()).unwrap_or(u8::MAX);
-        Ok(FileReport { attr, path, goal, chunks: chunks.collect() })
+        Ok(FileReport { attr, path, goal, chunks: chunks.collect(), more })
     }
 
     fn replica_report(&self, server: ServerNum) -> ReplicaReport {

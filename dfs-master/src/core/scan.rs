@@ -95,7 +95,7 @@ impl Core {
 
     fn look(&self, chunk: ChunkId, meta: &ChunkMeta, goal: usize, scan: &mut Scan) -> Option<Need> {
         let now = self.now.mono;
-        let (mut serving, mut unconfirmed, mut overdue) = (0, false, false);
+        let (mut serving, mut gone, mut unconfirmed, mut overdue) = (0, 0, false, false);
         for (at, server) in meta.members.iter().enumerate() {
             match self.member_standing(chunk, at, server) {
                 MemberStanding::Serving(_) => serving += 1,
@@ -107,13 +107,14 @@ impl Core {
                     unconfirmed = true;
                 }
                 MemberStanding::Gone => {
+                    gone += 1;
                     let live = self.soft.servers.get(server);
                     overdue |=
                         live.is_none_or(|live| now.ms_since(live.heard) >= self.config.repair_delay_ms);
                 }
             }
         }
-        scan.counting.below_goal += u64::from(meta.members.len() < self.state.goal());
+        scan.counting.below_goal += u64::from(meta.members.len() - gone < self.state.goal());
         scan.counting.recovering += u64::from(!meta.is_active());
         scan.counting.unavailable += u64::from(serving == 0);
         if !meta.is_active() || unconfirmed || overdue {

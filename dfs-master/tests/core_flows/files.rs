@@ -245,7 +245,7 @@ fn reports_tell_what_is_there() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
     let (attr, place) = cluster.written_file(client, "f");
-    let report = cluster.ask(client.conn, &FileInfo { ino: attr.ino }).unwrap();
+    let report = cluster.ask(client.conn, &FileInfo { ino: attr.ino, from: ChunkIndex(0) }).unwrap();
     assert_eq!(report.path.as_ref(), b"/f");
     assert_eq!(report.chunks.len(), 1);
     assert_eq!(report.chunks[0].chunk, place.chunk());

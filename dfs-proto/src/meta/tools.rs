@@ -73,6 +73,9 @@ pub struct ServerReport {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileInfo {
     pub ino: Ino,
+    /// Chunks from this index on.
+    #[serde(default)]
+    pub from: ChunkIndex,
 }
 request!(FileInfo => FileReport);
 
@@ -82,8 +85,10 @@ pub struct FileReport {
     /// Path from the root as the master has it; empty for a nameless inode.
     pub path: serde_bytes::ByteBuf,
     pub goal: u8,
-    /// At most the first 10,000.
+    /// Some; the next question goes on at `more`.
     pub chunks: Vec<ChunkReport>,
+    #[serde(default)]
+    pub more: Option<ChunkIndex>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

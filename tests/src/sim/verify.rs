@@ -61,7 +61,7 @@ pub(super) async fn verify(shared: &Arc<Shared>) {
     let Some(link) = rest(shared, &net, "reading everything").await else { return };
     let files = shared.act(|world| world.files.clone());
     for (file, ino) in files {
-        match net.ask(link, &FileInfo { ino }).await {
+        match net.ask(link, &FileInfo { ino, from: dfs_proto::units::ChunkIndex(0) }).await {
             Ok(report) => shared.act(|world| check_replicas(world, file, &report)),
             Err(error) => {
                 shared.act(|world| world.violate("alive", format!("no report of {file:?}: {error}")))
@@ -123,7 +123,9 @@ fn look(world: &mut World, report: &ClusterReport) -> bool {
 async fn whole(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> bool {
     let (files, goal) = shared.act(|world| (world.files.clone(), usize::from(world.shape.goal)));
     for (file, ino) in files {
-        let Ok(report) = net.ask(link, &FileInfo { ino }).await else { return false };
+        let Ok(report) = net.ask(link, &FileInfo { ino, from: dfs_proto::units::ChunkIndex(0) }).await else {
+            return false;
+        };
         let short = report.chunks.iter().find(|chunk| chunk.recovering || chunk.members.len() < goal);
         if let Some(chunk) = short {
             shared.act(|world| world.last_look = format!("{file:?}: {chunk:?}"));

@@ -20,8 +20,8 @@ impl Core {
                 self.reply(caller, &report);
             }
             Op::FileInfo => {
-                let FileInfo { ino } = decode(body)?;
-                let report = self.file_report(ino)?;
+                let FileInfo { ino, from } = decode(body)?;
+                let report = self.file_report(ino, from)?;
                 self.reply(caller, &report);
             }
             _ => return Err(Status::UnknownOp),
