@@ -59,7 +59,12 @@ impl<N: Net> Shared<N> {
             let answer = self.ask_once(&request, Scope::Session(inode.incarnation), until).await?;
             if let Some(place) = answer {
                 let place = Arc::new(place);
-                inode.lock().places.insert(index, Mapped::Place(Arc::clone(&place)));
+                let mut state = inode.lock();
+                if place.new {
+                    // The record that put the chunk there may be lost, and with it what is written to it.
+                    state.last_change = state.last_change.max(self.session.log_seen().0);
+                }
+                state.places.insert(index, Mapped::Place(Arc::clone(&place)));
                 return Ok(place);
             }
             drop(turn);

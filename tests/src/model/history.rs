@@ -78,6 +78,8 @@ pub struct Read {
 pub enum Loss {
     /// The power of a chunk server failed.
     Server { server: u16, at: Tick },
+    /// The process of a chunk server ended, and with it what it knew of writes that were done.
+    Process { server: u16, at: Tick },
     /// The master lost the records that it wrote after `since`.
     Tail { since: Tick, at: Tick },
 }
@@ -86,7 +88,7 @@ impl Loss {
     #[must_use]
     pub fn at(self) -> Tick {
         match self {
-            Loss::Server { at, .. } | Loss::Tail { at, .. } => at,
+            Loss::Server { at, .. } | Loss::Process { at, .. } | Loss::Tail { at, .. } => at,
         }
     }
 }
@@ -167,6 +169,11 @@ impl History {
     pub fn server_lost_power(&mut self, server: u16) {
         let at = self.tick();
         self.losses.push(Loss::Server { server, at });
+    }
+
+    pub fn server_ended(&mut self, server: u16) {
+        let at = self.tick();
+        self.losses.push(Loss::Process { server, at });
     }
 
     pub fn tail_lost(&mut self, since: Tick) {

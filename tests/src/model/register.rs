@@ -27,6 +27,9 @@ struct Judged<'a> {
     synced: Option<Tick>,
     /// Losses that may have taken it, in order.
     losses: Vec<Tick>,
+    /// When it may have taken effect once more: up to its return, if all members of a config may have
+    /// forgotten meanwhile that it was done (the documented limit of I23).
+    again: Option<Tick>,
 }
 
 /// Checks every read of the history. `min_write` is how many servers have every acknowledged write.
@@ -50,7 +53,8 @@ fn judge<'a>(history: &'a History, file: FileNum, min_write: usize) -> Vec<Judge
     let judged = writes.map(|write| {
         let (settled, settled_by) = settled(history, write);
         let losses = losses(&history.losses, write, settled_by, min_write);
-        Judged { write, settled, settled_by, synced: synced(history, write), losses }
+        let again = again(&history.losses, write, min_write);
+        Judged { write, settled, settled_by, synced: synced(history, write), losses, again }
     });
     judged.collect()
 }
@@ -138,10 +142,20 @@ fn losses(losses: &[Loss], write: &Write, settled_by: Tick, min_write: usize) ->
                 }
             }
             Loss::Tail { since, at } if settled_by > *since => ticks.push(*at),
-            Loss::Tail { .. } => {}
+            Loss::Process { .. } | Loss::Tail { .. } => {}
         }
     }
     ticks
+}
+
+/// The end of a write under which so many servers' processes ended that nobody may know that it was done.
+fn again(losses: &[Loss], write: &Write, min_write: usize) -> Option<Tick> {
+    let end = write.returned.map_or(Tick(u64::MAX), |end| end.at);
+    let ended = losses.iter().filter_map(|loss| match loss {
+        Loss::Process { server, at } if write.invoke < *at && *at < end => Some(*server),
+        Loss::Process { .. } | Loss::Server { .. } | Loss::Tail { .. } => None,
+    });
+    (ended.collect::<BTreeSet<u16>>().len() >= min_write).then_some(end)
 }
 
 /// Whether `cut` truncated while `write` was under way, and `at` is before that had returned.
@@ -207,6 +221,9 @@ impl<'a> Register<'a> {
             return Some(format!("{stamp:?} was not written yet"));
         }
         if candidates.iter().any(|w| self.over(read, self.stands_from(w, read)).is_none()) {
+            return None;
+        }
+        if candidates.iter().filter_map(|w| w.again).any(|end| self.over(read, end).is_none()) {
             return None;
         }
         let last = candidates.iter().map(|w| self.stands_from(w, read)).max().unwrap_or(Tick(0));
@@ -360,6 +377,26 @@ mod tests {
         run.read(B, new);
         run.read(B, old);
         assert_eq!(run.wrong(), 1, "it was seen since");
+    }
+
+    #[test]
+    fn what_all_servers_forgot_may_be_done_again() {
+        let mut run = run();
+        let slow = run.0.stamp();
+        let write = run.0.write(A, F, slow, 0, 1);
+        run.read(B, slow);
+        let other = run.wrote(B, true);
+        run.read(B, slow);
+        assert_eq!(run.wrong(), 1);
+        run.0.server_ended(1);
+        run.0.server_ended(2);
+        assert_eq!(run.wrong(), 0);
+        run.0.write_returned(write, Outcome::Done, true);
+        run.wrote(B, true);
+        run.read(A, other);
+        assert_eq!(run.wrong(), 1, "that was written over since");
+        run.read(A, slow);
+        assert_eq!(run.wrong(), 2, "and it has returned");
     }
 
     #[test]

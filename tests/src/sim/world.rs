@@ -313,6 +313,7 @@ impl World {
             }
             Node::Server(num) => {
                 self.servers[usize::from(num)].stop(&mut self.fabric, power);
+                self.history.server_ended(num);
                 if power {
                     self.history.server_lost_power(num);
                     let here: Vec<Node> = self
