@@ -88,6 +88,7 @@ impl<N: Net> Client<N> {
             counter: AtomicU64::new(0),
             owed: Mutex::default(),
             absent: Mutex::default(),
+            dir_changes: Mutex::default(),
         });
         let mut backoff = Backoff::default();
         while let Err(error) = shared.first_session(notices.clone()).await {

@@ -139,13 +139,22 @@ impl<N: Net> Client<N> {
     /// Makes what was done to the directory's names durable.
     pub async fn fsyncdir(&self, dir: &DirHandle) -> Result<()> {
         let shared = &self.shared;
+        let synced = self.sync_dir(dir.inner.ino).await;
+        if lock(&shared.dir_changes).report(dir.inner.ino) {
+            return Err(Error::Io);
+        }
+        synced
+    }
+
+    async fn sync_dir(&self, dir: Ino) -> Result<()> {
+        let shared = &self.shared;
         let (seen, durable) = shared.session.log_seen();
         if seen <= durable {
             return Ok(());
         }
         let until = shared.patience();
         let request = Commit {
-            ino: dir.inner.ino,
+            ino: dir,
             size_epoch: SizeEpoch(0),
             size_at_least: None,
             mtime: None,

@@ -105,6 +105,9 @@ impl<N: Net> Client<N> {
         let sent = shared.now();
         let answer = shared.ask_as(caller, Scope::Session(incarnation), until, make).await?;
         let Answer { body: Created { opened, new: made }, index, link, dirs_told } = answer;
+        if made {
+            shared.dir_was_changed(parent, index);
+        }
         if made && !dirs_told {
             shared.changed_attrs(parent);
         }

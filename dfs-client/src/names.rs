@@ -1,6 +1,6 @@
 //! Operations on names. Each is one request; what they change of cached attributes is forgotten.
 
-use dfs_proto::ids::Ino;
+use dfs_proto::ids::{Ino, LogIndex};
 use dfs_proto::meta::{
     Attr, Creds, FileKind, FsStats, Link, Lookup, Mkdir, Mknod, Name, Readlink, Removed, Rename, RenameMode,
     Renamed, Rmdir, Statfs, Symlink, Unlink,
@@ -24,10 +24,21 @@ impl<N: Net> Shared<N> {
         make: impl Fn(Creds) -> R + Send,
     ) -> Result<Answer<R::Reply>> {
         let answer = self.ask_as(caller, Scope::Any, self.patience(), make).await;
+        if let Ok(answer) = &answer {
+            dirs.iter().for_each(|dir| self.dir_was_changed(*dir, answer.index));
+        }
         if !answer.as_ref().is_ok_and(|answer| answer.dirs_told) {
             dirs.iter().for_each(|dir| self.changed_attrs(*dir));
         }
         answer
+    }
+
+    /// The directory was changed by the record at this index.
+    pub(crate) fn dir_was_changed(&self, dir: Ino, index: LogIndex) {
+        let durable = self.session.log_seen().1;
+        if index > durable {
+            lock(&self.dir_changes).note(dir, index, durable);
+        }
     }
 }
 

@@ -202,6 +202,7 @@ impl<N: Net> Shared<N> {
         let inodes: Vec<_> = lock(&self.inodes).values().cloned().collect();
         if resumed.tail_lost {
             log::error!("the master lost its last records: unsynced changes may be gone");
+            lock(&self.dir_changes).tail_lost(durable);
             *lock(&self.attrs) = crate::attrs::AttrCache::default();
         }
         for inode in inodes {
@@ -237,6 +238,8 @@ impl<N: Net> Shared<N> {
         let inodes = std::mem::take(&mut *lock(&self.inodes));
         lock(&self.dirty).clear();
         lock(&self.idle).clear();
+        // Its session may have gone with the master's last records.
+        lock(&self.dir_changes).tail_lost(self.session.log_seen().1);
         {
             let mut early = lock(&self.early);
             early.recalls.clear();

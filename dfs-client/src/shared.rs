@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::absent::Absent;
 use crate::attrs::AttrCache;
+use crate::changes::DirChanges;
 use crate::config::{Config, Patience, SharedUpcalls};
 use crate::core::retry::Backoff;
 use crate::core::rng::Rng;
@@ -49,6 +50,7 @@ pub(crate) struct Shared<N: Net> {
     pub(crate) counter: AtomicU64,
     /// Syncs owed for inodes that were forgotten. Taken after `inodes` and an inode's state.
     pub(crate) owed: Mutex<Owed>,
+    pub(crate) dir_changes: Mutex<DirChanges>,
     /// Names known not to be there. A leaf, but for a look at the link.
     pub(crate) absent: Mutex<Absent>,
 }

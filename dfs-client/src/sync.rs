@@ -273,6 +273,8 @@ impl<N: Net> Shared<N> {
                             left.push(unsynced);
                             failed.extend(again.map(|place| (unsynced.chunk, place)));
                         }
+                        // What was lost is nowhere, and the master must not look for it.
+                        None if result.is_err() => {}
                         None => done.push((unsynced.chunk, place.capability.version)),
                     }
                 }
