@@ -15,39 +15,30 @@ case "${1:-}" in
   *) exec "$bench/fsbench.sh" "$1" ;;
 esac
 
-need_packages moosefs-master moosefs-chunkserver moosefs-client iproute2 perl e2fsprogs util-linux
+need_packages moosefs-master moosefs-chunkserver moosefs-client iproute2 perl
 need_fuse
 build_release
 out=$(mktemp -d "${TMPDIR:-/var/tmp}/dfs-bench.XXXXXX")
 rounds=${ROUNDS:-1}
-disk=$out/disk
-mkdir "$disk"
-done_with_disk() { ! mountpoint -q "$disk" || umount "$disk"; rm -f "$out/disk.img"; }
-trap 'done_with_disk; rm -rf "$out"' EXIT
+trap 'rm -rf "$out"' EXIT
 trap 'exit 130' INT TERM
-# A new ext4 for each run: one on which many files were deleted makes new ones slowly for minutes, and whoever
-# comes second would pay for the first.
-fresh_disk() {
-  done_with_disk
-  truncate -s 24G "$out/disk.img"
-  mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0,nodiscard -N 1000000 "$out/disk.img"
-  mount -o loop "$out/disk.img" "$disk"
-  sync
-}
-# Each system is up only while it is measured, so that neither pays for the other's memory and dirty pages.
+# Each system is up only while it is measured, so that neither pays for the other's memory and dirty pages; what
+# it stored goes at the end of all, since ext4 makes new files slowly for minutes after many were deleted, and
+# whoever comes second would pay for the first.
+export KEEP=1
 for round in $(seq "$rounds"); do
   say "MooseFS, round $round"
-  fresh_disk
-  export ROOT=$disk/moosefs MNT=$out/mfs-mnt
+  sync
+  export ROOT=$out/moosefs.$round.d MNT=$out/mfs-mnt
   "$bench/moosefs.sh" up >/dev/null 2>&1
   "$bench/fsbench.sh" "$MNT" | tee "$out/moosefs.$round"
   "$bench/moosefs.sh" down >/dev/null 2>&1 || true
   unset ROOT MNT
   for kind in tcp unix; do
     say "dfs over $kind, round $round"
-    fresh_disk
+    sync
     ( flag=(); [ $kind = unix ] || flag=(--tcp)
-      export TMPDIR=$disk
+      export TMPDIR=$out
       start_cluster --replicas 2 "${flag[@]}"
       "$bench/fsbench.sh" "$mnt" | tee "$out/dfs-$kind.$round" )
   done
@@ -80,7 +71,7 @@ P
 {
   echo "# dfs beside MooseFS"
   echo
-  echo "One sitting on $(date -u +%F): $(nproc) CPUs, kernel $(uname -r), one disk, a new ext4 on it for each run. Both: a master, three chunk servers and one"
+  echo "One sitting on $(date -u +%F): $(nproc) CPUs, kernel $(uname -r), one disk. Both: a master, three chunk servers and one"
   echo "mount on one machine, 2 replicas. MooseFS $(dpkg-query -W -f='${Version}' moosefs-master) as it comes: it syncs neither data nor metadata"
   echo "on fsync. dfs: fsync puts data on the disks of both replicas and metadata on the master's disk."
   echo "Made by \`scripts/bench.sh compare moosefs\` ($rounds round(s), SIZE=${SIZE:-1G})."

@@ -50,7 +50,8 @@ stop_cluster() {
   trap - EXIT
   if [ $code -ne 0 ] && [ -d "$work/cluster/log" ]; then tail -n 15 "$work"/cluster/log/*.log >&2 || true; fi
   "$bin/dfs" dev down --dir "$work/cluster" >/dev/null || true
-  rm -rf "$work"
+  # KEEP: whoever set it deletes what the cluster stored.
+  [ -n "${KEEP:-}" ] || rm -rf "$work"
   exit $code
 }
 
