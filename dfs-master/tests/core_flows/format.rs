@@ -14,6 +14,19 @@ use dfs_proto::ids::{
 };
 use dfs_proto::units::{ChunkIndex, ChunkSize, Timespec};
 
+fn set_while_making(now: Timespec, by: dfs_master::core::namespace::Caller) -> ops::Setattr {
+    ops::Setattr {
+        ino: Ino(9),
+        mode: Some(0o640),
+        uid: None,
+        gid: Some(7),
+        atime: None,
+        mtime: Some(dfs_proto::meta::SetTime::At(now)),
+        now,
+        by,
+    }
+}
+
 /// One of every command, in the order of their numbers.
 fn samples() -> Vec<Command> {
     let now = Timespec { sec: 1_700_000_000, nsec: 5 };
@@ -29,16 +42,6 @@ fn samples() -> Vec<Command> {
         atime: None,
         clear_privileges: false,
         now,
-    };
-    let set = ops::Setattr {
-        ino: Ino(9),
-        mode: Some(0o640),
-        uid: None,
-        gid: Some(7),
-        atime: None,
-        mtime: Some(dfs_proto::meta::SetTime::At(now)),
-        now,
-        by: by.clone(),
     };
     let learner = LearnerChange { chunk: ChunkId(77), server: ServerNum(3) };
     let activation = Activation {
@@ -59,7 +62,7 @@ fn samples() -> Vec<Command> {
         labels: vec![("rack".into(), "a".into())],
         version: "0.1.0".into(),
     };
-    let unlink = ops::Unlink { parent: Ino::ROOT, name, now, by };
+    let unlink = ops::Unlink { parent: Ino::ROOT, name, now, by: by.clone() };
     let (server, boot, index) = (ServerNum(3), BootId(6), ChunkIndex(4));
     vec![
         Command::Genesis {
@@ -75,7 +78,7 @@ fn samples() -> Vec<Command> {
             commit,
             synced: vec![ChunkId(77)],
             unused: vec![(index, ChunkId(78))],
-            set: Some(set),
+            set: Some(set_while_making(now, by.clone())),
         }),
         Command::DropUnused { chunks: vec![Unused { ino: Ino(9), index, chunk: ChunkId(78) }] },
         Command::OpenSession { name: "host:/mnt".into(), os_boot: OsBootId(7) },
