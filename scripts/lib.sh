@@ -38,6 +38,8 @@ build_release() {
 # The state is on a disk (TMPDIR, else /var/tmp): the chunk store wants real fdatasync and fallocate.
 start_cluster() {
   work=$(mktemp -d "${TMPDIR:-/var/tmp}/dfs.XXXXXX")
+  # Tests become other users, who have to get to the mount.
+  chmod 755 "$work"
   mnt=$work/mnt
   trap 'stop_cluster' EXIT
   trap 'exit 130' INT TERM

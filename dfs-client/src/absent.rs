@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_proto::ids::Ino;
+use dfs_proto::units::NAME_MAX;
 
 use crate::attrs::AttrCache;
 use crate::client::Client;
@@ -72,6 +73,10 @@ impl<N: Net> Client<N> {
     /// Whether it is known that there is no such name.
     #[must_use]
     pub fn is_absent(&self, parent: Ino, name: &[u8]) -> bool {
+        // Names that can't be have an error of their own.
+        if name.len() > NAME_MAX {
+            return false;
+        }
         let absent = lock(&self.shared.absent);
         let unknown = absent.dirs.get(&parent).is_some_and(|names| !names.contains(&hash(name)));
         unknown && self.shared.session.heard_within(self.shared.now(), HEARD)

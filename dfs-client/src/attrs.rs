@@ -331,9 +331,7 @@ impl<N: Net> Shared<N> {
         if let Some(shown) = self.set_while_making(inode, &set, caller) {
             return Ok(shown);
         }
-        if inode.lock().pending.is_some() {
-            self.commit(inode, Extra::default(), until).await?;
-        }
+        self.settle_pending(inode.ino, until).await?;
         let cut = match set.size {
             Some(_) => Some(self.begin_cut(inode, until).await?),
             None => None,

@@ -126,6 +126,7 @@ impl<N: Net> Client<N> {
     pub async fn open(&self, ino: Ino, access: Access, truncate: bool, caller: Caller) -> Result<FileHandle> {
         let shared = &self.shared;
         let until = shared.patience();
+        shared.settle_pending(ino, until).await?;
         let cut = if truncate { shared.cut_for_open(ino, until).await? } else { None };
         let _turn = OpenTurn::begin(shared);
         let (_, file) = shared.open_file(ino, access, truncate, caller, until).await?;
@@ -264,6 +265,7 @@ impl<N: Net> Shared<N> {
     fn closed(self: &Arc<Self>, inode: &Arc<Inode>, handle: Handle) {
         let mut state = inode.lock();
         state.handles.remove(&handle);
+        state.making = false;
         let last = state.handles.is_empty();
         if state.dead {
             return;

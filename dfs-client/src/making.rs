@@ -9,14 +9,17 @@
 
 use std::sync::Arc;
 
+use dfs_proto::ids::Ino;
 use dfs_proto::meta::{Attr, CommitSet, Creds, SetTime};
 use dfs_proto::units::Timespec;
 
 use crate::attrs::SetAttrs;
 use crate::config::Caller;
+use crate::error::Result;
 use crate::inode::{Gate, Inode, State};
 use crate::net::Net;
-use crate::shared::{Shared, lock};
+use crate::shared::{Shared, Until, lock};
+use crate::sync::Extra;
 
 /// Set-user-id, set-group-id and sticky: who may give them depends on more than is known here.
 const SPECIAL: u16 = 0o7000;
@@ -74,6 +77,13 @@ fn surely_granted(attr: &Attr, set: &SetAttrs, caller: Caller) -> bool {
 }
 
 impl<N: Net> Shared<N> {
+    /// Has the master know what was set: it judges by that who may open the file.
+    pub(crate) async fn settle_pending(&self, ino: Ino, until: Until) -> Result<()> {
+        let Some(inode) = self.inode(ino) else { return Ok(()) };
+        let waits = inode.lock().pending.is_some();
+        if waits { self.commit(&inode, Extra::default(), until).await } else { Ok(()) }
+    }
+
     /// Lets a change of attributes wait for the file's close, if it may. The attributes as they are then.
     pub(crate) fn set_while_making(
         &self,
@@ -140,7 +150,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use dfs_proto::ids::{Ino, SizeEpoch};
+    use dfs_proto::ids::SizeEpoch;
     use dfs_proto::meta::FileKind;
 
     use super::*;

@@ -79,6 +79,7 @@ impl<N: Net> Client<N> {
     pub async fn flush(&self, handle: &FileHandle) -> Result<()> {
         let until = self.shared.patience();
         let settled = self.shared.settle(&handle.open.inode, until).await;
+        handle.open.inode.lock().making = false;
         handle.report()?;
         settled
     }
@@ -86,7 +87,13 @@ impl<N: Net> Client<N> {
     /// [`Client::flush`] when there is nothing to do.
     #[must_use]
     pub fn try_flush(&self, handle: &FileHandle) -> Option<Result<()>> {
-        let settled = handle.open.inode.lock().is_settled();
+        let settled = {
+            let mut state = handle.open.inode.lock();
+            let settled = state.is_settled();
+            // Its program has closed it: whatever is set from now on is the master's to know.
+            state.making &= !settled;
+            settled
+        };
         settled.then(|| handle.report())
     }
 
