@@ -74,10 +74,9 @@ impl AttrCache {
 
     fn forget(&mut self, ino: Ino, seen: LogIndex) {
         self.bare.remove(&ino);
-        if self.dirs.remove(&ino).is_some() {
-            // An answer to an earlier change may be on its way.
-            self.floor = seen;
-        }
+        self.dirs.remove(&ino);
+        // An answer to an earlier change may be on its way.
+        self.floor = self.floor.max(seen);
     }
 
     fn note_dir(&mut self, attr: Attr, at: Micros, index: LogIndex) {
