@@ -71,7 +71,7 @@ P
 {
   echo "# dfs beside MooseFS"
   echo
-  echo "One sitting on $(date -u +%F): $(nproc) CPUs, kernel $(uname -r), one disk. Both: a master, three chunk servers and one"
+  echo "One sitting on $(date -u +%F): $(nproc) CPUs, kernel $(uname -r | cut -d- -f1), one disk. Both: a master, three chunk servers and one"
   echo "mount on one machine, 2 replicas. MooseFS $(dpkg-query -W -f='${Version}' moosefs-master) as it comes: it syncs neither data nor metadata"
   echo "on fsync. dfs: fsync puts data on the disks of both replicas and metadata on the master's disk."
   echo "Made by \`scripts/bench.sh compare moosefs\` ($rounds round(s), SIZE=${SIZE:-1G})."

@@ -95,14 +95,17 @@ impl Drop for Fetching {
 }
 
 impl<N: Net> Shared<N> {
-    /// Fetches what a stream will want, and drops what it has left behind.
+    /// Fetches what a stream will want after the `len` bytes that are read now, and drops what it has left
+    /// behind. A window that the reader wants whole, a small file above all, it fetches itself: a task would
+    /// only be one more thread to wake.
     pub(crate) fn run_ahead(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         state: &mut State,
-        offset: u64,
+        (offset, len): (u64, u64),
         plan: Plan,
     ) {
+        let read_end = offset.saturating_add(len);
         let step = window(self.session.facts().chunk_size);
         let behind = plan.behind / step;
         let kept = state.ahead.split_off(&behind);
@@ -112,7 +115,9 @@ impl<N: Net> Shared<N> {
         while at * step < plan.ahead_to && state.ahead.len() < SLOTS_MAX {
             let start = at * step;
             let len = step.min(state.size.saturating_sub(start));
-            let wanted = len > 0 && !state.ahead.contains_key(&at) && !state.dirty.overlaps(start, len);
+            let read_now = start >= offset && start + len <= read_end;
+            let wanted =
+                len > 0 && !read_now && !state.ahead.contains_key(&at) && !state.dirty.overlaps(start, len);
             if wanted {
                 if !self.memory.has_spare(len) {
                     return;

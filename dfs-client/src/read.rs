@@ -84,7 +84,7 @@ impl<N: Net> Shared<N> {
     fn follow(self: &Arc<Self>, handle: &FileHandle, state: &mut State, offset: u64, len: u64) {
         let plan = lock(&handle.open.stream).read(offset, len, state.size);
         if let Some(plan) = plan {
-            self.run_ahead(&handle.open.inode, state, offset, plan);
+            self.run_ahead(&handle.open.inode, state, (offset, len), plan);
         }
     }
 
