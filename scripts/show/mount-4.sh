@@ -7,15 +7,15 @@ start_cluster --servers 3 --replicas 2
 t=$(now_ms); git clone -q --no-hardlinks "$root" "$mnt/clone"; echo "git clone: $(($(now_ms) - t)) ms"
 git -C "$mnt/clone" fsck --strict --no-progress
 git -C "$mnt/clone" status --porcelain | grep . && die "git status is not clean"
-cargo new -q --vcs none "$mnt/crate"
-cat >"$mnt/crate/src/main.rs" <<'R'
+cargo new -q --vcs none "$mnt/words"
+cat >"$mnt/words/src/main.rs" <<'R'
 use std::collections::BTreeMap;
 fn main() {
     let words: BTreeMap<&str, usize> = "a b c".split(' ').map(|w| (w, w.len())).collect();
     println!("{} words", words.len());
 }
 R
-t=$(now_ms); (cd "$mnt/crate" && cargo build -q); echo "cargo build: $(($(now_ms) - t)) ms"
-[ "$("$mnt/crate/target/debug/crate")" = "3 words" ] || die "the program built on the mount does not run"
+t=$(now_ms); (cd "$mnt/words" && cargo build -q); echo "cargo build: $(($(now_ms) - t)) ms"
+[ "$("$mnt/words/target/debug/words")" = "3 words" ] || die "the program built on the mount does not run"
 echo "the program built on the mount runs"
-(cd "$mnt/crate" && touch src/main.rs && cargo build -q && cargo test -q >/dev/null); echo "rebuild and test: fine"
+(cd "$mnt/words" && touch src/main.rs && cargo build -q && cargo test -q >/dev/null); echo "rebuild and test: fine"
