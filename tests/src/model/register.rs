@@ -169,8 +169,8 @@ struct Register<'a> {
     sector: u64,
     writes: Vec<&'a Judged<'a>>,
     reads: Vec<(&'a Read, Found)>,
-    /// Ends of other mounts' reads that saw a write.
-    seen: BTreeMap<Stamp, Vec<Tick>>,
+    /// Other mounts' reads that saw a write: begin and end.
+    seen: BTreeMap<Stamp, Vec<(Tick, Tick)>>,
 }
 
 impl<'a> Register<'a> {
@@ -182,7 +182,7 @@ impl<'a> Register<'a> {
             read.found.get(at).map(|found| (*read, *found))
         };
         let reads: Vec<(&Read, Found)> = reads.iter().filter_map(value).collect();
-        let mut seen: BTreeMap<Stamp, Vec<Tick>> = BTreeMap::new();
+        let mut seen: BTreeMap<Stamp, Vec<(Tick, Tick)>> = BTreeMap::new();
         for (read, found) in &reads {
             if let Found::Stamp(stamp) = found
                 && *stamp != Stamp::ZERO
@@ -190,7 +190,7 @@ impl<'a> Register<'a> {
                 && w.write.actor.client != read.actor.client
                 && !writes.iter().any(|cut| cut_meanwhile(w.write, cut.write, read.at))
             {
-                seen.entry(*stamp).or_default().push(read.at);
+                seen.entry(*stamp).or_default().push((read.invoke, read.at));
             }
         }
         Register { sector, writes, reads, seen }
@@ -255,8 +255,9 @@ impl<'a> Register<'a> {
             return settled;
         }
         let lost = judged.losses.iter().rev().find(|loss| **loss < read.at).copied();
-        let after = |tick: &Tick| lost.is_none_or(|lost| *tick > lost);
-        let seen = self.seen.get(&judged.write.stamp).into_iter().flatten().copied().filter(after);
+        // A read that was under way at the loss may have had its bytes from before: it shows nothing of what is left.
+        let after = |(begin, _): &&(Tick, Tick)| lost.is_none_or(|lost| *begin > lost);
+        let seen = self.seen.get(&judged.write.stamp).into_iter().flatten().filter(after).map(|(_, end)| *end);
         // A loss while it was under way may have come after the servers' acknowledgement and before the call's
         // return: an answer on its way knows nothing of a power cut behind it.
         let settled = judged.settled.filter(|_| lost.is_none());
@@ -377,6 +378,21 @@ mod tests {
         run.read(B, new);
         run.read(B, old);
         assert_eq!(run.wrong(), 1, "it was seen since");
+    }
+
+    #[test]
+    fn a_read_under_way_at_a_power_cut_shows_nothing_of_what_is_left() {
+        let mut run = run();
+        let stamp = run.wrote(A, true);
+        let begun = run.0.tick();
+        run.0.server_lost_power(1);
+        run.0.server_lost_power(2);
+        run.0.read(B, F, 0, vec![Found::Stamp(stamp)], begun);
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 0);
+        run.read(B, stamp);
+        run.read(B, Stamp::ZERO);
+        assert_eq!(run.wrong(), 1, "this one had begun after it");
     }
 
     #[test]
