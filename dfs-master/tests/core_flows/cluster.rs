@@ -224,6 +224,14 @@ impl Cluster {
         req
     }
 
+    /// Sends two requests at once: both arrive before a record of either is written.
+    pub(crate) fn send_both<A: Request, B: Request>(&mut self, conn: ConnId, (a, b): (&A, &B), rid: u64) {
+        let (first, req, body) = (A::OP, ReqId(self.number()), encode(a));
+        let done = RequestId(rid);
+        self.inputs.push_back(Input::Request { conn, req, op: first, rid: done, done, body });
+        self.send(conn, b, rid + 1, rid);
+    }
+
     pub(crate) fn answer(&mut self, conn: ConnId, req: ReqId) -> Option<Answered> {
         self.answers.remove(&(conn, req))
     }

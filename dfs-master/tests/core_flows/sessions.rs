@@ -4,15 +4,30 @@ use dfs_master::core::After;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{Handle, Ino, LogIndex, SessionId, Term};
 use dfs_proto::meta::{
-    Attr, CloseSession, Creds, Getattr, GrantKind, Lookup, Mkdir, OpenClaim, Removed, ResumeSession, Unlink,
+    Attr, CloseSession, Creds, Getattr, GrantKind, Lookup, Mkdir, Open, OpenClaim, Removed, ResumeSession,
+    Unlink,
 };
 use dfs_proto::status::Status;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, RW};
 
 fn mkdir(name: &str) -> Mkdir {
     let name = name.as_bytes().to_vec().into();
     Mkdir { parent: Ino::ROOT, name, mode: 0o755, creds: Creds::default() }
+}
+
+#[test]
+fn an_open_that_outlives_its_session_holds_nothing() {
+    let mut cluster = Cluster::new(3, 3);
+    let (a, b) = (cluster.client(), cluster.client());
+    let (attr, _) = cluster.written_file(a, "a");
+    let end = CloseSession {};
+    cluster.ask(a.conn, &end).unwrap();
+    let open = Open { ino: attr.ino, handle: Handle(7), access: RW, truncate: true, creds: Creds::default() };
+    // The truncation takes a record; the session ends before the open goes on behind it.
+    cluster.send_both(b.conn, (&open, &end), 1);
+    let c = cluster.client();
+    assert_eq!(cluster.open(c, attr.ino, 1, RW).unwrap().grant.kind, GrantKind::Write);
 }
 
 #[test]

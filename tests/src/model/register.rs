@@ -257,7 +257,8 @@ impl<'a> Register<'a> {
         let lost = judged.losses.iter().rev().find(|loss| **loss < read.at).copied();
         // A read that was under way at the loss may have had its bytes from before: it shows nothing of what is left.
         let after = |(begin, _): &&(Tick, Tick)| lost.is_none_or(|lost| *begin > lost);
-        let seen = self.seen.get(&judged.write.stamp).into_iter().flatten().filter(after).map(|(_, end)| *end);
+        let seen =
+            self.seen.get(&judged.write.stamp).into_iter().flatten().filter(after).map(|(_, end)| *end);
         // A loss while it was under way may have come after the servers' acknowledgement and before the call's
         // return: an answer on its way knows nothing of a power cut behind it.
         let settled = judged.settled.filter(|_| lost.is_none());

@@ -163,6 +163,7 @@ impl Core {
     }
 
     fn open_next(&mut self, mut flow: OpenFlow, ino: Ino) -> Result<(), Status> {
+        self.session_goes_on(flow.session)?;
         let attr = self.state.ns.getattr(ino)?;
         let writes = flow.access.write || flow.truncate;
         if writes && self.state.ns.intent(ino).is_some() {

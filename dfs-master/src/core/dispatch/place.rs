@@ -72,6 +72,7 @@ impl Core {
         at: ChunkIndex,
         index: LogIndex,
     ) -> Result<(), Status> {
+        self.session_goes_on(session)?;
         if self.state.ns.intent(ino).is_some() {
             return Err(Status::Recovering);
         }

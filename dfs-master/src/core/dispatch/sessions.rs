@@ -132,6 +132,15 @@ impl Core {
         Ok(())
     }
 
+    /// A request of several records may outlive its session: what it would still be given, nobody would ever
+    /// give back.
+    ///
+    /// # Errors
+    /// `NoSession` when it has ended.
+    pub(super) fn session_goes_on(&self, session: SessionId) -> Result<(), Status> {
+        self.soft.sessions.get(session).map(|_| ()).ok_or(Status::NoSession)
+    }
+
     /// Ends sessions whose lease has run out.
     pub(in crate::core) fn expire_sessions(&mut self) {
         for session in self.soft.sessions.expired(self.now.mono, self.config.session_lease_ms) {
