@@ -54,7 +54,7 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
                 Err(error) => DiskDone::Failed(fault_of(&error)),
             }
         }
-        DiskOp::ResolveTorn { chunk } => resolve(store, *chunk),
+        DiskOp::Reconcile { chunk, settle } => reconcile(store, *chunk, *settle),
         DiskOp::BeginLearner(header) => done(begin_learner(store, context, header)),
         DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
         DiskOp::HighWater { term, index } => {
@@ -195,17 +195,18 @@ fn digest<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
     }
 }
 
-fn resolve<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
-    let settle = || -> Result<DiskDone, StoreError> {
+fn reconcile<D: Disk>(store: &Store<D>, chunk: ChunkId, settle: bool) -> DiskDone {
+    let sync = || -> Result<DiskDone, StoreError> {
         let mut torn = 0;
-        for block in store.verify(chunk)?.bad {
+        let bad = if settle { store.verify(chunk)?.bad } else { Vec::new() };
+        for block in bad {
             torn += u32::from(store.resolve_torn(chunk, block)?);
         }
         let synced = store.header(chunk)?.seq_synced;
         store.sync(chunk, synced)?;
         Ok(DiskDone::Resolved { digest: store.table(chunk)?.digest.0, torn })
     };
-    settle().unwrap_or_else(|error| DiskDone::Failed(fault_of(&error)))
+    sync().unwrap_or_else(|error| DiskDone::Failed(fault_of(&error)))
 }
 
 /// Neighbouring blocks that are no holes.

@@ -257,13 +257,15 @@ pub struct ReplicaState {
     pub ops: Vec<OpRecord>,
 }
 
-/// Master to the chosen base after FENCE: settle blocks whose checksum is invalid on every survivor, by
-/// taking the bytes as they are (B3). Sent only when all survivors report bad blocks.
+/// Master to the chosen base after FENCE: sync what it has, because it will be alone with it; and if all
+/// survivors report bad blocks, settle those first, by taking the bytes as they are (B3).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reconcile {
     pub term: Term,
     pub chunk: ChunkId,
     pub version: ChunkVersion,
+    /// Bad blocks are taken as they are; else they stay bad.
+    pub settle: bool,
 }
 request!(Reconcile => Reconciled);
 

@@ -173,7 +173,8 @@ impl Core {
         }
     }
 
-    /// Settles blocks that no survivor has whole. Only of a fenced replica: nobody reads or writes it now.
+    /// Syncs a replica that goes on without enough others, and settles blocks that no survivor has whole. Only of a
+    /// fenced one: nobody reads or writes it now.
     pub(crate) fn reconcile(&mut self, call: CallToken, body: &Reconcile, out: &mut Vec<Effect>) {
         if let Err(status) = self.obey(body.term) {
             return refuse(call, status, out);
@@ -184,7 +185,7 @@ impl Core {
             return refuse(call, Status::WrongChunkVersion, out);
         }
         let work = DiskWork::Reconcile { call, chunk: body.chunk };
-        self.work.disk(replica.disk, work, DiskOp::ResolveTorn { chunk: body.chunk }, out);
+        self.work.disk(replica.disk, work, DiskOp::Reconcile { chunk: body.chunk, settle: body.settle }, out);
     }
 
     pub(crate) fn reconciled_on_disk(

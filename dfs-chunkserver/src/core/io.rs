@@ -232,7 +232,7 @@ pub enum DiskOp {
     /// Reads the written blocks of a range. Answer: `Blocks`.
     ReadBlocks { chunk: ChunkId, range: Range },
     /// Takes blocks with invalid checksums as they are (B3). Answer: `Resolved`.
-    ResolveTorn { chunk: ChunkId },
+    Reconcile { chunk: ChunkId, settle: bool },
     /// Moves an old replica to the trash, if there is one, and makes an empty one to be filled. Answer: `Done`.
     BeginLearner(ReplicaHeader),
     /// Moves the file to the trash, if there is one. Answer: `Done`.

@@ -49,6 +49,8 @@ struct Asking {
     since: Micros,
     asked: BTreeSet<ServerNum>,
     answers: BTreeMap<ServerNum, (Process, FenceAnswer)>,
+    /// What it held when it was fenced is on its disk.
+    synced: Option<Process>,
 }
 
 /// The configuration to come.
@@ -73,7 +75,7 @@ enum Phase {
     /// Its record is proposed.
     Logged(ChunkVersion),
     Asking(Asking),
-    /// The base settles blocks that are torn on every survivor.
+    /// The base syncs what it has, and settles blocks that are torn on every survivor.
     Settling(Asking),
     /// Its second record is proposed.
     Activating(Plan),
@@ -206,7 +208,7 @@ impl Core {
         for (chunk, version) in chunks {
             self.learner_lost(*chunk);
             let (asked, answers) = (BTreeSet::new(), BTreeMap::new());
-            let asking = Asking { version: *version, index, since, asked, answers };
+            let asking = Asking { version: *version, index, since, asked, answers, synced: None };
             if let Some(phase) = self.soft.recovery.jobs.get_mut(chunk)
                 && matches!(phase, Phase::Logged(logged) if logged == version)
             {

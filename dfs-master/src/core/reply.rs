@@ -35,7 +35,7 @@ impl Caller {
 pub(super) enum Asked {
     Apply { server: ServerNum, incarnation: Incarnation },
     Fence { server: ServerNum, chunks: Vec<(ChunkId, ChunkVersion)> },
-    Reconcile { server: ServerNum, chunk: ChunkId, version: ChunkVersion },
+    Reconcile { server: ServerNum, chunk: ChunkId, version: ChunkVersion, settle: bool },
     AddLearner { chunk: ChunkId, learner: Member },
     Delete { server: ServerNum, chunks: Vec<ChunkId> },
     Zero { ino: Ino, size_epoch: SizeEpoch },
@@ -142,8 +142,8 @@ impl Core {
                 self.events_applied(server, incarnation, decode(result));
             }
             Asked::Fence { server, chunks } => self.fenced(server, &chunks, decode(result)),
-            Asked::Reconcile { server, chunk, version } => {
-                self.reconciled(server, chunk, version, decode(result));
+            Asked::Reconcile { server, chunk, version, settle } => {
+                self.reconciled(server, (chunk, version), settle, decode(result));
             }
             Asked::AddLearner { chunk, learner } => self.learner_taken(chunk, learner, decode(result)),
             Asked::Delete { server, chunks } => self.deleted(server, &chunks, decode(result)),

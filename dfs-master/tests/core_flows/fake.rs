@@ -30,6 +30,8 @@ pub(crate) struct Replica {
     pub(crate) applied: Seq,
     pub(crate) synced: Seq,
     pub(crate) bad_blocks: u32,
+    /// Reconciled: with bad blocks taken as they are, or only synced.
+    pub(crate) reconciled: Vec<bool>,
     pub(crate) digest: u128,
     pub(crate) zeroed: Option<(u32, SizeEpoch)>,
     pub(crate) members: Vec<Member>,
@@ -167,6 +169,7 @@ impl FakeServer {
                 applied: Seq(applied),
                 synced: Seq(0),
                 bad_blocks: 0,
+                reconciled: Vec::new(),
                 digest,
                 zeroed: None,
                 members: Vec::new(),
@@ -199,8 +202,9 @@ impl FakeServer {
             Op::Reconcile => {
                 let request: Reconcile = decode(body);
                 let replica = self.replicas.get_mut(&request.chunk).ok_or(Status::NoChunk)?;
-                let torn_resolved = std::mem::take(&mut replica.bad_blocks);
-                replica.digest += 1;
+                replica.reconciled.push(request.settle);
+                let torn_resolved = if request.settle { std::mem::take(&mut replica.bad_blocks) } else { 0 };
+                replica.digest += u128::from(request.settle);
                 encode(&Reconciled { digest: replica.digest, torn_resolved })
             }
             Op::AddLearner => {
@@ -250,6 +254,7 @@ impl FakeServer {
                     applied: Seq(0),
                     synced: Seq(0),
                     bad_blocks: 0,
+                    reconciled: Vec::new(),
                     digest: 0,
                     zeroed: None,
                     members: Vec::new(),

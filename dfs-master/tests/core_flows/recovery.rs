@@ -235,6 +235,24 @@ fn torn_everywhere_is_settled_at_the_base() {
 }
 
 #[test]
+fn a_replica_that_goes_on_alone_is_synced_first() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let all = nums(&place);
+    let reconciled = |cluster: &Cluster, num| cluster.server(num).replicas[&place.chunk()].reconciled.clone();
+    cluster.kill(all[0]);
+    wait_moved(&mut cluster, client, &place);
+    assert!(reconciled(&cluster, all[1]).is_empty(), "two have it still");
+    cluster.kill(all[2]);
+    cluster.until(20_000, |cluster| {
+        let _ = write_place(cluster, client, &place);
+        cluster.meta(place.chunk()).members.len() == 1
+    });
+    assert_eq!(reconciled(&cluster, all[1]), [false]);
+}
+
+#[test]
 fn a_chunk_waits_for_the_only_ones_that_may_have_it() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();

@@ -44,7 +44,10 @@ enum Verdict {
     Wait,
     /// Fence again, higher.
     Again,
-    Settle(ServerNum),
+    Reconcile {
+        base: ServerNum,
+        settle: bool,
+    },
     Go(Plan),
 }
 
@@ -56,7 +59,7 @@ impl Core {
         match self.verdict(chunk, &meta, asking) {
             Verdict::Wait => {}
             Verdict::Again => self.soft.recovery.restart(chunk),
-            Verdict::Settle(server) => self.settle(chunk, server),
+            Verdict::Reconcile { base, settle } => self.reconcile(chunk, base, settle),
             Verdict::Go(plan) => {
                 let activation = Activation {
                     chunk,
@@ -125,7 +128,7 @@ impl Core {
             return Verdict::Wait;
         }
         if settle {
-            return Verdict::Settle(process.server);
+            return Verdict::Reconcile { base: process.server, settle };
         }
         // The digest is of the stored checksums: a power cut can leave those without the bytes.
         let equal = |(other, state): &&(Process, &ReplicaState)| {
@@ -133,6 +136,10 @@ impl Core {
         };
         let mut members = vec![process];
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
+        // Others had these bytes too and are left out: one power cut must not take the last copy of them.
+        if members.len() < self.state.min_write() && asking.synced != Some(process) {
+            return Verdict::Reconcile { base: process.server, settle };
+        }
         let stale = tally.holders.iter().map(|(other, _)| *other).filter(|other| !members.contains(other));
         Verdict::Go(Plan {
             version: asking.version,
@@ -177,23 +184,23 @@ impl Core {
         })
     }
 
-    fn settle(&mut self, chunk: ChunkId, server: ServerNum) {
+    fn reconcile(&mut self, chunk: ChunkId, server: ServerNum, settle: bool) {
         let Some(Phase::Asking(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
         let asking = asking.clone();
         let (version, index) = (asking.version, asking.index);
-        let request = Reconcile { term: self.term(), chunk, version };
-        let asked = Asked::Reconcile { server, chunk, version };
+        let request = Reconcile { term: self.term(), chunk, version, settle };
+        let asked = Asked::Reconcile { server, chunk, version, settle };
         if self.call(server, &request, asked, COMMAND_DEADLINE_MS, index) {
             self.soft.recovery.jobs.insert(chunk, Phase::Settling(asking));
         }
     }
 
-    /// The base has settled its torn blocks, or could not.
+    /// The base has synced what it has, or could not.
     pub(in crate::core) fn reconciled(
         &mut self,
         server: ServerNum,
-        chunk: ChunkId,
-        version: ChunkVersion,
+        (chunk, version): (ChunkId, ChunkVersion),
+        settle: bool,
         result: Result<Reconciled, Status>,
     ) {
         let Some(Phase::Settling(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
@@ -202,12 +209,13 @@ impl Core {
         }
         let mut asking = asking.clone();
         match (result, asking.answers.get_mut(&server)) {
-            (Ok(reconciled), Some((_, FenceAnswer::Holds(state)))) => {
-                log::info!(
-                    "chunk {chunk}: {} torn blocks taken as they are on {server}",
-                    reconciled.torn_resolved
-                );
-                (state.digest, state.bad_blocks) = (reconciled.digest, 0);
+            (Ok(Reconciled { digest, torn_resolved }), Some((process, FenceAnswer::Holds(state)))) => {
+                asking.synced = Some(*process);
+                state.digest = digest;
+                if settle {
+                    log::info!("chunk {chunk}: {torn_resolved} torn blocks taken as they are on {server}");
+                    state.bad_blocks = 0;
+                }
             }
             // It is asked again, and answers what it is like now.
             (Ok(_) | Err(_), _) => {
