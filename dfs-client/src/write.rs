@@ -112,7 +112,7 @@ impl<N: Net> Shared<N> {
         if !open.access.write {
             return Err(Error::BadHandle);
         }
-        let state = open.inode.lock();
+        let mut state = open.inode.lock();
         state.latch.check(&mut lock(&open.seen))?;
         if state.dead {
             return Err(Error::Stale);

@@ -135,14 +135,20 @@ async fn setup(shared: Arc<Shared>) {
     let files = shared.act(|world| world.shape.files);
     loop {
         let new = shared.act(|world| world.new_client(Role::Client, None));
-        let node = new.node;
-        let Some(client) = connect(&shared, &new, false).await else { continue };
+        let (_alive, never) = tokio::sync::oneshot::channel();
+        let NewClient { node, os_boot, mut killed, seed } = new;
+        let new = NewClient { node, os_boot, killed: never, seed };
+        let make = async {
+            let client = connect(&shared, &new, false).await?;
+            let made = make_files(&client, files).await?;
+            Some((client, made))
+        };
         let made = tokio::select! {
             biased;
-            _ = new.killed => None,
-            made = make_files(&client, files) => made,
+            _ = &mut killed => None,
+            made = make => made,
         };
-        if let Some(made) = made {
+        if let Some((client, made)) = made {
             // Its session may end as it likes: nothing is buffered.
             let _ = client.shutdown(Duration::from_secs(5)).await;
             shared.act(|world| {
