@@ -32,9 +32,10 @@ pub(super) use standing::MemberStanding;
 /// are not bounded by it.
 const BACKGROUND_JOBS_MAX: usize = 2048;
 
-/// The process that a fence's answer came from.
+/// The process that is asked, and that an answer counts for: one that comes late, after the server was started
+/// again, says nothing of what the next process has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Process {
+pub(super) struct Process {
     server: ServerNum,
     boot: BootId,
     incarnation: Incarnation,
@@ -227,7 +228,8 @@ impl Core {
             let Some(meta) = self.state.chunks.get(*chunk) else { continue };
             let Some(Phase::Asking(asking)) = self.soft.recovery.jobs.get_mut(chunk) else { continue };
             for server in meta.members.iter() {
-                let reachable = self.soft.servers.get(server).is_some_and(|live| live.is_reachable());
+                let live = self.soft.servers.get(server);
+                let reachable = live.is_some_and(|live| live.is_reachable() && live.boot.is_some());
                 if reachable && !asking.answers.contains_key(&server) && asking.asked.insert(server) {
                     by_server.entry(server).or_default().push((*chunk, asking.version));
                     index = index.max(asking.index);
@@ -241,25 +243,29 @@ impl Core {
                     chunk: *chunk,
                     version: *version,
                 };
+                let Some(process) = self.process(server) else { continue };
                 let request = Fence { term, chunks: part.iter().map(fence).collect() };
-                let asked = Asked::Fence { server, chunks: part.to_vec() };
+                let asked = Asked::Fence { process, chunks: part.to_vec() };
                 self.call(server, &request, asked, COMMAND_DEADLINE_MS, index);
             }
         }
     }
 
+    /// What runs on the server now.
+    fn process(&self, server: ServerNum) -> Option<Process> {
+        let live = self.soft.servers.get(server)?;
+        Some(Process { server, boot: live.boot?, incarnation: live.incarnation })
+    }
+
     /// A server answered a FENCE, or did not.
     pub(super) fn fenced(
         &mut self,
-        server: ServerNum,
+        process: Process,
         chunks: &[(ChunkId, ChunkVersion)],
         result: Result<Fenced, Status>,
     ) {
-        let live = self.soft.servers.get(server);
-        let process = live.and_then(|live| {
-            let (boot, incarnation) = (live.boot?, live.incarnation);
-            Some(Process { server, boot, incarnation })
-        });
+        let server = process.server;
+        let current = self.process(server) == Some(process);
         let mut answers = result.map(|fenced| fenced.answers).unwrap_or_default().into_iter();
         for (chunk, version) in chunks {
             let answer = answers.next();
@@ -268,7 +274,7 @@ impl Core {
                 continue;
             }
             asking.asked.remove(&server);
-            if let (Some(process), Some(answer)) = (process, answer.filter(is_final)) {
+            if let Some(answer) = answer.filter(|answer| current && is_final(answer)) {
                 asking.answers.insert(server, (process, answer));
             }
             self.decide(*chunk);

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Core;
 use super::chunks::confirm::Incarnation;
 use super::contract::{After, CallNum, ConnId, Effect, ReqId};
+use super::recovery::Process;
 
 /// Who waits for a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +35,8 @@ impl Caller {
 #[derive(Clone, Debug)]
 pub(super) enum Asked {
     Apply { server: ServerNum, incarnation: Incarnation },
-    Fence { server: ServerNum, chunks: Vec<(ChunkId, ChunkVersion)> },
-    Reconcile { server: ServerNum, chunk: ChunkId, version: ChunkVersion, settle: bool },
+    Fence { process: Process, chunks: Vec<(ChunkId, ChunkVersion)> },
+    Reconcile { process: Process, chunk: ChunkId, version: ChunkVersion, settle: bool },
     AddLearner { chunk: ChunkId, learner: Member },
     Delete { server: ServerNum, chunks: Vec<ChunkId> },
     Zero { ino: Ino, size_epoch: SizeEpoch },
@@ -141,9 +142,9 @@ impl Core {
             Asked::Apply { server, incarnation } => {
                 self.events_applied(server, incarnation, decode(result));
             }
-            Asked::Fence { server, chunks } => self.fenced(server, &chunks, decode(result)),
-            Asked::Reconcile { server, chunk, version, settle } => {
-                self.reconciled(server, (chunk, version), settle, decode(result));
+            Asked::Fence { process, chunks } => self.fenced(process, &chunks, decode(result)),
+            Asked::Reconcile { process, chunk, version, settle } => {
+                self.reconciled(process, (chunk, version), settle, decode(result));
             }
             Asked::AddLearner { chunk, learner } => self.learner_taken(chunk, learner, decode(result)),
             Asked::Delete { server, chunks } => self.deleted(server, &chunks, decode(result)),

@@ -231,7 +231,11 @@ fn equal(world: &World, chunk: &ChunkReport) -> Result<(), String> {
             None => first = Some((num, bytes)),
             Some((other, expected)) if *expected != bytes => {
                 let at = expected.iter().zip(&bytes).position(|(a, b)| a != b);
-                return Err(format!("servers {other} and {num} differ, first at {at:?}"));
+                let (left, right) = (expected.len(), bytes.len());
+                return Err(format!(
+                    "chunk {}: servers {other} and {num} differ, first at {at:?} of {left} and {right}",
+                    chunk.chunk
+                ));
             }
             Some(_) => {}
         }

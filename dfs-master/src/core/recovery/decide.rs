@@ -45,7 +45,7 @@ enum Verdict {
     /// Fence again, higher.
     Again,
     Reconcile {
-        base: ServerNum,
+        base: Process,
         settle: bool,
     },
     Go(Plan),
@@ -128,7 +128,7 @@ impl Core {
             return Verdict::Wait;
         }
         if settle {
-            return Verdict::Reconcile { base: process.server, settle };
+            return Verdict::Reconcile { base: process, settle };
         }
         // The digest is of the stored checksums: a power cut can leave those without the bytes.
         let equal = |(other, state): &&(Process, &ReplicaState)| {
@@ -138,7 +138,7 @@ impl Core {
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
         // Others had these bytes too and are left out: one power cut must not take the last copy of them.
         if members.len() < self.state.min_write() && asking.synced != Some(process) {
-            return Verdict::Reconcile { base: process.server, settle };
+            return Verdict::Reconcile { base: process, settle };
         }
         let stale = tally.holders.iter().map(|(other, _)| *other).filter(|other| !members.contains(other));
         Verdict::Go(Plan {
@@ -184,13 +184,13 @@ impl Core {
         })
     }
 
-    fn reconcile(&mut self, chunk: ChunkId, server: ServerNum, settle: bool) {
+    fn reconcile(&mut self, chunk: ChunkId, process: Process, settle: bool) {
         let Some(Phase::Asking(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
         let asking = asking.clone();
         let (version, index) = (asking.version, asking.index);
         let request = Reconcile { term: self.term(), chunk, version, settle };
-        let asked = Asked::Reconcile { server, chunk, version, settle };
-        if self.call(server, &request, asked, COMMAND_DEADLINE_MS, index) {
+        let asked = Asked::Reconcile { process, chunk, version, settle };
+        if self.call(process.server, &request, asked, COMMAND_DEADLINE_MS, index) {
             self.soft.recovery.jobs.insert(chunk, Phase::Settling(asking));
         }
     }
@@ -198,7 +198,7 @@ impl Core {
     /// The base has synced what it has, or could not.
     pub(in crate::core) fn reconciled(
         &mut self,
-        server: ServerNum,
+        process: Process,
         (chunk, version): (ChunkId, ChunkVersion),
         settle: bool,
         result: Result<Reconciled, Status>,
@@ -208,9 +208,12 @@ impl Core {
             return;
         }
         let mut asking = asking.clone();
+        let server = process.server;
         match (result, asking.answers.get_mut(&server)) {
-            (Ok(Reconciled { digest, torn_resolved }), Some((process, FenceAnswer::Holds(state)))) => {
-                asking.synced = Some(*process);
+            (Ok(Reconciled { digest, torn_resolved }), Some((answered, FenceAnswer::Holds(state))))
+                if *answered == process =>
+            {
+                asking.synced = Some(process);
                 state.digest = digest;
                 if settle {
                     log::info!("chunk {chunk}: {torn_resolved} torn blocks taken as they are on {server}");
