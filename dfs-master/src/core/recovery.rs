@@ -77,9 +77,22 @@ enum Phase {
     Logged(ChunkVersion),
     Asking(Asking),
     /// The base syncs what it has, and settles blocks that are torn on every survivor.
-    Settling(Asking),
+    Reconciling {
+        asking: Asking,
+        base: Process,
+    },
     /// Its second record is proposed.
     Activating(Plan),
+}
+
+impl Phase {
+    /// What the members were asked, while answers count.
+    fn asking_mut(&mut self) -> Option<&mut Asking> {
+        match self {
+            Phase::Asking(asking) | Phase::Reconciling { asking, .. } => Some(asking),
+            Phase::Starting | Phase::Logged(_) | Phase::Activating(_) => None,
+        }
+    }
 }
 
 /// Recoveries under way.
@@ -269,7 +282,8 @@ impl Core {
         let mut answers = result.map(|fenced| fenced.answers).unwrap_or_default().into_iter();
         for (chunk, version) in chunks {
             let answer = answers.next();
-            let Some(Phase::Asking(asking)) = self.soft.recovery.jobs.get_mut(chunk) else { continue };
+            let job = self.soft.recovery.jobs.get_mut(chunk);
+            let Some(asking) = job.and_then(Phase::asking_mut) else { continue };
             if asking.version != *version {
                 continue;
             }
@@ -284,10 +298,21 @@ impl Core {
     /// Asks again who did not answer, and goes on with what is there.
     pub(super) fn recovery_tick(&mut self) {
         let mut waiting = Vec::new();
+        let mut over = Vec::new();
         for (chunk, phase) in &self.soft.recovery.jobs {
             match phase {
                 Phase::Asking(_) => waiting.push(*chunk),
-                Phase::Starting | Phase::Logged(_) | Phase::Settling(_) | Phase::Activating(_) => {}
+                Phase::Reconciling { base, .. } if self.process(base.server) != Some(*base) => {
+                    over.push(*chunk)
+                }
+                Phase::Starting | Phase::Logged(_) | Phase::Reconciling { .. } | Phase::Activating(_) => {}
+            }
+        }
+        for chunk in over {
+            // Its answer would come with the deadline, and from a process that is gone.
+            if let Some(Phase::Reconciling { asking, .. }) = self.soft.recovery.jobs.remove(&chunk) {
+                self.soft.recovery.jobs.insert(chunk, Phase::Asking(asking));
+                waiting.push(chunk);
             }
         }
         for chunk in &waiting {

@@ -191,7 +191,7 @@ impl Core {
         let request = Reconcile { term: self.term(), chunk, version, settle };
         let asked = Asked::Reconcile { process, chunk, version, settle };
         if self.call(process.server, &request, asked, COMMAND_DEADLINE_MS, index) {
-            self.soft.recovery.jobs.insert(chunk, Phase::Settling(asking));
+            self.soft.recovery.jobs.insert(chunk, Phase::Reconciling { asking, base: process });
         }
     }
 
@@ -203,8 +203,8 @@ impl Core {
         settle: bool,
         result: Result<Reconciled, Status>,
     ) {
-        let Some(Phase::Settling(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
-        if asking.version != version {
+        let Some(Phase::Reconciling { asking, base }) = self.soft.recovery.jobs.get(&chunk) else { return };
+        if asking.version != version || *base != process {
             return;
         }
         let mut asking = asking.clone();
