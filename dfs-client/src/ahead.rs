@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use dfs_proto::ids::SizeEpoch;
 use tokio::sync::Notify;
 
 use crate::core::ahead::Plan;
@@ -126,18 +127,19 @@ impl<N: Net> Shared<N> {
                 let slot = Arc::new(Slot::new(start, len));
                 state.ahead.insert(at, Arc::clone(&slot));
                 let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
-                self.spawn(async move { shared.fetch_slot(&inode, slot).await });
+                let size_epoch = state.size_epoch;
+                self.spawn(async move { shared.fetch_slot(&inode, slot, size_epoch).await });
             }
             at += 1;
         }
     }
 
-    async fn fetch_slot(self: Arc<Self>, inode: &Inode, slot: Arc<Slot>) {
+    async fn fetch_slot(self: Arc<Self>, inode: &Inode, slot: Arc<Slot>, size_epoch: SizeEpoch) {
         let fetching = Fetching(Arc::clone(&slot));
         let until = self.patience();
         for piece in pieces(self.session.facts().chunk_size, slot.start, slot.len) {
             // A slot is one window, and that is one piece.
-            match self.get(inode, piece, Source::Grant, until).await {
+            match self.get(inode, piece, Source::Grant(size_epoch), until).await {
                 Ok(bytes) => slot.set(Fetched::Ready(bytes)),
                 Err(error) => log::debug!("inode {}: read ahead: {error}", inode.ino),
             }

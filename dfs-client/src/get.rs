@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use dfs_proto::chunk::version_word;
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::Words;
-use dfs_proto::ids::ServerNum;
+use dfs_proto::ids::{ServerNum, SizeEpoch};
 use dfs_proto::meta::{ChunkPlace, Suspicion};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
@@ -37,14 +37,27 @@ fn usize_of(len: u32) -> usize {
 /// Where a read learns what an index stands for.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// From what is remembered under a grant.
-    Grant,
+    /// From what is remembered under a grant. The read took the file's size under this epoch.
+    Grant(SizeEpoch),
     /// From a map that the master gave for this read.
     Map(MapView),
 }
 
+impl Source {
+    fn size_epoch(&self) -> SizeEpoch {
+        match self {
+            Source::Grant(size_epoch) => *size_epoch,
+            Source::Map(view) => view.size_epoch,
+        }
+    }
+}
+
 impl<N: Net> Shared<N> {
     /// The piece's bytes, all of them: what no chunk holds is zeros.
+    ///
+    /// # Errors
+    /// `OldEpoch` when the file was truncated since the read took its size: what is written there now may lie
+    /// beyond a size that nobody has committed. The read begins again.
     pub(crate) async fn get(
         self: &Arc<Self>,
         inode: &Inode,
@@ -54,13 +67,17 @@ impl<N: Net> Shared<N> {
     ) -> Result<Bytes, Refused> {
         let mut tried: Vec<ServerNum> = Vec::new();
         let mut primary = false;
+        let size_epoch = source.size_epoch();
         let mut backoff = Backoff::default();
         loop {
             let mapped = match &source {
-                Source::Grant => self.read_place(inode, piece.index, until).await?,
+                Source::Grant(_) => self.read_place(inode, piece.index, until).await?,
                 Source::Map(view) => view.at(piece.index),
             };
             let Mapped::Place(place) = mapped else { return Ok(zeros(piece.range.len)) };
+            if place.capability.size_epoch > size_epoch {
+                return Err(Refused::OldEpoch);
+            }
             let mut member = if std::mem::take(&mut primary) {
                 place.members.first().copied()
             } else {

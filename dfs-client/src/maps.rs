@@ -21,6 +21,7 @@ const MAP_AHEAD: u32 = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct MapView {
     pub(crate) places: Vec<Arc<ChunkPlace>>,
+    pub(crate) size_epoch: SizeEpoch,
 }
 
 impl MapView {
@@ -146,7 +147,7 @@ impl<N: Net> Shared<N> {
 
 impl MapView {
     pub(crate) fn new(map: &ReadMap) -> MapView {
-        MapView { places: map.places.iter().cloned().map(Arc::new).collect() }
+        MapView { places: map.places.iter().cloned().map(Arc::new).collect(), size_epoch: map.size_epoch }
     }
 }
 

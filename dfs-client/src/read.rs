@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use dfs_proto::ids::SizeEpoch;
 use dfs_proto::units::ChunkSize;
 
 use crate::ahead::Slot;
+use crate::call::Refused;
 use crate::client::Client;
 use crate::core::dirty::Held;
 use crate::core::split::{Piece, pieces, window};
@@ -22,6 +24,7 @@ const THROUGH_MAX: u64 = 8 << 20;
 /// What a read found out under the inode's lock.
 struct Start {
     len: u64,
+    size_epoch: SizeEpoch,
     held: Held,
     /// For each piece, the window that covers it, if one was fetched ahead.
     pieces: Vec<(Piece, Option<Arc<Slot>>)>,
@@ -51,7 +54,10 @@ impl<N: Net> Client<N> {
                 continue;
             }
             let Some(start) = shared.start_read(handle, offset, u64::from(len)) else { continue };
-            return shared.finish_read(inode, offset, start, until).await;
+            match shared.finish_read(inode, offset, start, until).await {
+                Err(Refused::OldEpoch) => until.check()?,
+                read => return Ok(read?),
+            }
         }
     }
 
@@ -106,7 +112,7 @@ impl<N: Net> Shared<N> {
             (piece, slot.map(Arc::clone))
         });
         let pieces = pieces.collect();
-        Some(Start { len, held, pieces })
+        Some(Start { len, size_epoch: state.size_epoch, held, pieces })
     }
 
     async fn finish_read(
@@ -115,8 +121,8 @@ impl<N: Net> Shared<N> {
         offset: u64,
         start: Start,
         until: Until,
-    ) -> Result<Bytes> {
-        let Start { len, held, pieces } = start;
+    ) -> Result<Bytes, Refused> {
+        let Start { len, size_epoch, held, pieces } = start;
         if held.covers(offset, len) {
             return Ok(assemble(Vec::new(), &held, offset, len));
         }
@@ -128,7 +134,7 @@ impl<N: Net> Shared<N> {
             };
             let bytes = match ahead {
                 Some(bytes) => bytes,
-                None => self.get(inode, piece, Source::Grant, until).await?,
+                None => self.get(inode, piece, Source::Grant(size_epoch), until).await?,
             };
             parts.push(bytes);
         }
@@ -148,7 +154,13 @@ impl<N: Net> Shared<N> {
         let mut runs = Vec::new();
         while at < end {
             let want = (end - at).min(THROUGH_MAX);
-            let run = self.read_stretch(inode, at, want, until).await?;
+            let run = match self.read_stretch(inode, at, want, until).await {
+                Err(Refused::OldEpoch) => {
+                    until.check()?;
+                    continue;
+                }
+                run => run?,
+            };
             let got = u64::try_from(run.len()).unwrap_or(want);
             at += got;
             runs.push(run);
@@ -165,7 +177,7 @@ impl<N: Net> Shared<N> {
         offset: u64,
         len: u64,
         until: Until,
-    ) -> Result<Bytes> {
+    ) -> Result<Bytes, Refused> {
         let chunk = self.session.facts().chunk_size;
         // What a grant that is going back has left in the buffer, or on the replicas beyond the size that the
         // master knows.
