@@ -42,7 +42,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{ChunkHeat, ReplicaInfo};
-use dfs_proto::ids::{ChunkId, ChunkVersion, LogIndex, ServerNum, SessionId, Term};
+use dfs_proto::ids::{ChunkId, ChunkVersion, Generation, LogIndex, ServerNum, SessionId, Term};
 use dfs_proto::status::Status;
 use dfs_proto::units::{CHUNK_SIZE_MAX, Micros};
 
@@ -70,10 +70,11 @@ pub struct Core {
     /// Given by the master at registration.
     num: Option<ServerNum>,
     chunk_size: u32,
+    generation: Generation,
     max_term: Term,
     max_index: LogIndex,
-    /// What the disks were last told of the two.
-    kept: (Term, LogIndex),
+    /// What the disks were last told of the three.
+    kept: (Generation, Term, LogIndex),
     lease: Lease,
     stopped: bool,
     /// Number of the last event applied, of this registration.
@@ -118,9 +119,10 @@ impl Core {
             identity,
             num: None,
             chunk_size: CHUNK_SIZE_MAX,
+            generation: identity.generation,
             max_term: identity.max_term,
             max_index: identity.max_index,
-            kept: (identity.max_term, identity.max_index),
+            kept: (identity.generation, identity.max_term, identity.max_index),
             lease: Lease::default(),
             stopped: false,
             events: 0,
@@ -209,10 +211,10 @@ impl Core {
         self.events
     }
 
-    /// The highest term and durable index ever seen.
+    /// The newest generation ever seen, and the highest term and durable index of it.
     #[must_use]
-    pub fn high_water(&self) -> (Term, LogIndex) {
-        (self.max_term, self.max_index)
+    pub fn high_water(&self) -> (Generation, Term, LogIndex) {
+        (self.generation, self.max_term, self.max_index)
     }
 
     /// Whether the lease is valid.
@@ -284,6 +286,19 @@ impl Core {
         disk.is_some_and(|disk| disk.left() >= disk.total_bytes / RESERVE_PARTS)
     }
 
+    /// Takes a master's generation, with which its marks begin anew: an operator has accepted that what an older
+    /// one knew is lost. A master of an older one is refused (I20).
+    fn join_generation(&mut self, generation: Generation) -> Result<(), Status> {
+        if generation < self.generation {
+            return Err(Status::Behind);
+        }
+        if generation > self.generation {
+            log::warn!("the cluster is of generation {generation} now, was of {}", self.generation);
+            (self.generation, self.max_term, self.max_index) = (generation, Term(0), LogIndex(0));
+        }
+        Ok(())
+    }
+
     /// Remembers a master's term, and refuses a master that is older than one seen before (I20).
     fn obey(&mut self, term: Term) -> Result<(), Status> {
         if term < self.max_term {
@@ -296,13 +311,14 @@ impl Core {
     /// Has the disks remember the high-water marks. The index moves with every heartbeat and is told to the
     /// disks with the timer; a new term at once.
     fn keep_high_water(&mut self, out: &mut Vec<Effect>) {
-        if self.kept == (self.max_term, self.max_index) {
+        if self.kept == self.high_water() {
             return;
         }
-        self.kept = (self.max_term, self.max_index);
+        self.kept = self.high_water();
         for (at, disk) in self.disks.iter().enumerate() {
             if let (false, Ok(at)) = (disk.failed, u16::try_from(at)) {
-                let op = DiskOp::HighWater { term: self.max_term, index: self.max_index };
+                let (generation, term, index) = self.high_water();
+                let op = DiskOp::HighWater { generation, term, index };
                 self.work.disk(DiskIx(at), DiskWork::Nothing, op, out);
             }
         }

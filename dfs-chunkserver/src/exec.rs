@@ -57,8 +57,9 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
         DiskOp::Reconcile { chunk, settle } => reconcile(store, *chunk, *settle),
         DiskOp::BeginLearner(header) => done(begin_learner(store, context, header)),
         DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
-        DiskOp::HighWater { term, index } => {
-            done(store.set_mhwm(Mhwm { max_term: *term, max_meta_index: *index }))
+        DiskOp::HighWater { generation, term, index } => {
+            let (max_term, max_meta_index) = (*term, *index);
+            done(store.set_mhwm(Mhwm { generation: *generation, max_term, max_meta_index }))
         }
     }
 }

@@ -9,7 +9,7 @@ use dfs_proto::conn::{CallError, Conn, ConnError, Hello, PeerAddr, Role};
 use dfs_proto::control::{
     GracefulStop, Heartbeat, INVENTORY_PART, Inventory, LearnerReady, Register, Registered, ReplicaInfo,
 };
-use dfs_proto::ids::{ClusterId, Generation};
+use dfs_proto::ids::ClusterId;
 use dfs_proto::meta::GetServers;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -42,7 +42,6 @@ pub(crate) struct Link {
     pub(crate) config: Config,
     pub(crate) ids: Ids,
     pub(crate) cluster: ClusterId,
-    pub(crate) generation: Generation,
     /// Where this server listens.
     pub(crate) addr: PeerAddr,
     /// Turns true once it is registered and leased.
@@ -117,11 +116,11 @@ impl Link {
     async fn register(&self, conn: &Conn) -> Result<Registered, CallError> {
         self.server.input(Input::MasterLost);
         self.server.reregister.store(false, Ordering::Relaxed);
-        let (term, index) = self.server.with_core(|core| core.high_water());
+        let (generation, term, index) = self.server.with_core(|core| core.high_water());
         let inventory = self.server.with_core(|core| core.inventory());
         let register = Register {
             cluster: Some(self.cluster),
-            generation: self.generation,
+            generation,
             server: self.ids.server,
             boot: self.ids.boot,
             os_boot: self.ids.os_boot,

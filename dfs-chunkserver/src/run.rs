@@ -22,6 +22,7 @@ use crate::load::LoadMeter;
 use crate::peers::Peers;
 use crate::server::{REPORTS_MAX, Server};
 use crate::startup::{Ready, disk_ix, open_disks};
+use crate::store::Mhwm;
 
 /// How long a graceful stop may take in all (an init system kills after 10 s at the earliest).
 const STOP_LIMIT: Duration = Duration::from_secs(9);
@@ -66,7 +67,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config: config.clone(),
         ids,
         cluster,
-        generation: ready.generation,
         addr: addr.clone(),
         ready: is_ready,
         conn,
@@ -109,12 +109,9 @@ fn make_server(
     let mut disks = Vec::with_capacity(ready.stores.len());
     let mut setups = Vec::with_capacity(ready.stores.len());
     let mut found: Vec<FoundReplica> = Vec::new();
-    let mut identity =
-        Identity { boot: ids.boot, max_term: Default::default(), max_index: Default::default() };
+    let mut marks = Mhwm::default();
     for (at, (path, store, opened)) in ready.stores.iter().enumerate() {
-        let mhwm = store.mhwm();
-        identity.max_term = identity.max_term.max(mhwm.max_term);
-        identity.max_index = identity.max_index.max(mhwm.max_meta_index);
+        marks = marks.raised_to(store.mhwm());
         setups.push(DiskSetup {
             id: store.label().disk,
             free_bytes: store.space().map_or(0, |space| space.free),
@@ -125,6 +122,8 @@ fn make_server(
             .context("can't start a disk's threads")?;
         disks.push(Arc::new(disk));
     }
+    let Mhwm { generation, max_term, max_meta_index: max_index } = marks;
+    let identity = Identity { boot: ids.boot, generation, max_term, max_index };
     let core = Core::new(identity, setups, &found);
     let load = LoadMeter::new(config.capacity_bytes_per_s);
     Ok(Arc::new(Server::new(core, disks, load, reports, runtime)))

@@ -72,7 +72,6 @@ pub(crate) struct Ids {
 pub(crate) struct Ready {
     pub(crate) ids: Ids,
     pub(crate) cluster: ClusterId,
-    pub(crate) generation: Generation,
     pub(crate) stores: Vec<(PathBuf, Arc<Store<RealDisk>>, Opened)>,
 }
 
@@ -151,7 +150,7 @@ pub(crate) async fn open_disks(config: &Config, addr: &PeerAddr) -> Result<Ready
     if fresh {
         log::info!("joined cluster {cluster} as server {server}");
     }
-    Ok(Ready { ids, cluster, generation, stores })
+    Ok(Ready { ids, cluster, stores })
 }
 
 fn store_config(config: &Config) -> StoreConfig {

@@ -193,16 +193,13 @@ impl<D: Disk> Store<D> {
         *locked(&self.mhwm)
     }
 
-    /// Raises the marks, durably; neither ever goes down.
+    /// Raises the marks, durably; within a generation none ever goes down.
     ///
     /// # Errors
     /// When they could not be written: the old ones are still there.
     pub fn set_mhwm(&self, to: Mhwm) -> Result<(), StoreError> {
         let mut mhwm = locked(&self.mhwm);
-        let new = Mhwm {
-            max_term: mhwm.max_term.max(to.max_term),
-            max_meta_index: mhwm.max_meta_index.max(to.max_meta_index),
-        };
+        let new = mhwm.raised_to(to);
         if new != *mhwm {
             record::write_mhwm(&self.disk, new).map_err(StoreError::io("write mhwm"))?;
             *mhwm = new;

@@ -6,6 +6,7 @@ mod connect;
 mod dev;
 mod file;
 mod output;
+mod recover;
 mod server;
 mod status;
 
@@ -31,6 +32,8 @@ struct Args {
 enum Command {
     /// The cluster on one page
     Status,
+    /// Why the master is on hold, what going on costs, and to go on
+    Recover(recover::Args),
     /// Chunk servers
     #[command(subcommand)]
     Server(server::Command),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let target = connect::Target { master: args.master, json: args.json };
     let result = match args.command {
         Command::Status => status::run(&target),
+        Command::Recover(args) => recover::run(&target, &args),
         Command::Server(command) => server::run(&target, &command),
         Command::File(command) => file::run(&target, &command),
         Command::Dev(command) => dev::run(&command),

@@ -16,6 +16,7 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
     let (below, below_tone) = count(report.chunks_below_goal);
     let (recovering, recovering_tone) = count(report.chunks_recovering);
     let (gone, gone_tone) = count(report.chunks_unavailable);
+    let (unknown, unknown_tone) = count(report.replicas_unknown);
     let servers_tone = if report.servers_up == report.servers_known { Tone::Good } else { Tone::Bad };
     let used = report.total_bytes.saturating_sub(report.free_bytes);
     pairs(&[
@@ -63,6 +64,7 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
         ("  below goal", below, below_tone),
         ("  recovering", recovering, recovering_tone),
         ("  unavailable", gone, gone_tone),
+        ("  unknown replicas", unknown, unknown_tone),
         ("to be deleted", format!("{} chunks", report.tombstones), Tone::Plain),
     ]);
     Ok(())

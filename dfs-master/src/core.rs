@@ -39,9 +39,11 @@ mod repair;
 mod truncate;
 mod watched;
 mod gc;
+mod hold;
 mod scan;
 mod reports;
 
+use self::hold::Hold;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -78,7 +80,7 @@ pub struct Core {
     leading: bool,
     soft: Soft,
     /// Why nothing may change: a server knows a newer history.
-    hold: Option<String>,
+    hold: Hold,
     /// When this process began: the zero of the master's clock.
     started: Micros,
     now: Now,
@@ -153,7 +155,7 @@ impl Core {
     /// Why the core is on hold, if it is.
     #[must_use]
     pub fn hold(&self) -> Option<&str> {
-        self.hold.as_deref()
+        self.hold.why()
     }
 
     fn term(&self) -> Term {

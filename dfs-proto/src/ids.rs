@@ -92,6 +92,12 @@ impl ChunkId {
         ChunkId(u64::from(generation.0) << Self::COUNTER_BITS | counter)
     }
 
+    #[must_use]
+    pub fn generation(self) -> Generation {
+        // What is left after the shift has 16 bits.
+        Generation((self.0 >> Self::COUNTER_BITS) as u16)
+    }
+
     /// The counter within the generation.
     #[must_use]
     pub fn counter(self) -> u64 {

@@ -114,4 +114,5 @@ ops! {
     ClusterStatus = 192;
     ServerList = 193;
     FileInfo = 194;
+    Recover = 195;
 }

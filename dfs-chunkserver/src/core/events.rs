@@ -22,7 +22,7 @@ impl Core {
     /// A master took this server in. It may be another than before, and others may have gone on without us:
     /// every membership waits to be confirmed again.
     pub(crate) fn registered(&mut self, now: Micros, body: &Registered, out: &mut Vec<Effect>) {
-        if self.stopped || self.obey(body.term).is_err() {
+        if self.stopped || self.join_generation(body.generation).is_err() || self.obey(body.term).is_err() {
             return;
         }
         self.num = Some(body.num);
@@ -57,7 +57,7 @@ impl Core {
         }
         self.lost.retain(|_, sent| sent.is_none_or(|sent| sent > body.t_send));
         if body.durable > self.max_index {
-            if self.kept.1 == self.max_index {
+            if self.kept.2 == self.max_index {
                 self.timers.add(now.plus_ms(HIGH_WATER_MS), Timer::HighWater);
             }
             self.max_index = body.durable;

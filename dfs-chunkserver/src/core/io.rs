@@ -11,7 +11,8 @@ use dfs_proto::control::{
     Registered, ReportTrouble, Zero,
 };
 use dfs_proto::ids::{
-    BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Ino, LogIndex, OpenNum, Seq, ServerNum, SizeEpoch, Term,
+    BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerNum,
+    SizeEpoch, Term,
 };
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, MasterMs};
@@ -238,7 +239,7 @@ pub enum DiskOp {
     /// Moves the file to the trash, if there is one. Answer: `Done`.
     Trash { chunk: ChunkId },
     /// Remembers the highest term and durable log index seen. Answer: `Done`.
-    HighWater { term: Term, index: LogIndex },
+    HighWater { generation: Generation, term: Term, index: LogIndex },
 }
 
 /// One chunk of a [`DiskOp::Fence`].
@@ -364,7 +365,8 @@ pub struct Stamp {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     pub boot: BootId,
-    /// The highest term and durable index that its disks remember.
+    /// The newest generation that its disks remember, and the highest term and durable index of it.
+    pub generation: Generation,
     pub max_term: Term,
     pub max_index: LogIndex,
 }

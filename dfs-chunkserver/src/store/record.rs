@@ -13,8 +13,8 @@ use super::layout::{BOOT, CLEAN, LABEL, MHWM};
 pub(super) const FORMAT: u32 = 1;
 /// A label is under 300 bytes; a longer file is not one.
 const LABEL_MAX: usize = 4096;
-/// Bytes of a record: 8 of magic, two words, 4 of checksum.
-const RECORD: usize = 28;
+/// Bytes of a record: 8 of magic, three words, 4 of checksum.
+const RECORD: usize = 36;
 
 /// What a disk is and whose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,12 +25,29 @@ pub struct Label {
     pub server: ServerId,
 }
 
-/// Highest term, and highest log index declared durable, that any leader told this disk's server. A
-/// leader with less is refused (I20).
+/// Highest term, and highest log index declared durable, that any leader of the newest generation told this
+/// disk's server. A leader with less is refused (I20).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mhwm {
+    pub generation: Generation,
     pub max_term: Term,
     pub max_meta_index: LogIndex,
+}
+
+impl Mhwm {
+    /// The higher marks. A newer generation's count from where it began, whatever was seen before.
+    #[must_use]
+    pub fn raised_to(self, to: Mhwm) -> Mhwm {
+        match self.generation.cmp(&to.generation) {
+            std::cmp::Ordering::Less => to,
+            std::cmp::Ordering::Greater => self,
+            std::cmp::Ordering::Equal => Mhwm {
+                generation: self.generation,
+                max_term: self.max_term.max(to.max_term),
+                max_meta_index: self.max_meta_index.max(to.max_meta_index),
+            },
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,7 +109,7 @@ pub(super) fn read_label<D: Disk>(disk: &D) -> Result<Label, OpenError> {
     Ok(label)
 }
 
-fn encode(magic: [u8; 8], words: [u64; 2]) -> Vec<u8> {
+fn encode(magic: [u8; 8], words: [u64; 3]) -> Vec<u8> {
     let mut bytes = magic.to_vec();
     for word in words {
         bytes.extend_from_slice(&word.to_le_bytes());
@@ -101,13 +118,13 @@ fn encode(magic: [u8; 8], words: [u64; 2]) -> Vec<u8> {
     bytes
 }
 
-fn decode(magic: [u8; 8], bytes: &[u8]) -> Option<[u64; 2]> {
-    let words = bytes.get(8..24)?.as_chunks::<8>().0;
-    let words = [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])];
+fn decode(magic: [u8; 8], bytes: &[u8]) -> Option<[u64; 3]> {
+    let words = bytes.get(8..32)?.as_chunks::<8>().0;
+    let words = [0, 1, 2].map(|at: usize| u64::from_le_bytes(words[at]));
     (encode(magic, words) == bytes).then_some(words)
 }
 
-fn read<D: Disk>(disk: &D, file: &'static str, magic: [u8; 8]) -> Result<[u64; 2], OpenError> {
+fn read<D: Disk>(disk: &D, file: &'static str, magic: [u8; 8]) -> Result<[u64; 3], OpenError> {
     let bytes = match read_file(disk, file, RECORD) {
         Ok(bytes) => bytes,
         Err(err) if matches!(err.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData) => {
@@ -123,12 +140,14 @@ const BOOT_MAGIC: [u8; 8] = *b"DFSBOOT1";
 const CLEAN_MAGIC: [u8; 8] = *b"DFSCLEAN";
 
 pub(super) fn read_mhwm<D: Disk>(disk: &D) -> Result<Mhwm, OpenError> {
-    let [term, index] = read(disk, MHWM, MHWM_MAGIC)?;
-    Ok(Mhwm { max_term: Term(term), max_meta_index: LogIndex(index) })
+    let [generation, term, index] = read(disk, MHWM, MHWM_MAGIC)?;
+    let generation = u16::try_from(generation).map_err(|_| OpenError::Damaged { file: MHWM })?;
+    Ok(Mhwm { generation: Generation(generation), max_term: Term(term), max_meta_index: LogIndex(index) })
 }
 
 pub(super) fn write_mhwm<D: Disk>(disk: &D, mhwm: Mhwm) -> std::io::Result<()> {
-    replace_file(disk, MHWM, &encode(MHWM_MAGIC, [mhwm.max_term.0, mhwm.max_meta_index.0]))
+    let words = [u64::from(mhwm.generation.0), mhwm.max_term.0, mhwm.max_meta_index.0];
+    replace_file(disk, MHWM, &encode(MHWM_MAGIC, words))
 }
 
 pub(super) fn read_hb_ctr<D: Disk>(disk: &D) -> Result<u64, OpenError> {
@@ -136,17 +155,17 @@ pub(super) fn read_hb_ctr<D: Disk>(disk: &D) -> Result<u64, OpenError> {
 }
 
 pub(super) fn write_hb_ctr<D: Disk>(disk: &D, hb_ctr: u64) -> std::io::Result<()> {
-    replace_file(disk, BOOT, &encode(BOOT_MAGIC, [hb_ctr, 0]))
+    replace_file(disk, BOOT, &encode(BOOT_MAGIC, [hb_ctr, 0, 0]))
 }
 
 /// Whether the server that last used the disk, under `hb_ctr`, ended with everything synced. The marker
 /// names the counter, so raising the counter voids it without another write. A damaged one is none.
 pub(super) fn was_clean<D: Disk>(disk: &D, hb_ctr: u64) -> bool {
-    read(disk, CLEAN, CLEAN_MAGIC).is_ok_and(|[marked, _]| marked == hb_ctr)
+    read(disk, CLEAN, CLEAN_MAGIC).is_ok_and(|[marked, ..]| marked == hb_ctr)
 }
 
 pub(super) fn mark_clean<D: Disk>(disk: &D, hb_ctr: u64) -> std::io::Result<()> {
-    replace_file(disk, CLEAN, &encode(CLEAN_MAGIC, [hb_ctr, 0]))
+    replace_file(disk, CLEAN, &encode(CLEAN_MAGIC, [hb_ctr, 0, 0]))
 }
 
 #[cfg(test)]
@@ -163,7 +182,8 @@ mod tests {
             server: ServerId(7),
         };
         write_label(&disk, &label).unwrap();
-        write_mhwm(&disk, Mhwm { max_term: Term(4), max_meta_index: LogIndex(5) }).unwrap();
+        write_mhwm(&disk, Mhwm { generation: Generation(3), max_term: Term(4), max_meta_index: LogIndex(5) })
+            .unwrap();
         write_hb_ctr(&disk, 9).unwrap();
         mark_clean(&disk, 9).unwrap();
         disk

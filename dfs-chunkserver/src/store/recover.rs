@@ -101,7 +101,7 @@ pub(super) fn open<D: Disk>(
     if let Some(expected) = expect.server.filter(|server| *server != label.server) {
         return Err(OpenError::ForeignServer { found: label.server, expected });
     }
-    let mhwm = record::read_mhwm(&disk)?;
+    let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(record::read_mhwm(&disk)?);
     let last = record::read_hb_ctr(&disk)?;
     let clean = record::was_clean(&disk, last);
     // From here on the marker is void: a crash before the next one is an unclean end.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use dfs_chunkserver::store::{Damage, Durability, Header, HeaderChange, Mhwm, Store, StoreError};
 use dfs_disk::sim::{Rng, SimDisk};
-use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, LogIndex, Seq, SizeEpoch, Term};
+use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Generation, LogIndex, Seq, SizeEpoch, Term};
 
 use super::support::*;
 
@@ -180,7 +180,11 @@ impl World {
                     self.store.as_ref().unwrap().set_header(chunk, &change, Durability::Later)?;
                 }
                 6 => {
-                    let mhwm = Mhwm { max_term: Term(round), max_meta_index: LogIndex(round) };
+                    let mhwm = Mhwm {
+                        generation: Generation(1),
+                        max_term: Term(round),
+                        max_meta_index: LogIndex(round),
+                    };
                     self.store().set_mhwm(mhwm)?;
                     self.mhwm = mhwm;
                 }

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use dfs_chunkserver::store::{Expect, OpenError, Store, Unfit};
 use dfs_disk::sim::SimDisk;
 use dfs_disk::{Disk, DiskFile, Open};
-use dfs_proto::ids::{ClusterId, LogIndex, Seq, ServerId, Term};
+use dfs_proto::ids::{ClusterId, Generation, LogIndex, Seq, ServerId, Term};
 
 use super::support::*;
 
@@ -81,10 +81,22 @@ fn initialising_can_be_cut_short_anywhere_and_done_again() {
 fn counters_grow_and_survive() {
     let disk = sim(1);
     let (store, _) = open(&disk, small());
-    let (first, mark) =
-        (store.hb_ctr(), dfs_chunkserver::store::Mhwm { max_term: Term(3), max_meta_index: LogIndex(9) });
+    let (first, mark) = (
+        store.hb_ctr(),
+        dfs_chunkserver::store::Mhwm {
+            generation: Generation(1),
+            max_term: Term(3),
+            max_meta_index: LogIndex(9),
+        },
+    );
     store.set_mhwm(mark).unwrap();
-    store.set_mhwm(dfs_chunkserver::store::Mhwm { max_term: Term(2), max_meta_index: LogIndex(10) }).unwrap();
+    store
+        .set_mhwm(dfs_chunkserver::store::Mhwm {
+            generation: Generation(1),
+            max_term: Term(2),
+            max_meta_index: LogIndex(10),
+        })
+        .unwrap();
     assert_eq!(store.next_hb_ctr().unwrap(), first + 1);
     drop(store);
     disk.power_cut();

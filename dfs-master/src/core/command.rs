@@ -111,6 +111,10 @@ pub enum Command {
         done: Vec<ChunkId>,
         forget: Vec<ChunkId>,
     },
+    /// An operator has accepted that what a newer log said is lost.
+    NewGeneration {
+        generation: Generation,
+    },
 }
 
 /// A chunk to be.

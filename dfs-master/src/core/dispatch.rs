@@ -51,6 +51,7 @@ pub(super) enum Then {
     },
     OpenSession(Caller),
     CloseSession(Caller),
+    Recovered(Caller),
     Register(Box<Registration>),
     Promote(Promotion),
     /// The next step of a truncation.
@@ -66,7 +67,8 @@ impl Then {
             | Then::ReplyDurable(caller)
             | Then::Place { caller, .. }
             | Then::OpenSession(caller)
-            | Then::CloseSession(caller) => Some(caller),
+            | Then::CloseSession(caller)
+            | Then::Recovered(caller) => Some(caller),
             Then::Open(flow) => Some(&mut flow.caller),
             Then::Register(registration) => Some(&mut registration.caller),
             Then::Promote(promotion) => Some(&mut promotion.caller),
@@ -129,7 +131,7 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::ReportTrouble
         | Op::LearnerReady
         | Op::GracefulStop => Some(Role::ChunkServer),
-        Op::ClusterStatus | Op::ServerList | Op::FileInfo => Some(Role::Tool),
+        Op::ClusterStatus | Op::ServerList | Op::FileInfo | Op::Recover => Some(Role::Tool),
         Op::Recall
         | Op::LocationsChanged
         | Op::DirChanged
@@ -290,6 +292,10 @@ impl Core {
             }
             Then::OpenSession(caller) => self.session_opened(caller, answer, index),
             Then::CloseSession(caller) => self.reply_at(caller, &Done {}, index, super::After::Now),
+            Then::Recovered(caller) => {
+                let (report, after) = (self.recover_report(), self.after_durable(index));
+                self.reply_at(caller, &report, index, after);
+            }
             Then::Register(registration) => self.server_logged(*registration, answer, index),
             Then::Promote(promotion) => self.promoted(&promotion, answer, index),
             Then::Cut(cut) => self.cut_goes_on(*cut, origin, answer, index),

@@ -80,7 +80,7 @@ impl Gc {
 
 impl Core {
     pub(super) fn gc_tick(&mut self) {
-        if self.hold.is_some() {
+        if self.hold.stands() {
             return;
         }
         self.free_orphans();

@@ -68,7 +68,7 @@ impl Core {
         command: Command,
         then: Then,
     ) -> Result<LogIndex, Status> {
-        if self.hold.is_some() {
+        if self.hold.stands() {
             return Err(Status::Hold);
         }
         if self.pending.len() >= self.config.inflight_max {
@@ -194,7 +194,8 @@ impl Core {
             | Command::DropUnused { .. }
             | Command::OpenSession { .. }
             | Command::RegisterServer(_)
-            | Command::SettleServer { .. } => {}
+            | Command::SettleServer { .. }
+            | Command::NewGeneration { .. } => {}
         }
     }
 

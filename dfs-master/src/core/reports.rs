@@ -17,7 +17,7 @@ impl Core {
         let counts = self.soft.scan.counts();
         ClusterReport {
             cluster: self.config.cluster,
-            generation: self.config.generation,
+            generation: self.generation(),
             version: self.config.version.clone(),
             term: self.term(),
             last_index: self.raft.last(),
@@ -26,7 +26,7 @@ impl Core {
             uptime_ms: self.now.mono.ms_since(self.started),
             chunk_size: self.state.ns.chunk_size(),
             goal: u8::try_from(self.state.goal()).unwrap_or(u8::MAX),
-            hold: self.hold.clone(),
+            hold: self.hold.why().map(str::to_owned),
             inodes: self.state.ns.counts().inodes,
             sessions: count(self.state.sessions.len()),
             servers_up: u32::try_from(self.soft.servers.up(self.now.mono)).unwrap_or(u32::MAX),
@@ -38,6 +38,7 @@ impl Core {
             chunks_recovering: counts.recovering,
             chunks_unavailable: counts.unavailable,
             tombstones: self.state.tombstones.len(),
+            replicas_unknown: self.hold.unknown(),
         }
     }
 

@@ -6,6 +6,7 @@ use super::Core;
 use super::command::{Command, Record};
 use super::config::{CoreConfig, Recovered, StartError};
 use super::contract::{CallNum, Now};
+use super::hold::Hold;
 use super::pump::LogProgress;
 use super::raft::{RaftConfig, RaftNode, RaftStart};
 use super::soft::Soft;
@@ -70,7 +71,7 @@ impl Core {
             early: Vec::new(),
             leading: false,
             soft,
-            hold: None,
+            hold: Hold::default(),
             started: now.mono,
             now,
             effects: Vec::new(),

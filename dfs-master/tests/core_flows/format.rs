@@ -93,6 +93,7 @@ fn samples() -> Vec<Command> {
         Command::CommitLearner { chunk: ChunkId(77), version: ChunkVersion(2), config: ConfigNum(2), server },
         Command::FreeInodes(ops::FreeInodes { inos: vec![Ino(9)] }),
         Command::Tombstones { done: vec![ChunkId(77)], forget: vec![ChunkId(70)] },
+        Command::NewGeneration { generation: Generation(2) },
     ]
 }
 

@@ -2,8 +2,8 @@
 
 use dfs_proto::conn::Role;
 use dfs_proto::control::{GracefulStop, Heartbeat, ServerLoad};
-use dfs_proto::ids::{BootId, ChunkId, ClusterId, Generation, Ino, LogIndex};
-use dfs_proto::meta::{ClusterStatus, Creds, GetServers, Getattr, KeepAlive, Mkdir};
+use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex};
+use dfs_proto::meta::{ClusterStatus, Creds, GetServers, Getattr, KeepAlive, Mkdir, Recover};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -91,6 +91,48 @@ fn a_server_that_knows_more_puts_the_master_on_hold() {
         cluster.run(100_000);
         assert_eq!(cluster.entries.len(), records, "nothing changes on hold");
     }
+}
+
+#[test]
+fn an_operator_leads_out_of_hold_into_a_new_generation() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, old) = cluster.written_file(client, "f");
+    let mut register = cluster.servers[0].register();
+    register.max_meta_index = LogIndex(1_000_000);
+    register.max_term = dfs_proto::ids::Term(99);
+    let lost = ChunkId::new(Generation(1), 10_000_000);
+    register.max_chunk = Some(lost);
+    let conn = cluster.connect(Role::ChunkServer);
+    assert_eq!(cluster.ask(conn, &register).unwrap_err(), Status::Behind);
+    let tool = cluster.connect(Role::Tool);
+    let report = cluster.ask(tool, &Recover { accept: None }).unwrap();
+    assert_eq!((report.generation, report.ahead.len()), (Generation(1), 1));
+    assert_eq!((report.ahead[0].index, report.ahead[0].max_chunk), (LogIndex(1_000_000), Some(lost)));
+    let wrong = Recover { accept: Some(LogIndex(report.last_index.0 - 1)) };
+    assert_eq!(cluster.ask(tool, &wrong).unwrap_err(), Status::Invalid);
+    assert!(cluster.core.hold().is_some());
+    let after = cluster.ask(tool, &Recover { accept: Some(report.last_index) }).unwrap();
+    assert_eq!((after.generation, after.hold), (Generation(2), None));
+    // The server that knew more comes in, and what it has of the time that is lost stays.
+    cluster.servers[0].write(lost, ChunkVersion(1), ConfigNum(1), 1, 1);
+    cluster.join(0).unwrap();
+    cluster.run(20_000);
+    assert!(cluster.core.hold().is_none());
+    assert!(cluster.servers[0].replicas.contains_key(&lost));
+    assert_eq!(cluster.ask(tool, &ClusterStatus {}).unwrap().replicas_unknown, 1);
+    // The files that the log knows are whole, and no id is given twice.
+    assert!(cluster.map_write(client, old.capability.ino, 0).is_ok());
+    let (_, new) = cluster.written_file(client, "g");
+    assert_eq!(new.chunk().generation(), Generation(2));
+    cluster.core.state().check().unwrap();
+    // It holds after a restart too.
+    cluster.restart(0);
+    cluster.rejoin_all();
+    assert!(cluster.core.hold().is_none());
+    let status = cluster.connect(Role::Tool);
+    assert_eq!(cluster.ask(status, &ClusterStatus {}).unwrap().generation, Generation(2));
+    assert_eq!(cluster.ask(status, &Recover { accept: Some(LogIndex(1)) }).unwrap_err(), Status::Invalid);
 }
 
 #[test]

@@ -42,6 +42,40 @@ pub struct ClusterReport {
     /// No member is alive.
     pub chunks_unavailable: u64,
     pub tombstones: u64,
+    /// Replicas of chunks that neither a file nor a tombstone names: left alone.
+    pub replicas_unknown: u64,
+}
+
+/// Why the master is on hold, and what going on would cost. With `accept`, which names the last record of its
+/// log as the report gave it, it goes on: what later records said is lost. The cluster's generation rises, so
+/// that no id is given twice, and replicas that the log does not know are left alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recover {
+    pub accept: Option<LogIndex>,
+}
+request!(Recover => RecoverReport);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RecoverReport {
+    pub generation: Generation,
+    pub hold: Option<String>,
+    pub last_index: LogIndex,
+    /// Chunk ids below this counter are known to the log.
+    pub ids_below: u64,
+    /// The servers that have seen more.
+    pub ahead: Vec<ServerAhead>,
+}
+
+/// A server that was refused because it has seen more than this log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerAhead {
+    pub name: String,
+    pub why: String,
+    pub generation: Generation,
+    pub term: Term,
+    pub index: LogIndex,
+    pub max_chunk: Option<ChunkId>,
+    pub replicas: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -167,7 +167,8 @@ impl Server {
         fabric.start(self.node, clock);
         let marks = store.mhwm();
         let boot = BootId(fabric.rng.bits());
-        let identity = Identity { boot, max_term: marks.max_term, max_index: marks.max_meta_index };
+        let (generation, max_term, max_index) = (marks.generation, marks.max_term, marks.max_meta_index);
+        let identity = Identity { boot, generation, max_term, max_index };
         let disk_id = store.label().disk;
         let space = store.space().map_err(|error| error.to_string())?;
         let disks = vec![DiskSetup { id: disk_id, free_bytes: space.free }];

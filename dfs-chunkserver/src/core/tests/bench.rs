@@ -122,7 +122,8 @@ impl Bench {
         let expect = Expect { cluster: CLUSTER, server: None };
         let (store, opened) = Store::open(disk.clone(), expect, config).unwrap();
         let found = exec::found(&opened, DiskIx(0), CONTEXT.os_boot);
-        let identity = Identity { boot, max_term: Term(0), max_index: LogIndex(0) };
+        let identity =
+            Identity { boot, generation: Generation(1), max_term: Term(0), max_index: LogIndex(0) };
         let setup = DiskSetup { id: label.disk, free_bytes: 1 << 30 };
         let core = Core::new(identity, vec![setup], &found);
         self.nodes.insert(server, Node { core, store, disk, boot, events: 0 });

@@ -1,9 +1,12 @@
 //! Fences and new configs: nothing older gets through, nothing acknowledged is lost.
 
 use dfs_proto::chunk::Range;
-use dfs_proto::control::{Delete, DeleteChunk, FenceAnswer, ReplicaClass, ReplicaState, ServerEvent};
-use dfs_proto::ids::{ChunkVersion, ConfigNum, LogIndex, Seq, Term};
+use dfs_proto::control::{
+    Delete, DeleteChunk, FenceAnswer, Registered, ReplicaClass, ReplicaState, ServerEvent,
+};
+use dfs_proto::ids::{ChunkVersion, ClusterId, ConfigNum, Generation, LogIndex, Seq, Term};
 use dfs_proto::status::Status;
+use dfs_proto::units::ChunkSize;
 
 use super::bench::{Bench, CHUNK, TERM, is_disk_of, num};
 use crate::core::io::{Input, Reply};
@@ -127,6 +130,29 @@ fn a_restarted_member_tells_what_its_disk_has() {
     members[1].boot.0 -= 1;
     bench.active(&[2], 2, 2, members);
     assert_eq!(bench.read(2, bench.cap(2, 2), 0), Err(Status::WrongChunkVersion));
+}
+
+#[test]
+fn a_new_generation_begins_its_marks_anew_and_an_older_one_is_not_obeyed() {
+    let mut bench = Bench::new(1);
+    let (generation, term, _) = bench.nodes[&num(1)].core.high_water();
+    let registered = |generation, term| Registered {
+        num: num(1),
+        cluster: ClusterId(1),
+        generation,
+        term,
+        chunk_size: ChunkSize::try_from(64 << 10).unwrap(),
+        lease_ms: 6_000,
+        heartbeat_ms: 1_000,
+    };
+    assert!(term > Term(0));
+    bench.step(num(1), Input::Registered(registered(generation, Term(0))));
+    assert_eq!(bench.nodes[&num(1)].core.high_water().1, term, "an older term of the same generation");
+    let next = Generation(generation.0 + 1);
+    bench.step(num(1), Input::Registered(registered(next, Term(1))));
+    assert_eq!(bench.nodes[&num(1)].core.high_water(), (next, Term(1), LogIndex(0)));
+    bench.step(num(1), Input::Registered(registered(generation, Term(50))));
+    assert_eq!(bench.nodes[&num(1)].core.high_water(), (next, Term(1), LogIndex(0)));
 }
 
 #[test]

@@ -243,6 +243,6 @@ impl Core {
         let members = self.soft.choose(&[], self.state.goal(), self.state.min_write())?;
         let counter = self.soft.ids.take(self.log.durable).ok_or(Status::Overloaded)?;
         self.reserve_ids();
-        Ok(NewChunk { id: dfs_proto::ids::ChunkId::new(self.config.generation, counter), members })
+        Ok(NewChunk { id: dfs_proto::ids::ChunkId::new(self.generation(), counter), members })
     }
 }

@@ -72,9 +72,7 @@ impl Core {
             return Err(Status::WrongCluster);
         }
         if let Some(why) = self.is_behind(&request) {
-            log::error!("on hold: {} ({}) {why}", request.name, request.server);
-            let told = format!("server {} {why}", request.name);
-            self.hold.get_or_insert(told);
+            self.hold.ahead(&request, why);
             return Err(Status::Behind);
         }
         let known = self.state.servers.by_id(request.server);
@@ -121,15 +119,19 @@ impl Core {
 
     /// Why this log is older than what the server has seen.
     fn is_behind(&self, request: &Register) -> Option<String> {
-        let (generation, term, last) = (self.config.generation, self.term(), self.raft.last());
-        if request.generation > generation {
+        let (generation, term, last) = (self.generation(), self.term(), self.raft.last());
+        if request.generation < generation {
+            // What an older generation's master told it was given up.
+            None
+        } else if request.generation > generation {
             Some(format!("is of generation {}, this master of {generation}", request.generation))
         } else if request.max_term > term {
             Some(format!("has seen term {}, this master is at {term}", request.max_term))
         } else if request.max_meta_index > last {
             Some(format!("has seen record {}, this log ends at {last}", request.max_meta_index))
         } else {
-            let unknown = request.max_chunk.filter(|chunk| !self.state.knows_id(*chunk))?;
+            let strange = |chunk: &ChunkId| chunk.generation() >= generation && !self.state.knows_id(*chunk);
+            let unknown = request.max_chunk.filter(strange)?;
             Some(format!("has chunk {unknown}, which this log never gave out"))
         }
     }
@@ -153,7 +155,7 @@ impl Core {
         let registered = Registered {
             num,
             cluster: self.config.cluster,
-            generation: self.config.generation,
+            generation: self.generation(),
             term: self.term(),
             chunk_size: self.state.ns.chunk_size(),
             lease_ms: self.config.server_lease_ms,
@@ -242,12 +244,11 @@ impl Core {
     fn inventoried_unknown(&mut self, server: ServerNum, chunk: ChunkId) {
         if self.state.tombstones.get(chunk).is_some() {
             self.soft.gc.stale(server, chunk, self.state.applied, self.now.mono);
-        } else if self.state.knows_id(chunk) {
+        } else if self.state.knows_id(chunk) || chunk.generation() < self.generation() {
             // D4: kept where it is until an operator decides.
-            log::warn!("{server} has chunk {chunk}, which no file and no tombstone names; it is left alone");
+            self.hold.left_alone(server, chunk);
         } else {
-            log::error!("on hold: {server} has chunk {chunk}, which this log never gave out");
-            self.hold.get_or_insert_with(|| format!("{server} has chunk {chunk}, unknown to this log"));
+            self.hold.set(format!("{server} has chunk {chunk}, which this log never gave out"));
         }
     }
 

@@ -35,7 +35,7 @@ impl Core {
         let opened = SessionOpened {
             session: *session,
             cluster: self.config.cluster,
-            generation: self.config.generation,
+            generation: self.generation(),
             term: self.term(),
             chunk_size: self.state.ns.chunk_size(),
             goal: u8::try_from(self.state.goal()).unwrap_or(u8::MAX),

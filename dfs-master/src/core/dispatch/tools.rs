@@ -24,6 +24,7 @@ impl Core {
                 let report = self.file_report(ino, from)?;
                 self.reply(caller, &report);
             }
+            Op::Recover => return self.recover(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }
         Ok(())

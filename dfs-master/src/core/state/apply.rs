@@ -97,6 +97,13 @@ impl State {
                 self.servers.settle(*server, *boot);
                 Outcome::of(Answer::Done)
             }
+            Command::NewGeneration { generation } => {
+                if let Some(cluster) = &mut self.cluster {
+                    assert!(*generation > cluster.generation, "I1: the generation falls at {}", at.index);
+                    cluster.generation = *generation;
+                }
+                Outcome::of(Answer::Done)
+            }
             Command::ReserveIds { below } => {
                 if let Some(cluster) = &mut self.cluster {
                     assert!(*below >= cluster.ids_below, "I1: the id range shrinks at {}", at.index);

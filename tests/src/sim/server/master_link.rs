@@ -8,7 +8,6 @@ use dfs_proto::control::{
     ServerLoad,
 };
 use dfs_proto::frame::Outgoing;
-use dfs_proto::ids::Generation;
 use dfs_proto::status::Status;
 
 use super::super::fabric::{CallEnd, CallRef, ConnRef, DialRef, Fabric, Node};
@@ -102,10 +101,10 @@ impl Running {
 
     pub(super) fn register(&mut self, fabric: &mut Fabric) {
         self.master.registered = None;
-        let (max_term, max_meta_index) = self.core.high_water();
+        let (generation, max_term, max_meta_index) = self.core.high_water();
         let register = Register {
             cluster: Some(self.cluster),
-            generation: Generation(1),
+            generation,
             server: self.server,
             boot: self.boot,
             os_boot: self.context.os_boot,

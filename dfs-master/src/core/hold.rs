@@ -1,0 +1,120 @@
+//! HOLD: a chunk server has seen a newer history than this log has. Then the log was lost or rolled back, and
+//! whatever the master did next could be wrong for good: ids would be given twice, files deleted that a later
+//! record had kept. So it only answers questions, until its log is back or an operator accepts the loss (I20).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_proto::control::Register;
+use dfs_proto::ids::{ChunkId, Generation, ServerId, ServerNum};
+use dfs_proto::meta::{Recover, RecoverReport, ServerAhead};
+use dfs_proto::status::Status;
+
+use super::Core;
+use super::command::Command;
+use super::dispatch::Then;
+use super::reply::Caller;
+
+/// Replicas of unknown chunks that are told apart.
+const UNKNOWN_MAX: usize = 1 << 20;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hold {
+    why: Option<String>,
+    ahead: BTreeMap<ServerId, ServerAhead>,
+    /// Replicas of chunks that neither a file nor a tombstone names (D4).
+    unknown: BTreeSet<(ServerNum, ChunkId)>,
+}
+
+impl Hold {
+    pub(super) fn stands(&self) -> bool {
+        self.why.is_some()
+    }
+
+    pub(super) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    pub(super) fn unknown(&self) -> u64 {
+        self.unknown.len() as u64
+    }
+
+    pub(super) fn set(&mut self, why: String) {
+        if self.why.is_none() {
+            log::error!(
+                "on hold: {why}; put the newest copy of the master's directory back, or see `dfs recover`"
+            );
+            self.why = Some(why);
+        }
+    }
+
+    /// A server was refused for having seen more.
+    pub(super) fn ahead(&mut self, server: &Register, why: String) {
+        self.set(format!("server {} {why}", server.name));
+        let ahead = ServerAhead {
+            name: server.name.clone(),
+            why,
+            generation: server.generation,
+            term: server.max_term,
+            index: server.max_meta_index,
+            max_chunk: server.max_chunk,
+            replicas: server.disks.iter().map(|disk| disk.replicas).sum(),
+        };
+        self.ahead.insert(server.server, ahead);
+    }
+
+    /// A replica that nobody knows stays where it is, and is counted.
+    pub(super) fn left_alone(&mut self, server: ServerNum, chunk: ChunkId) {
+        if self.unknown.len() < UNKNOWN_MAX && self.unknown.insert((server, chunk)) {
+            log::warn!("{server} has chunk {chunk}, which no file and no tombstone names; it is left alone");
+        }
+    }
+
+    fn newest_generation(&self) -> Option<Generation> {
+        self.ahead.values().map(|server| server.generation).max()
+    }
+}
+
+impl Core {
+    /// Raised by each acceptance of a loss; the high bits of every new chunk id.
+    pub(super) fn generation(&self) -> Generation {
+        self.state.cluster.map_or(self.config.generation, |cluster| cluster.generation)
+    }
+
+    pub(super) fn recover_report(&self) -> RecoverReport {
+        RecoverReport {
+            generation: self.generation(),
+            hold: self.hold.why.clone(),
+            last_index: self.raft.last(),
+            ids_below: self.state.cluster.map_or(0, |cluster| cluster.ids_below),
+            ahead: self.hold.ahead.values().cloned().collect(),
+        }
+    }
+
+    pub(super) fn recover(&mut self, caller: Caller, request: Recover) -> Result<(), Status> {
+        let Some(accepted) = request.accept else {
+            let report = self.recover_report();
+            self.reply(caller, &report);
+            return Ok(());
+        };
+        // The operator says which log: not one that changed since the screen was read.
+        if !self.hold.stands() || accepted != self.raft.last() {
+            return Err(Status::Invalid);
+        }
+        let newest = self.hold.newest_generation().unwrap_or_default().max(self.generation());
+        let generation = Generation(newest.0.checked_add(1).ok_or(Status::TooBig)?);
+        let was = std::mem::take(&mut self.hold);
+        match self.propose(None, Command::NewGeneration { generation }, Then::Recovered(caller)) {
+            Ok(index) => {
+                log::warn!(
+                    "an operator accepts the loss of what came after record {accepted}: generation {generation} from record {index}"
+                );
+                Ok(())
+            }
+            Err(status) => {
+                self.hold = was;
+                Err(status)
+            }
+        }
+    }
+}
