@@ -51,9 +51,14 @@ pub(super) struct LogProgress {
 
 impl LogProgress {
     /// What a process begins with: all that was recovered is durable.
-    pub(super) fn recovered(last: EntryId, snapshot: LogIndex, voted: HardState) -> LogProgress {
+    pub(super) fn recovered(
+        last: EntryId,
+        applied_term: Term,
+        snapshot: LogIndex,
+        voted: HardState,
+    ) -> LogProgress {
         let (durable, at_start) = (last.index, last.index);
-        LogProgress { durable, at_start, applied_term: last.term, voted, snapshot, ..LogProgress::default() }
+        LogProgress { durable, at_start, applied_term, voted, snapshot, ..LogProgress::default() }
     }
 }
 
@@ -147,9 +152,9 @@ impl Core {
     }
 
     fn take_entry(&mut self, entry: &LogEntry) {
-        self.log.applied_term = entry.term;
         match entry.kind {
-            EntryKind::Command => {}
+            // The state stands at this entry; an election's after it does not move it.
+            EntryKind::Command => self.log.applied_term = entry.term,
             EntryKind::Election | EntryKind::ConfChange => return,
         }
         // Every record was encoded by this build or an older one, or was checked when it was recovered.

@@ -29,6 +29,7 @@ impl Core {
             None => (State::empty(), EntryId::default(), ConfState::of(&[config.node])),
         };
         state.applied = base.index;
+        let mut applied_term = base.term;
         let snapshot_index = base.index;
         if let Some(first) = entries.first()
             && first.index.0 != base.index.0 + 1
@@ -46,6 +47,7 @@ impl Core {
                     let record =
                         Record::decode(&entry.data).map_err(|why| StartError::BadCommand { index, why })?;
                     state.apply(index, &record);
+                    applied_term = entry.term;
                 }
             }
         }
@@ -57,7 +59,7 @@ impl Core {
         let raft = RaftNode::new(&raft_config, RaftStart { base, conf, entries, hard_state })
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let soft = Soft::new(&state, now.mono, config.server_lease_ms, hard_state.term, config.seed);
-        let mut log = LogProgress::recovered(last, snapshot_index, hard_state);
+        let mut log = LogProgress::recovered(last, applied_term, snapshot_index, hard_state);
         log.records = last.index.0 - snapshot_index.0;
         Ok(Core {
             raft,

@@ -31,6 +31,26 @@ fn snapshot_and_log_give_the_same_state() {
 }
 
 #[test]
+fn a_snapshot_names_the_term_of_the_record_it_stands_at() {
+    let mut cluster = Cluster::with(0, 3, |config| config.snapshot_records = 5);
+    let mut snapshots = 0;
+    for n in 0..40 {
+        // An election's entry follows each restart, and is no record.
+        for m in 0..n % 3 {
+            let client = cluster.client();
+            cluster.create(client, &format!("f{n}.{m}"), 1).unwrap();
+        }
+        cluster.restart(0);
+        cluster.run(300);
+        let Some((index, term, ..)) = cluster.snapshot else { continue };
+        let entry = cluster.entries.iter().find(|entry| entry.index == index).unwrap();
+        assert_eq!(entry.term, term, "the snapshot at {index}");
+        snapshots += 1;
+    }
+    assert!(snapshots > 20);
+}
+
+#[test]
 fn a_same_boot_needs_no_recovery() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
