@@ -66,6 +66,8 @@ pub(crate) struct Cluster {
     pub(crate) mute: Vec<SessionId>,
     /// Records are written and not reported durable.
     pub(crate) power_held: bool,
+    /// A tick comes between any two writes.
+    pub(crate) ticking: bool,
 }
 
 pub(crate) fn now_at(ms: u64) -> Now {
@@ -105,6 +107,7 @@ impl Cluster {
             rids: BTreeMap::new(),
             mute: Vec::new(),
             power_held: false,
+            ticking: false,
         };
         cluster.input(Input::Tick);
         assert!(cluster.core.is_leading());
@@ -138,6 +141,9 @@ impl Cluster {
                     self.hard_state = hard_state;
                 }
                 self.inputs.push_back(Input::Persisted { number });
+                if self.ticking {
+                    self.inputs.push_back(Input::Tick);
+                }
                 if let Some(index) = last.filter(|_| !self.power_held) {
                     self.inputs.push_back(Input::Durable { index });
                 }

@@ -34,6 +34,7 @@ fn snapshot_and_log_give_the_same_state() {
 fn a_snapshot_names_the_term_of_the_record_it_stands_at() {
     let mut cluster = Cluster::with(0, 3, |config| config.snapshot_records = 5);
     let mut snapshots = 0;
+    cluster.ticking = true;
     for n in 0..40 {
         // An election's entry follows each restart, and is no record.
         for m in 0..n % 3 {
