@@ -193,10 +193,14 @@ impl Core {
                 self.allocated(chunk.id);
             }
             Command::Commit(commit) => self.committed_sizes(record.origin, commit),
+            Command::DropUnused { chunks } => {
+                for unused in chunks {
+                    self.soft.dropping.remove(&unused.chunk);
+                }
+            }
             Command::Genesis { .. }
             | Command::Create { first: None, .. }
             | Command::Ns(_)
-            | Command::DropUnused { .. }
             | Command::OpenSession { .. }
             | Command::RegisterServer(_)
             | Command::SettleServer { .. }

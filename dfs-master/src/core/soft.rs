@@ -1,6 +1,8 @@
 //! What a leader knows besides the log. All of it is lost with the process, and learned again from
 //! sessions that resume, servers that register, and time that passes.
 
+use std::collections::BTreeSet;
+
 use dfs_proto::ids::{ChunkId, Ino, LogIndex, ServerNum, Term};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -83,6 +85,8 @@ pub struct Soft {
     pub(super) confirmed: Confirmed,
     /// Chunks of which some server is known to have a file.
     pub(super) seen: CowTable<()>,
+    /// Allocations that a record under way drops: a place given out now would be of a chunk that is gone.
+    pub(super) dropping: BTreeSet<ChunkId>,
     pub(super) ids: Ids,
     pub(super) candidates: Vec<Candidate>,
     pub(super) rng: Rng,
@@ -118,6 +122,7 @@ impl Soft {
             grants: Grants::new(term.0 << GRANT_TERM_SHIFT),
             confirmed: Confirmed::default(),
             seen: CowTable::new(),
+            dropping: BTreeSet::new(),
             ids: Ids::after(state.cluster.map_or(0, |cluster| cluster.ids_below)),
             candidates: Vec::new(),
             rng: Rng(seed ^ term.0),

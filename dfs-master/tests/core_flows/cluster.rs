@@ -230,12 +230,15 @@ impl Cluster {
         req
     }
 
-    /// Sends two requests at once: both arrive before a record of either is written.
-    pub(crate) fn send_both<A: Request, B: Request>(&mut self, conn: ConnId, (a, b): (&A, &B), rid: u64) {
-        let (first, req, body) = (A::OP, ReqId(self.number()), encode(a));
-        let done = RequestId(rid);
-        self.inputs.push_back(Input::Request { conn, req, op: first, rid: done, done, body });
-        self.send(conn, b, rid + 1, rid);
+    /// Sends two requests at once: both arrive before a record of either is written. The second's id.
+    pub(crate) fn send_both<A: Request, B: Request>(&mut self, client: Client, a: &A, b: &B) -> ReqId {
+        let last = self.rids.entry(client.session).or_default();
+        let (rid, done) = (RequestId(*last + 1), RequestId(*last + 1));
+        *last += 2;
+        let second = *last;
+        let (op, req, body) = (A::OP, ReqId(self.number()), encode(a));
+        self.inputs.push_back(Input::Request { conn: client.conn, req, op, rid, done, body });
+        self.send(client.conn, b, second, done.0)
     }
 
     pub(crate) fn answer(&mut self, conn: ConnId, req: ReqId) -> Option<Answered> {

@@ -4,8 +4,8 @@ use dfs_master::core::After;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{Handle, Ino, LogIndex, SessionId, Term};
 use dfs_proto::meta::{
-    Attr, CloseSession, Creds, Getattr, GrantKind, Lookup, Mkdir, Open, OpenClaim, Removed, ResumeSession,
-    Unlink,
+    Attr, CloseSession, Commit, Creds, Getattr, GrantKind, Lookup, Mkdir, Open, OpenClaim, Opened, Release,
+    Removed, ResumeSession, Unlink,
 };
 use dfs_proto::status::Status;
 
@@ -25,9 +25,38 @@ fn an_open_that_outlives_its_session_holds_nothing() {
     cluster.ask(a.conn, &end).unwrap();
     let open = Open { ino: attr.ino, handle: Handle(7), access: RW, truncate: true, creds: Creds::default() };
     // The truncation takes a record; the session ends before the open goes on behind it.
-    cluster.send_both(b.conn, (&open, &end), 1);
+    cluster.send_both(b, &open, &end);
     let c = cluster.client();
     assert_eq!(cluster.open(c, attr.ino, 1, RW).unwrap().grant.kind, GrantKind::Write);
+}
+
+#[test]
+fn a_place_is_not_given_of_a_chunk_that_is_being_dropped() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let created = cluster.create(client, "a", 1).unwrap();
+    let (ino, place) = (created.opened.attr.ino, created.opened.first.unwrap());
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    let commit = Commit {
+        ino,
+        size_epoch: created.opened.attr.size_epoch,
+        size_at_least: None,
+        mtime: None,
+        atime: None,
+        synced: Vec::new(),
+        durable: false,
+        unused: vec![(place.index, place.chunk())],
+        set: None,
+    };
+    let open = Open { ino, handle: Handle(2), access: RW, truncate: false, creds: Creds::default() };
+    let req = cluster.send_both(client, &commit, &open);
+    let answer = cluster.answer(client.conn, req).unwrap();
+    assert_eq!(answer.status, Status::Ok);
+    let opened: Opened = rmp_serde::from_slice(&answer.body).unwrap();
+    assert!(cluster.core.state().chunks.get(place.chunk()).is_none(), "it was never written");
+    assert_ne!(opened.first.map(|first| first.chunk()), Some(place.chunk()));
+    // The next allocation is another chunk, and can be written.
+    assert_ne!(cluster.map_write(client, ino, 0).unwrap().chunk(), place.chunk());
 }
 
 #[test]

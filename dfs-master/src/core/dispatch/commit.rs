@@ -42,7 +42,9 @@ impl Core {
             return Ok(());
         }
         let then = if durable { Then::ReplyDurable(client.caller) } else { Then::Reply(client.caller) };
+        let dropping: Vec<ChunkId> = unused.iter().map(|(_, chunk)| *chunk).collect();
         self.propose(client.origin, Command::Commit(CommitFile { commit, synced, unused, set }), then)?;
+        self.soft.dropping.extend(dropping);
         Ok(())
     }
 
@@ -50,8 +52,12 @@ impl Core {
         self.state.chunks.get(chunk).is_none_or(|meta| meta.synced && meta.written)
     }
 
-    /// Allocations that turned out to be used are no longer remembered as the session's.
+    /// Allocations that turned out to be used are no longer remembered as the session's, nor those that were not as
+    /// being dropped.
     pub(in crate::core) fn committed_sizes(&mut self, origin: Option<Origin>, file: &CommitFile) {
+        for (_, chunk) in &file.unused {
+            self.soft.dropping.remove(chunk);
+        }
         let Some(origin) = origin else { return };
         for chunk in &file.synced {
             self.soft.sessions.used(origin.session, *chunk);

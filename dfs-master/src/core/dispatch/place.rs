@@ -102,6 +102,9 @@ impl Core {
         chunk: ChunkId,
     ) -> Result<ChunkPlace, Status> {
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
+        if self.soft.dropping.contains(&chunk) {
+            return Err(Status::Recovering);
+        }
         let members = self.serving(chunk, &meta);
         if !meta.is_active() || members.len() < meta.members.len() {
             self.recover_on_demand(chunk, &meta);

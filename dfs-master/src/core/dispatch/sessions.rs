@@ -1,7 +1,7 @@
 //! A session's life: opened, taken up again, kept alive, closed, expired.
 
 use dfs_proto::control::ServerEvent;
-use dfs_proto::ids::{Ino, LogIndex, SessionId};
+use dfs_proto::ids::{ChunkId, Ino, LogIndex, SessionId};
 use dfs_proto::meta::Done;
 use dfs_proto::meta::{
     Alive, Grant, GrantBack, GrantKind, KeepAlive, OpenSession, Release, ResumeSession, SessionOpened,
@@ -169,7 +169,10 @@ impl Core {
         let chunks: Vec<Unused> =
             fresh.into_values().filter(|unused| self.is_unused(unused, session)).collect();
         if !chunks.is_empty() {
-            self.propose_own(Command::DropUnused { chunks });
+            let dropping: Vec<ChunkId> = chunks.iter().map(|unused| unused.chunk).collect();
+            if self.propose_own(Command::DropUnused { chunks }) {
+                self.soft.dropping.extend(dropping);
+            }
         }
     }
 
