@@ -133,6 +133,9 @@ impl<N: Net> Shared<N> {
         error: &NetError,
     ) -> ChunkNext {
         log::debug!("read of {} at {}: {error}", place.chunk(), member.server);
+        if matches!(error, NetError::Status(Status::NoChunk, _)) {
+            self.report(member, place.chunk(), Suspicion::Missing);
+        }
         let next = after_chunk(error);
         match next {
             ChunkNext::Suspect { dead } => {

@@ -2,7 +2,9 @@
 
 use dfs_proto::control::{Heartbeat, LearnerReady, ReportTrouble, ServerLoad};
 use dfs_proto::ids::{ChunkVersion, ConfigNum, Seq, ServerNum};
-use dfs_proto::meta::{ChunkPlace, FailedPlace, MapRead, MapWrite, Suspect, SuspectReport, Suspicion};
+use dfs_proto::meta::{
+    ChunkPlace, Commit, FailedPlace, MapRead, MapWrite, Suspect, SuspectReport, Suspicion,
+};
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, Micros};
 
@@ -293,6 +295,38 @@ fn a_chunk_that_nobody_wrote_starts_empty() {
     let (next, _) = wait_writable(&mut cluster, client, &place);
     assert_eq!((next.members.len(), next.new), (3, true));
     assert_eq!(next.capability.version, ChunkVersion(2));
+}
+
+#[test]
+fn a_chunk_that_a_size_covers_and_nobody_has_begins_empty() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let created = cluster.create(client, "f", 1).unwrap();
+    let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
+    let commit = Commit {
+        ino: attr.ino,
+        size_epoch: attr.size_epoch,
+        size_at_least: Some(4096),
+        mtime: None,
+        atime: None,
+        synced: Vec::new(),
+        durable: false,
+        unused: Vec::new(),
+        set: None,
+    };
+    cluster.ask(client.conn, &commit).unwrap();
+    assert!(!read_place(&mut cluster, client, &place).unwrap().new, "written, says the size");
+    let member = place.members[0];
+    let reports = vec![SuspectReport {
+        server: member.server,
+        boot: member.boot,
+        chunk: Some(place.chunk()),
+        what: Suspicion::Missing,
+    }];
+    cluster.ask(client.conn, &Suspect { reports }).unwrap();
+    cluster.until(5_000, |cluster| cluster.meta(place.chunk()).version == ChunkVersion(2));
+    assert!(cluster.meta(place.chunk()).is_active());
+    assert_eq!(read_place(&mut cluster, client, &place).unwrap().members.len(), 3);
 }
 
 #[test]

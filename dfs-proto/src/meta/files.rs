@@ -176,6 +176,8 @@ pub enum Suspicion {
     RefusedUnix,
     /// It answered that a stored block is corrupt.
     Corrupt { block: u32 },
+    /// It answered that it has no file of a chunk that was written, as far as the master knows.
+    Missing,
 }
 
 /// Gives a grant back, after a [`Recall`] or of the client's own will; dirty bytes are committed first.

@@ -76,12 +76,26 @@ impl Core {
                         self.exclude(chunk, report.server);
                     }
                 }
+                Suspicion::Missing => {
+                    if let Some(chunk) = report.chunk {
+                        self.missing(chunk, report.server);
+                    }
+                }
                 Suspicion::Silent => {
                     if let Some(chunk) = report.chunk {
                         self.doubt(chunk, report.server, SILENT_TO_PRIMARY_MS, false);
                     }
                 }
             }
+        }
+    }
+
+    /// A size that was committed covers a chunk that no member has: what was written was lost with the log's tail and
+    /// every kernel. A recovery finds out, and the chunk begins empty; or goes on with those that have it.
+    fn missing(&mut self, chunk: ChunkId, server: ServerNum) {
+        let Some(meta) = self.state.chunks.get(chunk) else { return };
+        if meta.is_active() && meta.members.contains(server) {
+            self.recover_anyway(chunk, &meta);
         }
     }
 
