@@ -147,6 +147,7 @@ pub(crate) fn send_reply(call: OwedCall, reply: &Reply, load: Load) {
         Reply::Written { chunk, seq } => {
             Outgoing::reply_to(header).with_words(Words { word0: chunk.0, word1: seq.0, ..Words::default() })
         }
+        Reply::Compared(bits) => Outgoing::reply_to(header).with_payload(bits.clone()),
         Reply::Done if header.op == Op::Forward => Outgoing::reply_to(header),
         Reply::Done => Outgoing::reply(header, &Done {}),
         Reply::Synced { results, digest } => {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dfs_disk::Disk;
 use dfs_proto::checksum::{Crc, digest_of};
 use dfs_proto::chunk::Range;
-use dfs_proto::ids::{ChunkId, OsBootId};
+use dfs_proto::ids::{ChunkId, OsBootId, Seq};
 use dfs_proto::units::BLOCK_SIZE;
 
 use crate::core::io::{
@@ -55,7 +55,11 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
             }
         }
         DiskOp::Reconcile { chunk, settle } => reconcile(store, *chunk, *settle),
-        DiskOp::BeginLearner(header) => done(begin_learner(store, context, header)),
+        DiskOp::BeginLearner { header, keep } => done(begin_learner(store, context, header, *keep)),
+        DiskOp::Compare { chunk, offset, entries } => match store.compare(*chunk, *offset, entries) {
+            Ok(differ) => DiskDone::Differ(differ),
+            Err(error) => DiskDone::Failed(fault_of(&error)),
+        },
         DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
         DiskOp::HighWater { generation, term, index } => {
             let (max_term, max_meta_index) = (*term, *index);
@@ -150,7 +154,25 @@ fn begin_learner<D: Disk>(
     store: &Store<D>,
     context: Context,
     header: &ReplicaHeader,
+    keep: bool,
 ) -> Result<(), StoreError> {
+    if keep {
+        // Durable before the first block changes: half old and half new, it is nobody's copy.
+        let change = HeaderChange {
+            version: Some(header.version),
+            config: Some(header.config),
+            open_num: Some(header.open_num),
+            size_epoch: Some(header.size_epoch),
+            seq_synced: Some(Seq(0)),
+            learner: Some(true),
+            os_boot: Some(context.os_boot),
+            ..HeaderChange::default()
+        };
+        match store.set_header(header.chunk, &change, Durability::Synced) {
+            Ok(_) => return Ok(()),
+            Err(error) => log::warn!("chunk {}: filled from nothing: {error}", header.chunk),
+        }
+    }
     if store.contains(header.chunk) {
         store.trash(header.chunk, context.now_s)?;
     }

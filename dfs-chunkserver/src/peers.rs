@@ -117,6 +117,7 @@ impl Peers {
         let out = Outgoing::new(Op::Forward).with_words(words);
         let out = out.with_meta(Bytes::from(meta.to_bytes())).with_payload(payload);
         match self.call(to, out).await {
+            Ok(frame) if !frame.payload.is_empty() => PeerAnswer::Compared(frame.payload),
             Ok(_) => PeerAnswer::Ok,
             Err(answer) => answer,
         }

@@ -204,6 +204,18 @@ pub enum ForwardKind {
     Zero,
     /// Bytes that the primary had already, for a learner: whole blocks with their stored checksums.
     Fill,
+    /// What the primary has in a range, for a learner to compare: the checksums as a table of checksums holds
+    /// them, 0 for a hole, and no payload. The learner makes holes where the primary has some, and its reply's
+    /// payload says with one bit a block which blocks it needs.
+    Compare,
+}
+
+/// What a message carries besides its ranges.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    BytesAndChecksums,
+    Checksums,
+    Nothing,
 }
 
 /// A FORWARD's metadata: a write with its place in the order.
@@ -318,7 +330,7 @@ struct Lists {
 }
 
 /// Checks the counts against the bytes at hand before anything is allocated (I26).
-fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, checked: bool) -> Result<Lists, BadMeta> {
+fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, carries: Carries) -> Result<Lists, BadMeta> {
     let (nr, nm) = (usize::from(raw.ranges.get()), usize::from(raw.create.get()));
     let nc = usize::try_from(raw.crcs.get()).map_err(|_| BadMeta::Length)?;
     if rest.len() != nr * size_of::<RawRange>() + nm * size_of::<RawMember>() + nc.saturating_mul(4) {
@@ -344,10 +356,15 @@ fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, checked: bool) ->
         bytes += usize::try_from(range.len).map_err(|_| BadMeta::Ranges)?;
         blocks += usize::try_from(range.blocks()).map_err(|_| BadMeta::Ranges)?;
     }
-    if checked && (nc != blocks || payload_len != bytes) {
-        return Err(if nc == blocks { BadMeta::Payload } else { BadMeta::Checksums });
+    let (blocks, bytes) = match carries {
+        Carries::BytesAndChecksums => (blocks, bytes),
+        Carries::Checksums => (blocks, 0),
+        Carries::Nothing => (0, 0),
+    };
+    if nc != blocks && carries != Carries::Nothing {
+        return Err(BadMeta::Checksums);
     }
-    if !checked && (nc != 0 || payload_len != 0) {
+    if nc != blocks || payload_len != bytes {
         return Err(BadMeta::Payload);
     }
     let (words, _) = crc_bytes.as_chunks::<4>();
@@ -382,7 +399,7 @@ impl WriteMeta {
     pub fn from_bytes(bytes: &[u8], payload_len: usize) -> Result<WriteMeta, BadMeta> {
         let (capability, rest) = Capability::from_bytes(bytes).ok_or(BadMeta::Length)?;
         let (raw, rest) = RawWrite::read_from_prefix(rest).map_err(|_| BadMeta::Length)?;
-        let Lists { ranges, crcs, create } = take_lists(&raw, rest, payload_len, true)?;
+        let Lists { ranges, crcs, create } = take_lists(&raw, rest, payload_len, Carries::BytesAndChecksums)?;
         Ok(WriteMeta { capability, op: OpId(raw.op.get()), done: OpId(raw.done.get()), ranges, crcs, create })
     }
 }
@@ -407,6 +424,7 @@ impl ForwardMeta {
                 ForwardKind::Write => 1,
                 ForwardKind::Zero => 2,
                 ForwardKind::Fill => 3,
+                ForwardKind::Compare => 4,
             }
             .into(),
             write: raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create),
@@ -428,10 +446,15 @@ impl ForwardMeta {
             1 => ForwardKind::Write,
             2 => ForwardKind::Zero,
             3 => ForwardKind::Fill,
+            4 => ForwardKind::Compare,
             _ => return Err(BadMeta::Kind),
         };
-        let checked = !matches!(kind, ForwardKind::Zero);
-        let Lists { ranges, crcs, create } = take_lists(&raw.write, rest, payload_len, checked)?;
+        let carries = match kind {
+            ForwardKind::Write | ForwardKind::Fill => Carries::BytesAndChecksums,
+            ForwardKind::Compare => Carries::Checksums,
+            ForwardKind::Zero => Carries::Nothing,
+        };
+        let Lists { ranges, crcs, create } = take_lists(&raw.write, rest, payload_len, carries)?;
         Ok(ForwardMeta {
             kind,
             chunk: ChunkId(raw.chunk.get()),

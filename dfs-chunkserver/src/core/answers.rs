@@ -16,6 +16,7 @@ impl Core {
                 self.forward_on_disk(chunk, version, seq, op, &done, out);
             }
             DiskWork::Fill { chunk, version, call } => self.fill_on_disk(chunk, version, call, &done, out),
+            DiskWork::Compare { chunk, call } => self.compared_on_disk(chunk, call, &done, out),
             DiskWork::Begin { chunk, call } => self.learner_begun(call, chunk, &done, out),
             DiskWork::Sync { job, chunks } => self.sync_on_disk(job, &chunks, &done, out),
             DiskWork::ForwardSync { job, chunks } => self.forward_sync_on_disk(job, &chunks, &done, out),

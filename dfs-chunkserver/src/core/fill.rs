@@ -1,5 +1,6 @@
 //! Filling a learner at the primary while writes go on (section 10). It gets every new write from the start;
-//! what was there before is copied piece by piece, each under a lock of its blocks. Then it syncs, and with
+//! what was there before is compared piece by piece with what the learner started from, each under a lock of
+//! its blocks, and the blocks that differ are copied. Then it syncs, and with
 //! all blocks locked for a moment it gets the op table and its digest is compared. From then on the primary
 //! acknowledges nothing without it until the master has answered.
 //!
@@ -7,6 +8,7 @@
 //! looks like that.
 
 use bytes::Bytes;
+use dfs_proto::checksum::Crc;
 use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Member, Range};
 use dfs_proto::control::{AddLearner, LearnerReady, OpRecord};
 use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, OpId, Seq, ServerNum, SessionId};
@@ -19,6 +21,7 @@ use crate::core::read::check_standing;
 use crate::core::replica::{Blocks, Replica};
 use crate::core::work::{DiskWork, PeerWork};
 use crate::core::{Core, answer, refuse};
+use crate::store::{HOLE, entry_of};
 
 #[derive(Debug)]
 pub(crate) struct Fill {
@@ -30,6 +33,8 @@ pub(crate) struct Fill {
     copied: u32,
     /// Messages on their way.
     waits: u32,
+    /// The piece that the learner compares with what it has.
+    piece: Vec<BlockRun>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +44,8 @@ enum Stage {
     /// Waits for a piece's blocks.
     Locking,
     Reading,
+    /// The learner compares.
+    Asking,
     Sending,
     /// The learner syncs what it has.
     Syncing,
@@ -62,7 +69,7 @@ impl Fill {
     /// The learner once it has everything: syncs wait for it.
     pub(crate) fn mandatory(&self) -> Option<Member> {
         match self.stage {
-            Stage::Beginning | Stage::Locking | Stage::Reading | Stage::Sending => None,
+            Stage::Beginning | Stage::Locking | Stage::Reading | Stage::Asking | Stage::Sending => None,
             Stage::Syncing | Stage::Closing | Stage::Comparing { .. } | Stage::Ready => Some(self.learner),
         }
     }
@@ -89,7 +96,14 @@ impl Core {
             Some(_) => return refuse(call, Status::Busy, out),
             None => {}
         }
-        let fill = Fill { learner: body.learner, locked: None, stage: Stage::Beginning, copied: 0, waits: 1 };
+        let fill = Fill {
+            learner: body.learner,
+            locked: None,
+            stage: Stage::Beginning,
+            copied: 0,
+            waits: 1,
+            piece: Vec::new(),
+        };
         lead.fill = Some(fill);
         let meta = opening(replica, None);
         let work = PeerWork::Fill { chunk: body.chunk, version: replica.version };
@@ -129,11 +143,16 @@ impl Core {
     ) {
         let Some(fill) = self.fill_of(chunk, version) else { return };
         let (good, digest) = match reply {
-            PeerAnswer::Ok => (true, None),
+            PeerAnswer::Compared(bits) if fill.stage == Stage::Asking => {
+                return self.send_differing(now, chunk, version, bits, out);
+            }
+            PeerAnswer::Ok => (fill.stage != Stage::Asking, None),
             PeerAnswer::Synced { results, digest } => {
                 (results.iter().all(|status| *status == Status::Ok), *digest)
             }
-            PeerAnswer::Refused(_) | PeerAnswer::Silent | PeerAnswer::Dead => (false, None),
+            PeerAnswer::Compared(_) | PeerAnswer::Refused(_) | PeerAnswer::Silent | PeerAnswer::Dead => {
+                (false, None)
+            }
         };
         if !good {
             return self.end_fill(now, chunk, out);
@@ -150,7 +169,7 @@ impl Core {
             Stage::Sending => self.piece_done(now, chunk, out),
             Stage::Syncing => self.close_fill(now, chunk, out),
             Stage::Comparing { .. } => self.compare(now, chunk, out),
-            Stage::Locking | Stage::Reading | Stage::Closing | Stage::Ready => {}
+            Stage::Locking | Stage::Reading | Stage::Asking | Stage::Closing | Stage::Ready => {}
         }
     }
 
@@ -222,6 +241,7 @@ impl Core {
             }
             Stage::Beginning
             | Stage::Reading
+            | Stage::Asking
             | Stage::Sending
             | Stage::Syncing
             | Stage::Comparing { .. }
@@ -229,7 +249,7 @@ impl Core {
         }
     }
 
-    /// A piece was read here: its blocks go to the learner. Holes stay holes.
+    /// A piece was read here: the learner is asked which of its blocks it lacks.
     pub(crate) fn fill_read(
         &mut self,
         now: Micros,
@@ -246,9 +266,39 @@ impl Core {
             }
             _ => return self.end_fill(now, chunk, out),
         };
+        let chunk_size = self.chunk_size;
         let Some(fill) = self.fill_of(chunk, version).filter(|fill| fill.stage == Stage::Reading) else {
             return;
         };
+        fill.stage = Stage::Asking;
+        fill.waits = 1;
+        let range = piece(fill.copied, chunk_size);
+        let crcs = entries_of(range, &runs);
+        fill.piece = runs;
+        let learner = fill.learner;
+        let Some(replica) = self.replicas.get(&chunk) else { return };
+        let kind = ForwardKind::Compare;
+        let meta = ForwardMeta { kind, ranges: vec![range], crcs, ..opening(replica, None) };
+        self.work.forward(learner, PeerWork::Fill { chunk, version }, meta, Bytes::new(), out);
+    }
+
+    /// The learner has compared: what it lacks is sent. Holes it has made itself.
+    fn send_differing(
+        &mut self,
+        now: Micros,
+        chunk: ChunkId,
+        version: ChunkVersion,
+        bits: &[u8],
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(fill) = self.fill_of(chunk, version) else { return };
+        let from = fill.copied;
+        let differs = |offset: u32| {
+            let block = (offset.saturating_sub(from) / BLOCK_SIZE) as usize;
+            bits.get(block / 8).is_none_or(|byte| byte >> (block % 8) & 1 == 1)
+        };
+        let piece = std::mem::take(&mut fill.piece);
+        let runs: Vec<BlockRun> = piece.iter().flat_map(|run| parts_of(run, differs)).collect();
         fill.stage = Stage::Sending;
         fill.waits = u32::try_from(runs.len()).unwrap_or(u32::MAX);
         let learner = fill.learner;
@@ -405,6 +455,37 @@ impl Core {
 /// The next piece from `from`: as much as one message carries.
 fn piece(from: u32, chunk_size: u32) -> Range {
     Range { offset: from, len: IO_MAX.min(chunk_size.saturating_sub(from)) }
+}
+
+/// A piece's blocks as a table of checksums has them.
+fn entries_of(piece: Range, runs: &[BlockRun]) -> Vec<u32> {
+    let mut entries = vec![HOLE; (piece.len / BLOCK_SIZE) as usize];
+    for run in runs {
+        let first = (run.range.offset.saturating_sub(piece.offset) / BLOCK_SIZE) as usize;
+        for (entry, crc) in entries.iter_mut().skip(first).zip(&run.crcs) {
+            *entry = entry_of(Crc(*crc));
+        }
+    }
+    entries
+}
+
+/// The parts of a run whose blocks the learner lacks.
+fn parts_of(run: &BlockRun, differs: impl Fn(u32) -> bool) -> Vec<BlockRun> {
+    let offsets: Vec<u32> = (run.range.offset..run.range.end()).step_by(BLOCK_SIZE as usize).collect();
+    let mut parts = Vec::new();
+    let mut at = 0;
+    for part in offsets.chunk_by(|left, right| differs(*left) == differs(*right)) {
+        let (from, to) = (at, at + part.len());
+        at = to;
+        let (Some(&offset), Some(crcs)) = (part.first(), run.crcs.get(from..to)) else { continue };
+        if differs(offset) {
+            let block = BLOCK_SIZE as usize;
+            let len = u32::try_from(part.len()).unwrap_or(u32::MAX).saturating_mul(BLOCK_SIZE);
+            let data = run.data.slice(from * block..to * block);
+            parts.push(BlockRun { range: Range { offset, len }, crcs: crcs.to_vec(), data });
+        }
+    }
+    parts
 }
 
 fn ready(replica: &Replica, learner: Member, ready: bool) -> LearnerReady {

@@ -234,8 +234,12 @@ pub enum DiskOp {
     ReadBlocks { chunk: ChunkId, range: Range },
     /// Takes blocks with invalid checksums as they are (B3). Answer: `Resolved`.
     Reconcile { chunk: ChunkId, settle: bool },
-    /// Moves an old replica to the trash, if there is one, and makes an empty one to be filled. Answer: `Done`.
-    BeginLearner(ReplicaHeader),
+    /// Makes a replica to be filled: from the one that is here if it is to be kept, durably marked as no
+    /// member's copy; else an empty one, and an old one goes to the trash. Answer: `Done`.
+    BeginLearner { header: ReplicaHeader, keep: bool },
+    /// Compares the blocks from `offset` with another replica's table, their bytes read, and makes holes where
+    /// that one has some. Answer: `Differ`.
+    Compare { chunk: ChunkId, offset: u32, entries: Vec<u32> },
     /// Moves the file to the trash, if there is one. Answer: `Done`.
     Trash { chunk: ChunkId },
     /// Remembers the highest term and durable log index seen. Answer: `Done`.
@@ -261,6 +265,8 @@ pub enum DiskDone {
     Digest(u128),
     /// Runs of whole blocks, in order.
     Blocks(Vec<BlockRun>),
+    /// One a block compared, and whether it has to be copied.
+    Differ(Vec<bool>),
     Resolved {
         digest: u128,
         torn: u32,
@@ -320,6 +326,8 @@ pub struct BlockRun {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerAnswer {
     Ok,
+    /// To a comparison: a bit a block, the lowest first, set where the block has to be copied.
+    Compared(Bytes),
     Synced {
         results: Vec<Status>,
         digest: Option<u128>,
@@ -342,6 +350,8 @@ pub enum Reply {
     },
     /// To FORWARD, AddLearner and Zero.
     Done,
+    /// To a FORWARD that compares.
+    Compared(Bytes),
     Synced {
         results: Vec<Status>,
         digest: Option<u128>,

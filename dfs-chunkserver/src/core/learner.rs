@@ -1,5 +1,6 @@
-//! The learner's side of a fill: an empty replica in place of whatever was here, pieces as they come, and the
-//! primary's op table. It serves nothing until a config names it as a member.
+//! The learner's side of a fill: it starts from the replica that is here, or from an empty one, says which
+//! blocks of each piece it lacks, takes them, and the primary's op table. It serves nothing until a config
+//! names it as a member.
 
 use bytes::Bytes;
 use dfs_proto::chunk::{ForwardKind, ForwardMeta};
@@ -7,7 +8,7 @@ use dfs_proto::ids::{ChunkId, ChunkVersion};
 use dfs_proto::status::Status;
 
 use crate::core::io::{CallToken, DiskDone, DiskFault, DiskIx, DiskOp, Effect, Reply};
-use crate::core::replica::{Replica, Standing};
+use crate::core::replica::{Origin, Replica, Standing};
 use crate::core::window::SeqWindow;
 use crate::core::work::{AppliedOp, DiskWork};
 use crate::core::{Core, answer, charge, refuse};
@@ -53,6 +54,8 @@ impl Core {
 
     fn start_learner(&mut self, call: CallToken, meta: &ForwardMeta, disk: DiskIx, out: &mut Vec<Effect>) {
         let chunk = meta.chunk;
+        let old = self.replicas.get(&chunk).filter(|old| old.disk == disk);
+        let keep = old.is_some_and(may_start_from);
         self.step_down(chunk, Status::WrongChunkVersion, out);
         self.lost.remove(&chunk);
         let mut replica = Replica::empty(chunk, disk);
@@ -63,12 +66,13 @@ impl Core {
         replica.ino = meta.ino;
         replica.index = meta.index;
         replica.learner = true;
+        replica.made = keep;
         replica.standing = Standing::Learner;
         replica.applied = SeqWindow::starting_at(meta.seq);
         replica.disk_ops = 1;
         let header = replica.header();
         self.replicas.insert(chunk, replica);
-        self.work.disk(disk, DiskWork::Begin { chunk, call }, DiskOp::BeginLearner(header), out);
+        self.work.disk(disk, DiskWork::Begin { chunk, call }, DiskOp::BeginLearner { header, keep }, out);
     }
 
     fn has_failed(&self, disk: DiskIx) -> bool {
@@ -120,6 +124,41 @@ impl Core {
         self.work.disk(replica.disk, work, op, out);
     }
 
+    /// What the primary has of a piece: the blocks that are not the same here are asked for.
+    pub(crate) fn take_compare(&mut self, call: CallToken, meta: ForwardMeta, out: &mut Vec<Effect>) {
+        let chunk = meta.chunk;
+        let (Some(replica), [range]) = (self.replicas.get_mut(&chunk), meta.ranges.as_slice()) else {
+            return refuse(call, Status::Invalid, out);
+        };
+        if replica.standing != Standing::Learner {
+            return refuse(call, Status::WrongRole, out);
+        }
+        replica.disk_ops += 1;
+        let op = DiskOp::Compare { chunk, offset: range.offset, entries: meta.crcs };
+        self.work.disk(replica.disk, DiskWork::Compare { chunk, call }, op, out);
+    }
+
+    pub(crate) fn compared_on_disk(
+        &mut self,
+        chunk: ChunkId,
+        call: CallToken,
+        done: &DiskDone,
+        out: &mut Vec<Effect>,
+    ) {
+        self.disk_op_over(chunk);
+        match done {
+            DiskDone::Differ(differ) => answer(call, Reply::Compared(bits_of(differ)), out),
+            DiskDone::Failed(fault) => {
+                if *fault == DiskFault::Io {
+                    self.fail_replica(chunk, *fault, out);
+                }
+                refuse(call, fault.status(), out);
+            }
+            _ => refuse(call, Status::Invalid, out),
+        }
+        self.drained(chunk, out);
+    }
+
     pub(crate) fn fill_on_disk(
         &mut self,
         chunk: ChunkId,
@@ -148,4 +187,17 @@ impl Core {
         }
         self.drained(chunk, out);
     }
+}
+
+/// Whether a fill may start from what is here: not from a replica that its disk failed, and not from what an
+/// earlier fill of this process left unfinished, which may have failed for what it started from.
+fn may_start_from(old: &Replica) -> bool {
+    let left = old.learner && old.origin == Origin::Held;
+    old.made && !left && old.standing != Standing::Failed
+}
+
+/// A bit a block, the lowest first.
+fn bits_of(differ: &[bool]) -> Bytes {
+    let byte = |part: &[bool]| part.iter().rev().fold(0u8, |byte, bit| byte << 1 | u8::from(*bit));
+    differ.chunks(8).map(byte).collect()
 }

@@ -132,7 +132,7 @@ impl Core {
         let Some(ack) = flight.acks.iter_mut().find(|ack| ack.member.server == server) else { return };
         let AckState::Sent { tries } = ack.state else { return };
         ack.state = match reply {
-            PeerAnswer::Ok | PeerAnswer::Synced { .. } => {
+            PeerAnswer::Ok | PeerAnswer::Compared(_) | PeerAnswer::Synced { .. } => {
                 lead.unmade.remove(&server);
                 AckState::Acked
             }
@@ -390,7 +390,7 @@ fn is_passing(status: Status) -> bool {
 /// when it lasts. A member whose replica failed reports that itself.
 fn suspicion(reply: &PeerAnswer, tries: u32) -> Option<Suspicion> {
     match reply {
-        PeerAnswer::Ok | PeerAnswer::Synced { .. } => None,
+        PeerAnswer::Ok | PeerAnswer::Compared(_) | PeerAnswer::Synced { .. } => None,
         PeerAnswer::Dead => Some(Suspicion::RefusedUnix),
         PeerAnswer::Silent => Some(Suspicion::Silent),
         PeerAnswer::Refused(status) if is_passing(*status) && tries < PATIENT_TRIES => None,

@@ -37,6 +37,7 @@ impl Core {
         }
         match meta.kind {
             ForwardKind::Fill => self.take_fill(call, meta, payload, out),
+            ForwardKind::Compare => self.take_compare(call, meta, out),
             ForwardKind::Write | ForwardKind::Zero => {
                 let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 self.heat.note(now, meta.chunk, Access::Write, bytes);
@@ -79,7 +80,9 @@ impl Core {
             Standing::Removed => Err(Status::WrongChunkVersion),
             _ if !replica.takes_part() => Err(Status::NotServing),
             Standing::Learner => Ok(()),
-            _ if meta.kind == ForwardKind::Fill || replica.lead.is_some() => Err(Status::WrongRole),
+            _ if matches!(meta.kind, ForwardKind::Fill | ForwardKind::Compare) || replica.lead.is_some() => {
+                Err(Status::WrongRole)
+            }
             _ => Ok(()),
         }
     }

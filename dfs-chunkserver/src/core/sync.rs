@@ -129,7 +129,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let failed = match reply {
-            PeerAnswer::Synced { .. } | PeerAnswer::Ok => Status::Ok,
+            PeerAnswer::Synced { .. } | PeerAnswer::Ok | PeerAnswer::Compared(_) => Status::Ok,
             PeerAnswer::Refused(status) => *status,
             PeerAnswer::Silent | PeerAnswer::Dead => Status::Disconnected,
         };
@@ -317,6 +317,6 @@ fn silence(reply: &PeerAnswer) -> Option<Suspicion> {
     match reply {
         PeerAnswer::Silent => Some(Suspicion::Silent),
         PeerAnswer::Dead => Some(Suspicion::RefusedUnix),
-        PeerAnswer::Ok | PeerAnswer::Synced { .. } | PeerAnswer::Refused(_) => None,
+        PeerAnswer::Ok | PeerAnswer::Compared(_) | PeerAnswer::Synced { .. } | PeerAnswer::Refused(_) => None,
     }
 }

@@ -47,6 +47,11 @@ pub(crate) enum DiskWork {
         version: ChunkVersion,
         call: CallToken,
     },
+    /// A comparison, at the learner.
+    Compare {
+        chunk: ChunkId,
+        call: CallToken,
+    },
     /// The start of a learner, at the learner.
     Begin {
         chunk: ChunkId,

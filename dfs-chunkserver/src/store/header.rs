@@ -96,6 +96,7 @@ pub struct HeaderChange {
     pub config: Option<ConfigNum>,
     pub open_num: Option<OpenNum>,
     pub size_epoch: Option<SizeEpoch>,
+    pub seq_synced: Option<Seq>,
     pub open: Option<bool>,
     pub learner: Option<bool>,
     pub os_boot: Option<OsBootId>,
@@ -114,6 +115,7 @@ impl HeaderChange {
         header.config = self.config.unwrap_or(header.config);
         header.open_num = self.open_num.unwrap_or(header.open_num);
         header.size_epoch = self.size_epoch.unwrap_or(header.size_epoch);
+        header.seq_synced = self.seq_synced.unwrap_or(header.seq_synced);
         header.open = self.open.unwrap_or(header.open);
         header.learner = self.learner.unwrap_or(header.learner);
         header.os_boot = self.os_boot.unwrap_or(header.os_boot);

@@ -16,14 +16,14 @@ use zerocopy::IntoBytes;
 use super::layout::{SECTOR, SECTOR_ENTRIES, SECTORS_MAX, index, small};
 
 /// Never written, or given back: the block reads as zeros, whatever the file holds there.
-pub(super) const HOLE: u32 = 0;
+pub(crate) const HOLE: u32 = 0;
 /// The block's checksum was lost. Nothing matches it.
 pub(super) const UNKNOWN: u32 = 1;
 /// The lowest value that is a checksum.
 const CRC_MIN: u32 = 2;
 
 /// How a checksum is stored.
-pub(super) fn entry_of(crc: Crc) -> u32 {
+pub(crate) fn entry_of(crc: Crc) -> u32 {
     crc.0.max(CRC_MIN)
 }
 

@@ -64,6 +64,11 @@ impl Gc {
         self.stale.remove(&(server, chunk));
     }
 
+    /// Whether it has an old replica that a fill can start from.
+    pub(super) fn has_stale(&self, server: ServerNum, chunk: ChunkId) -> bool {
+        self.stale.contains_key(&(server, chunk))
+    }
+
     /// Whether an order to delete is under way there.
     pub(super) fn is_deleting(&self, server: ServerNum, chunk: ChunkId) -> bool {
         self.busy.get(&server).is_some_and(|chunks| chunks.contains(&chunk))

@@ -109,6 +109,17 @@ pub fn choose(
     }
 }
 
+/// The one of `preferred` that is as far apart from `holders` as any server that could be chosen, if there is
+/// one: for a replica of which it has the most already.
+#[must_use]
+pub fn prefer(cluster: &[Candidate], holders: &[ServerNum], preferred: &[ServerNum]) -> Option<ServerNum> {
+    let taken: Vec<&Candidate> = cluster.iter().filter(|c| holders.contains(&c.server)).collect();
+    let left = || cluster.iter().filter(|c| c.has_room() && !holders.contains(&c.server));
+    let best = left().map(|candidate| candidate.shares(&taken)).min()?;
+    let fit = left().filter(|c| c.shares(&taken) == best && preferred.contains(&c.server));
+    fit.max_by_key(|candidate| candidate.score()).map(|candidate| candidate.server)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -171,6 +182,19 @@ mod tests {
             assert!(chosen(&cluster, &[], 2, seed).contains(&3));
             assert_eq!(chosen(&cluster, &[1], 1, seed), [3]);
         }
+    }
+
+    #[test]
+    fn preferred_only_where_it_costs_no_distance() {
+        let mut cluster =
+            [server(1, "a", "h1"), server(2, "a", "h2"), server(3, "b", "h3"), server(4, "b", "h4")];
+        let prefer = |cluster: &[Candidate], num: u16| prefer(cluster, &[ServerNum(1)], &[ServerNum(num)]);
+        assert_eq!(prefer(&cluster, 3), Some(ServerNum(3)));
+        assert_eq!(prefer(&cluster, 4), Some(ServerNum(4)));
+        assert_eq!(prefer(&cluster, 2), None, "the rack of one that has it");
+        assert_eq!(prefer(&cluster, 1), None, "it has it");
+        cluster[2].free_bytes = 0;
+        assert_eq!(prefer(&cluster, 3), None, "full");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use dfs_proto::units::Micros;
 use super::Core;
 use super::chunks::ChunkMeta;
 use super::command::{Command, LearnerChange};
+use super::placement;
 use super::recovery::MemberStanding;
 use super::reply::{Asked, CALL_DEADLINE_MS};
 
@@ -160,7 +161,7 @@ impl Core {
         };
         let busy: Vec<ServerNum> = busy.filter(|server| unfit(server) && !holders.contains(server)).collect();
         holders.extend(busy);
-        match self.soft.choose(&holders, 1, 1).ok().and_then(|chosen| chosen.first().copied()) {
+        match self.repair_target(chunk, &holders) {
             Some(target) => {
                 let copy = Copy::new(source, target, self.now.mono);
                 self.soft.repair.copies.insert(chunk, copy);
@@ -168,6 +169,15 @@ impl Core {
             }
             None => Step::Later,
         }
+    }
+
+    /// A server that has an old replica needs only what changed since.
+    fn repair_target(&mut self, chunk: ChunkId, holders: &[ServerNum]) -> Option<ServerNum> {
+        let candidates = &self.soft.candidates;
+        let servers = candidates.iter().map(|candidate| candidate.server);
+        let old: Vec<ServerNum> = servers.filter(|server| self.soft.gc.has_stale(*server, chunk)).collect();
+        placement::prefer(candidates, holders, &old)
+            .or_else(|| self.soft.choose(holders, 1, 1).ok().and_then(|chosen| chosen.first().copied()))
     }
 
     /// Learners are in the log: their primaries begin to fill them.

@@ -353,6 +353,7 @@ impl Running {
             (PeerCall::Forward(token), CallEnd::Reply(frame)) => (
                 token,
                 match frame.header.status {
+                    Status::Ok if !frame.payload.is_empty() => PeerAnswer::Compared(frame.payload),
                     Status::Ok => PeerAnswer::Ok,
                     status => PeerAnswer::Refused(status),
                 },

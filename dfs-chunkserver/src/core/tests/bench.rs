@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use dfs_disk::sim::SimDisk;
 use dfs_proto::checksum::crc32c;
-use dfs_proto::chunk::{Capability, Member, Range, Rights, SyncChunk, WriteMeta};
+use dfs_proto::chunk::{Capability, ForwardKind, Member, Range, Rights, SyncChunk, WriteMeta};
 use dfs_proto::control::{
     ActiveConfig, AddLearner, Apply, Fence, FenceAnswer, FenceChunk, HeartbeatReply, LearnerReady, OpRecord,
     Registered, ReportTrouble, ServerEvent, Zero,
@@ -79,6 +79,8 @@ pub(crate) struct Bench {
     pub(crate) retry_reads: Vec<CallToken>,
     pub(crate) troubles: Vec<(ServerNum, ReportTrouble)>,
     pub(crate) learners: Vec<LearnerReady>,
+    /// Bytes that fills sent.
+    pub(crate) filled: usize,
 }
 
 pub(crate) fn num(n: u16) -> ServerNum {
@@ -101,6 +103,7 @@ impl Bench {
             retry_reads: Vec::new(),
             troubles: Vec::new(),
             learners: Vec::new(),
+            filled: 0,
         };
         for n in 1..=n {
             bench.start(num(n), SimDisk::new(u64::from(n), 1 << 30), BootId(u64::from(n) * 100), true);
@@ -380,6 +383,9 @@ impl Bench {
         match effect {
             Effect::Disk(task) => self.queue.push_back(Packet::Disk { on: from, task }),
             Effect::Forward { to, token, meta, payload } => {
+                if meta.kind == ForwardKind::Fill {
+                    self.filled += payload.len();
+                }
                 let call = self.peer_call(from, token);
                 let input = Input::Forward { call, meta, payload };
                 self.queue.push_back(Packet::Peer { from, to, token, input });
@@ -414,6 +420,7 @@ impl Bench {
         let answer = match reply {
             Reply::Failed(status) => PeerAnswer::Refused(status),
             Reply::Synced { results, digest } => PeerAnswer::Synced { results, digest },
+            Reply::Compared(bits) => PeerAnswer::Compared(bits),
             _ => PeerAnswer::Ok,
         };
         self.queue.push_back(Packet::Answer { to, token, answer });

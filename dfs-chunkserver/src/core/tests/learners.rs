@@ -1,11 +1,13 @@
 //! Filling a learner while writes go on.
 
+use dfs_proto::checksum::crc32c;
 use dfs_proto::chunk::Range;
 use dfs_proto::ids::Seq;
 use dfs_proto::status::Status;
 
 use super::bench::{Bench, CHUNK, CHUNK_SIZE, Packet, is_forward_to, num};
 use crate::core::io::{Input, Reply};
+use crate::store::Write;
 
 const BLOCK0: Range = Range { offset: 0, len: 4096 };
 
@@ -82,26 +84,78 @@ fn a_learner_that_fails_is_given_up_and_harms_nobody() {
     assert!(bench.learners.iter().any(|report| !report.ready));
 }
 
-#[test]
-fn an_old_replica_is_refilled_from_nothing() {
+/// The first half of the chunk, then servers 1 and 2 go on without server 3, under version 2.
+fn left_behind() -> Bench {
     let mut bench = Bench::new(3);
-    bench.create(&[1, 2, 3]);
-    // Server 3 misses a change of version, restarts and comes back.
+    let members = bench.members(&[1, 2, 3]);
+    let half = Range { offset: 0, len: CHUNK_SIZE / 2 };
+    bench.write_new(1, bench.cap(1, 1), 1, half, 1, members);
     let state = bench.fence(1, 2);
     let Some(dfs_proto::control::FenceAnswer::Holds(state)) = state else { panic!("{state:?}") };
     bench.fence(2, 2);
     let members = bench.members(&[1, 2]);
     bench.active_with(&[1, 2], 2, 2, members, state.ops, state.applied);
-    bench.write(1, bench.cap(2, 2), 2, BLOCK0, 2);
+    bench
+}
+
+#[test]
+fn an_old_replica_gets_only_what_it_missed() {
+    let mut bench = left_behind();
+    // Part of one block, a block that was a hole, and a block that this server alone has.
+    bench.write(1, bench.cap(2, 2), 3, Range { offset: 5000, len: 10 }, 2);
+    bench.write(1, bench.cap(2, 2), 4, Range { offset: CHUNK_SIZE - 4096, len: 4096 }, 3);
+    let never_acked = vec![9; 4096];
+    let write = Write {
+        ranges: &[Range { offset: CHUNK_SIZE / 2 + 4096, len: 4096 }],
+        data: &never_acked,
+        crcs: &[crc32c(&never_acked).0],
+    };
+    bench.nodes[&num(3)].store.write(CHUNK, &write).unwrap();
     bench.restart(num(3));
     bench.add_learner(1, 2, 2, 3);
     assert!(bench.learners[0].ready);
     bench.assert_equal(&[1, 2, 3]);
+    assert_eq!(bench.filled, 2 * 4096);
     let judged = Input::LearnerJudged { chunk: CHUNK, learner: num(3), accepted: false };
     bench.step(num(1), judged);
-    let call = bench.write(1, bench.cap(2, 2), 3, BLOCK0, 3);
+    let call = bench.write(1, bench.cap(2, 2), 5, BLOCK0, 3);
     assert!(bench.replies.contains_key(&call));
     assert_eq!(bench.read(3, bench.cap(2, 2), 0), Err(Status::NotServing), "refused: not a member");
+}
+
+#[test]
+fn bytes_that_do_not_match_their_table_are_copied() {
+    let mut bench = left_behind();
+    bench.nodes[&num(3)].store.sync(CHUNK, Seq(1)).unwrap();
+    let path = format!("chunks/07/{CHUNK}.chunk");
+    assert!(bench.nodes[&num(3)].disk.flip_bit(&path, (128 << 10) + 4096 * 3, 1));
+    bench.restart(num(3));
+    assert_eq!(bench.nodes[&num(3)].store.verify(CHUNK).unwrap().bad, [3]);
+    bench.add_learner(1, 2, 2, 3);
+    assert!(bench.learners[0].ready);
+    bench.assert_equal(&[1, 2, 3]);
+    assert_eq!(bench.filled, 4096);
+}
+
+#[test]
+fn what_a_fill_left_unfinished_is_filled_from_nothing() {
+    let mut bench = left_behind();
+    bench.restart(num(3));
+    bench.hold(|packet| is_forward_to(packet, 3));
+    bench.add_learner(1, 2, 2, 3);
+    let begin = bench.held.remove(0);
+    bench.deliver(begin);
+    bench.run();
+    bench.cut.push(num(3));
+    bench.release();
+    bench.pass(100, &[]);
+    assert!(!bench.learners[0].ready);
+    bench.cut.clear();
+    bench.learners.clear();
+    bench.add_learner(1, 2, 2, 3);
+    assert!(bench.learners[0].ready);
+    bench.assert_equal(&[1, 2, 3]);
+    assert_eq!(bench.filled, CHUNK_SIZE as usize / 2);
 }
 
 #[test]

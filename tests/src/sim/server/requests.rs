@@ -92,6 +92,7 @@ impl Running {
             Reply::Written { chunk, seq } => {
                 ok.with_words(Words { word0: chunk.0, word1: seq.0, ..Words::default() })
             }
+            Reply::Compared(bits) => ok.with_payload(bits),
             Reply::Done => Outgoing::reply(&header, &Done {}),
             Reply::Synced { results, digest } => {
                 let (high, low) = split(digest.unwrap_or(0));
