@@ -65,6 +65,7 @@ pub(crate) enum Packet {
 }
 
 pub(crate) struct Bench {
+    chunk_size: ChunkSize,
     pub(crate) now: Micros,
     pub(crate) nodes: BTreeMap<ServerNum, Node>,
     queue: VecDeque<Packet>,
@@ -81,6 +82,8 @@ pub(crate) struct Bench {
     pub(crate) learners: Vec<LearnerReady>,
     /// Bytes that fills sent.
     pub(crate) filled: usize,
+    /// Bytes of checksums that fills sent to be compared.
+    pub(crate) compared: usize,
 }
 
 pub(crate) fn num(n: u16) -> ServerNum {
@@ -90,7 +93,12 @@ pub(crate) fn num(n: u16) -> ServerNum {
 impl Bench {
     /// `n` servers, numbered from 1, registered and with a lease.
     pub(crate) fn new(n: u16) -> Bench {
+        Bench::with_chunks_of(CHUNK_SIZE, n)
+    }
+
+    pub(crate) fn with_chunks_of(chunk_size: u32, n: u16) -> Bench {
         let mut bench = Bench {
+            chunk_size: ChunkSize::try_from(chunk_size).unwrap(),
             now: Micros(1_000_000),
             nodes: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -104,6 +112,7 @@ impl Bench {
             troubles: Vec::new(),
             learners: Vec::new(),
             filled: 0,
+            compared: 0,
         };
         for n in 1..=n {
             bench.start(num(n), SimDisk::new(u64::from(n), 1 << 30), BootId(u64::from(n) * 100), true);
@@ -121,7 +130,7 @@ impl Bench {
         if fresh {
             Store::init(&disk, &label).unwrap();
         }
-        let config = StoreConfig { chunk_size: ChunkSize::try_from(CHUNK_SIZE).unwrap(), open_files: 100 };
+        let config = StoreConfig { chunk_size: self.chunk_size, open_files: 100 };
         let expect = Expect { cluster: CLUSTER, server: None };
         let (store, opened) = Store::open(disk.clone(), expect, config).unwrap();
         let found = exec::found(&opened, DiskIx(0), CONTEXT.os_boot);
@@ -150,7 +159,7 @@ impl Bench {
             cluster: CLUSTER,
             generation: Generation(1),
             term: TERM,
-            chunk_size: ChunkSize::try_from(CHUNK_SIZE).unwrap(),
+            chunk_size: self.chunk_size,
             lease_ms: LEASE_MS,
             heartbeat_ms: 1000,
         };
@@ -385,6 +394,9 @@ impl Bench {
             Effect::Forward { to, token, meta, payload } => {
                 if meta.kind == ForwardKind::Fill {
                     self.filled += payload.len();
+                }
+                if meta.kind == ForwardKind::Compare {
+                    self.compared += meta.crcs.len() * 4;
                 }
                 let call = self.peer_call(from, token);
                 let input = Input::Forward { call, meta, payload };

@@ -4,6 +4,7 @@ use dfs_proto::checksum::crc32c;
 use dfs_proto::chunk::Range;
 use dfs_proto::ids::Seq;
 use dfs_proto::status::Status;
+use dfs_proto::units::IO_MAX;
 
 use super::bench::{Bench, CHUNK, CHUNK_SIZE, Packet, is_forward_to, num};
 use crate::core::io::{Input, Reply};
@@ -156,6 +157,41 @@ fn what_a_fill_left_unfinished_is_filled_from_nothing() {
     assert!(bench.learners[0].ready);
     bench.assert_equal(&[1, 2, 3]);
     assert_eq!(bench.filled, CHUNK_SIZE as usize / 2);
+}
+
+#[test]
+fn of_a_large_chunk_as_much_is_copied_as_was_missed() {
+    let size = 64 << 20;
+    let mut bench = Bench::with_chunks_of(size, 3);
+    let members = bench.members(&[1, 2, 3]);
+    bench.write_new(1, bench.cap(1, 1), 1, Range { offset: 0, len: IO_MAX }, 1, members);
+    let mut op = 1;
+    for offset in (IO_MAX..size).step_by(IO_MAX as usize) {
+        op += 1;
+        bench.write(1, bench.cap(1, 1), op, Range { offset, len: IO_MAX }, 1);
+    }
+    let state = bench.fence(1, 2);
+    let Some(dfs_proto::control::FenceAnswer::Holds(state)) = state else { panic!("{state:?}") };
+    bench.fence(2, 2);
+    let members = bench.members(&[1, 2]);
+    bench.active_with(&[1, 2], 2, 2, members, state.ops, state.applied);
+    for (byte, missed) in [(2, 1), (3, 10), (4, 1000)] {
+        for n in 0..missed {
+            op += 1;
+            let range = Range { offset: n * 16 * 4096 + 100, len: 1 };
+            let call = bench.write(1, bench.cap(2, 2), op, range, byte);
+            assert!(matches!(bench.replies[&call], Reply::Written { .. }));
+        }
+        bench.restart(num(3));
+        (bench.filled, bench.compared) = (0, 0);
+        bench.learners.clear();
+        bench.add_learner(1, 2, 2, 3);
+        assert!(bench.learners[0].ready);
+        assert_eq!(bench.filled, missed as usize * 4096);
+        assert_eq!(bench.compared, 64 << 10, "a table of four bytes a block");
+        bench.assert_equal(&[1, 2, 3]);
+        bench.step(num(1), Input::LearnerJudged { chunk: CHUNK, learner: num(3), accepted: false });
+    }
 }
 
 #[test]
