@@ -49,7 +49,6 @@ pub use self::pieces::Write;
 pub use self::read::{ReadBlocks, ReadMode, TableCopy, Verified};
 pub use self::record::{Label, Mhwm};
 pub use self::recover::{Expect, Opened, Unfit};
-pub(crate) use self::table::{HOLE, entry_of};
 pub use self::trash::StoreSpace;
 
 use self::chunk::{Chunk, Place, Shared, locked};

@@ -109,6 +109,18 @@ pub fn digest_of(crcs: &[u32]) -> Digest {
     Digest(hasher.digest128())
 }
 
+/// How a table of checksums, on disk and in a COMPARE, says that a block was never written, or given back: it
+/// reads as zeros, whatever the file holds there.
+pub const HOLE: u32 = 0;
+/// The lowest entry that is a checksum: 1 stands for one that was lost.
+const ENTRY_MIN: u32 = 2;
+
+/// How a table holds a checksum.
+#[must_use]
+pub fn entry_of(crc: Crc) -> u32 {
+    crc.0.max(ENTRY_MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

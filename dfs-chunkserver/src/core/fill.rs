@@ -8,7 +8,7 @@
 //! looks like that.
 
 use bytes::Bytes;
-use dfs_proto::checksum::Crc;
+use dfs_proto::checksum::{Crc, HOLE, entry_of};
 use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Member, Range};
 use dfs_proto::control::{AddLearner, LearnerReady, OpRecord};
 use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, OpId, Seq, ServerNum, SessionId};
@@ -21,7 +21,6 @@ use crate::core::read::check_standing;
 use crate::core::replica::{Blocks, Replica};
 use crate::core::work::{DiskWork, PeerWork};
 use crate::core::{Core, answer, refuse};
-use crate::store::{HOLE, entry_of};
 
 #[derive(Debug)]
 pub(crate) struct Fill {

@@ -9,23 +9,15 @@
 //! written. So a sector of zeros below the length is damage, and all its entries become [`UNKNOWN`],
 //! which no bytes match.
 
-use dfs_proto::checksum::{Crc, Digest, crc32c, digest_of};
+use dfs_proto::checksum::{Digest, crc32c, digest_of};
+pub(super) use dfs_proto::checksum::{HOLE, entry_of};
 use dfs_proto::ids::ChunkId;
 use zerocopy::IntoBytes;
 
 use super::layout::{SECTOR, SECTOR_ENTRIES, SECTORS_MAX, index, small};
 
-/// Never written, or given back: the block reads as zeros, whatever the file holds there.
-pub(crate) const HOLE: u32 = 0;
 /// The block's checksum was lost. Nothing matches it.
 pub(super) const UNKNOWN: u32 = 1;
-/// The lowest value that is a checksum.
-const CRC_MIN: u32 = 2;
-
-/// How a checksum is stored.
-pub(crate) fn entry_of(crc: Crc) -> u32 {
-    crc.0.max(CRC_MIN)
-}
 
 /// Which sector holds a block's entry.
 pub(super) fn sector_of(block: u32) -> usize {
@@ -141,6 +133,8 @@ fn decode(sector: &[u8], chunk: ChunkId, number: usize) -> Option<impl Iterator<
 
 #[cfg(test)]
 mod tests {
+    use dfs_proto::checksum::Crc;
+
     use super::*;
 
     const CHUNK: ChunkId = ChunkId(0x0001_0000_0000_002a);
