@@ -55,21 +55,22 @@ impl Link {
     /// Serves the master for ever.
     pub(crate) async fn run(self, mut reports: mpsc::Receiver<Report>) {
         let mut pause = RETRY_MIN;
-        let mut told = false;
+        let mut told = String::new();
         loop {
             match self.connect().await {
                 Ok(conn) => {
-                    told = false;
+                    told.clear();
                     let error = self.serve(&conn, &mut reports, &mut pause).await;
                     log::warn!("the master: {error}; connecting again");
                     self.conn.send_replace(None);
                     self.server.input(Input::MasterLost);
                     conn.close();
                 }
-                Err(error) if told => log::debug!("{error}"),
+                // Once, and again when it is for another reason.
+                Err(error) if told == error.to_string() => log::debug!("{error}"),
                 Err(error) => {
-                    log::warn!("no connection to the master: {error}; trying on");
-                    told = true;
+                    told = error.to_string();
+                    log::warn!("no connection to the master: {told}; trying on");
                 }
             }
             tokio::time::sleep(pause).await;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -26,8 +27,9 @@ fn chunk_files(cluster: &Cluster) -> BTreeMap<PathBuf, u64> {
 }
 
 fn write(cluster: &Cluster, name: &str, byte: u8, len: usize) {
-    fs::write(cluster.path(name), vec![byte; len]).unwrap();
-    fs::File::open(cluster.path(name)).unwrap().sync_all().unwrap();
+    let mut file = fs::File::create(cluster.path(name)).unwrap();
+    file.write_all(&vec![byte; len]).unwrap();
+    file.sync_all().unwrap();
 }
 
 /// `dfs recover ARGS`: its exit code and what it says.
@@ -55,11 +57,8 @@ fn a_rolled_back_master_stands_still_and_the_operator_leads_it_out() {
     sh(&dir, "mv cluster/master newest && mv old cluster/master");
     cluster.dev("start", &["master"]);
     cluster.wait_for("on hold", |status| status["hold"].is_string());
-    let seen = |report: &serde_json::Value| report["ahead"].as_array().map_or(0, Vec::len);
-    cluster.wait_for("all servers asked", |_| seen(&cluster.json(&["recover"])) == 3);
-    let report = cluster.json(&["recover"]);
-    let last = report["last_index"].as_u64().unwrap();
-    assert!(report["ahead"][0]["index"].as_u64().unwrap() > last, "{report}");
+    // By a server's marks if it heard of later records, else by a chunk that this log never gave out.
+    let last = cluster.json(&["recover"])["last_index"].as_u64().unwrap();
     let (shown, screen) = recover(&cluster, &[]);
     assert!(
         shown
@@ -104,6 +103,7 @@ fn an_emptied_master_deletes_nothing_and_its_old_directory_brings_all_back() {
     let cluster = Cluster::up(&["--chunk-size", "1048576"]);
     let dir = cluster.local("");
     write(&cluster, "kept", 1, 3 << 20);
+    cluster.dev("stop", &["mount"]);
     cluster.dev("stop", &["master"]);
     let files = chunk_files(&cluster);
     sh(&dir, "mv cluster/master newest");
@@ -122,6 +122,7 @@ fn an_emptied_master_deletes_nothing_and_its_old_directory_brings_all_back() {
     sh(&dir, "rm -r cluster/master && mv newest cluster/master");
     cluster.dev("start", &["master"]);
     cluster.wait_for("three servers", |status| status["servers_up"] == 3 && status["hold"].is_null());
+    cluster.dev("start", &["mount"]);
     assert!(fs::read(cluster.path("kept")).unwrap() == vec![1; 3 << 20]);
     assert_eq!(chunk_files(&cluster), files);
 }

@@ -103,7 +103,8 @@ impl Core {
         }
         let newest = self.hold.newest_generation().unwrap_or_default().max(self.generation());
         let generation = Generation(newest.0.checked_add(1).ok_or(Status::TooBig)?);
-        let was = std::mem::take(&mut self.hold);
+        let unknown = self.hold.unknown.clone();
+        let was = std::mem::replace(&mut self.hold, Hold { unknown, ..Hold::default() });
         match self.propose(None, Command::NewGeneration { generation }, Then::Recovered(caller)) {
             Ok(index) => {
                 log::warn!(

@@ -28,6 +28,8 @@ pub const ID_RANGE: u64 = 65_536;
 /// Chunk ids that may be given out.
 #[derive(Clone, Debug, Default)]
 pub struct Ids {
+    /// Below it are the ranges of leaders before.
+    floor: u64,
     next: u64,
     /// Durably reserved up to here.
     below: u64,
@@ -42,7 +44,13 @@ impl Ids {
     /// by a record that a power cut took back.
     #[must_use]
     pub fn after(below: u64) -> Ids {
-        Ids { next: below, below, coming: None, asked: false }
+        Ids { floor: below, next: below, below, coming: None, asked: false }
+    }
+
+    /// Whether only this leader can have given the id out.
+    #[must_use]
+    pub fn is_ours(&self, counter: u64) -> bool {
+        counter >= self.floor
     }
 
     /// The next id whose range is on the disk (I1).

@@ -136,6 +136,20 @@ fn an_operator_leads_out_of_hold_into_a_new_generation() {
 }
 
 #[test]
+fn a_replica_of_this_leaders_range_that_is_nowhere_puts_the_master_on_hold() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    // A log that was rolled back reserves the range that the lost one had reserved.
+    let lost = ChunkId(place.chunk().0 + 5);
+    cluster.servers[0].write(lost, ChunkVersion(1), ConfigNum(1), 1, 1);
+    cluster.join(0).unwrap();
+    assert!(cluster.core.hold().is_some());
+    cluster.run(20_000);
+    assert!(cluster.servers[0].replicas.contains_key(&lost));
+}
+
+#[test]
 fn strangers_are_sent_away() {
     let mut cluster = Cluster::new(1, 1);
     let conn = cluster.connect(Role::ChunkServer);

@@ -244,12 +244,21 @@ impl Core {
     fn inventoried_unknown(&mut self, server: ServerNum, chunk: ChunkId) {
         if self.state.tombstones.get(chunk).is_some() {
             self.soft.gc.stale(server, chunk, self.state.applied, self.now.mono);
-        } else if self.state.knows_id(chunk) || chunk.generation() < self.generation() {
+        } else {
             // D4: kept where it is until an operator decides.
             self.hold.left_alone(server, chunk);
-        } else {
+            if chunk.generation() < self.generation() || self.is_of_leaders_before(chunk) {
+                return;
+            }
             self.hold.set(format!("{server} has chunk {chunk}, which this log never gave out"));
         }
+    }
+
+    /// An id of a range that a leader before this one reserved: it may have been given out by a record that a power
+    /// cut took back. One of this leader's own range that is nowhere was given out by a log that is lost, which
+    /// reserved the same range.
+    fn is_of_leaders_before(&self, chunk: ChunkId) -> bool {
+        self.state.knows_id(chunk) && !self.soft.ids.is_ours(chunk.counter())
     }
 
     /// A configuration as its members are told.

@@ -3,7 +3,7 @@
 use crate::core::Core;
 use crate::core::chunks::confirm::Incarnation;
 use crate::core::placement::Candidate;
-use crate::core::servers::live::Standing;
+use crate::core::servers::live::{Inventory, Standing};
 
 impl Core {
     /// Who can take new replicas now.
@@ -11,7 +11,9 @@ impl Core {
         let now = self.now.mono;
         let candidate = |server: &super::Server| {
             let live = self.soft.servers.get(server.num)?;
-            if live.standing(now) != Standing::Up || !live.is_reachable() {
+            // What it has may show that this log is not the newest, and then no id must be given out.
+            let told = live.inventory == Inventory::Complete;
+            if live.standing(now) != Standing::Up || !live.is_reachable() || !told {
                 return None;
             }
             let (total_bytes, free_bytes) = live.space();
