@@ -11,7 +11,7 @@ took() { say "$1: $((($(now_ms) - begin) / 1000)) s since the start"; }
 scripts/check.sh; took "checks done"
 build_release; took "release build done"
 say "simulated clusters"
-"$bin/simulate" --seed 1 --seeds "${SEEDS:-1000}"; took "simulation done"
+"$bin/simulate" --seed 1 --seeds "${SEEDS:-2500}"; took "simulation done"
 say "tests"
 # The mounted tests run the release binaries, so they are told where those are.
 DFS_BIN=$bin cargo test --workspace --locked --quiet; took "tests done"
