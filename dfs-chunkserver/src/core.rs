@@ -9,8 +9,8 @@
 //! version, before and after the disk), I20 (no older master is obeyed) and I23 (a write takes effect once).
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
-//! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `fill`, `learner`,
-//! `remove` (the master), `work`, `answers`, `timers` (what is under way), `heat`.
+//! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `close`, `fill`,
+//! `learner`, `remove` (the master), `work`, `answers`, `timers` (what is under way), `heat`.
 
 pub mod io;
 
@@ -27,6 +27,7 @@ mod sync;
 mod zero;
 mod events;
 mod fence;
+mod close;
 mod fill;
 mod learner;
 mod remove;
@@ -163,6 +164,7 @@ impl Core {
             Input::AddLearner { call, body } => self.add_learner(now, call, &body, out),
             Input::Zero { call, body } => self.zero(now, call, &body, out),
             Input::Delete { call, body } => self.delete(call, &body, out),
+            Input::Close { call, body } => self.close(now, call, &body, out),
             Input::LearnerJudged { chunk, learner, accepted } => {
                 self.learner_judged(now, chunk, learner, accepted, out);
             }
@@ -193,6 +195,7 @@ impl Core {
             open_num: replica.open_num,
             disk: self.disks[usize::from(replica.disk.0)].setup.id,
             learner: replica.learner,
+            closed: replica.digest,
             ino: replica.ino,
             index: replica.index,
         });

@@ -111,7 +111,10 @@ impl DiskHandle {
     /// Does the operation on one of the disk's threads; `then` is told there.
     pub(crate) fn submit(self: &Arc<Self>, op: DiskOp, then: impl FnOnce(DiskDone) + Send + 'static) {
         let disk = Arc::clone(self);
-        let is_sync = matches!(op, DiskOp::Sync { .. } | DiskOp::Zero { .. } | DiskOp::Fence { .. });
+        let is_sync = matches!(
+            op,
+            DiskOp::Sync { .. } | DiskOp::Zero { .. } | DiskOp::Fence { .. } | DiskOp::Close { .. }
+        );
         self.queue.push(
             Box::new(move || {
                 if is_sync {

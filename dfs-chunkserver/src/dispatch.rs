@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dfs_proto::chunk::{Committed, ForwardMeta, ForwardSync, Sync, Synced, WriteMeta};
 use dfs_proto::conn::{Conn, Handler, PeerSaid, Responder, Role};
-use dfs_proto::control::{AddLearner, Applied, Apply, Delete, Deleted, Fence, Reconcile, Zero};
+use dfs_proto::control::{AddLearner, Applied, Apply, Close, Delete, Deleted, Fence, Reconcile, Zero};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::{Load, Words};
 use dfs_proto::meta::Done;
@@ -119,6 +119,9 @@ impl Handler for FromMaster {
             Op::Delete => {
                 take_message::<Delete>(server, &frame, reply, |call, body| Input::Delete { call, body })
             }
+            Op::Close => {
+                take_message::<Close>(server, &frame, reply, |call, body| Input::Close { call, body })
+            }
             _ => reply.fail(Status::UnknownOp, "no command of a master to a chunk server"),
         }
     }
@@ -160,6 +163,7 @@ pub(crate) fn send_reply(call: OwedCall, reply: &Reply, load: Load) {
         Reply::Applied { applied } => Outgoing::reply(header, &Applied { applied: *applied }),
         Reply::Fenced(body) => Outgoing::reply(header, body),
         Reply::Reconciled(body) => Outgoing::reply(header, body),
+        Reply::Closed(body) => Outgoing::reply(header, body),
         Reply::Deleted(results) => Outgoing::reply(header, &Deleted { results: results.clone() }),
     };
     call.reply.send(out.with_load(load));

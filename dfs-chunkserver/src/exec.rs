@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 use dfs_disk::Disk;
-use dfs_proto::checksum::{Crc, digest_of};
+use dfs_proto::checksum::{Crc, Digest, digest_of};
 use dfs_proto::chunk::Range;
 use dfs_proto::ids::{ChunkId, OsBootId, Seq};
 use dfs_proto::units::BLOCK_SIZE;
 
 use crate::core::io::{
-    BlockRun, DiskDone, DiskFault, DiskIx, DiskOp, FenceItem, FencedReplica, FoundReplica, ReplicaHeader,
+    BlockRun, CloseItem, DiskDone, DiskFault, DiskIx, DiskOp, FenceItem, FencedReplica, FoundReplica,
+    ReplicaHeader,
 };
 use crate::store::{
     Durability, Header, HeaderChange, Mhwm, Opened, ReadBlocks, ReadMode, Store, StoreError, Write,
@@ -60,6 +61,7 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
             Ok(differ) => DiskDone::Differ(differ),
             Err(error) => DiskDone::Failed(fault_of(&error)),
         },
+        DiskOp::Close { chunks } => close(store, chunks),
         DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
         DiskOp::HighWater { generation, term, index } => {
             let (max_term, max_meta_index) = (*term, *index);
@@ -82,6 +84,7 @@ pub fn found(opened: &Opened, disk: DiskIx, os_boot: OsBootId) -> Vec<FoundRepli
         ino: header.ino,
         index: header.index,
         synced: header.seq_synced,
+        closed: (!header.open).then_some(header.digest.0),
         learner: header.learner,
         failed: header.failed,
         same_kernel: opened.clean || header.os_boot == os_boot,
@@ -142,6 +145,7 @@ fn set_header<D: Disk>(store: &Store<D>, context: Context, header: &ReplicaHeade
         config: Some(header.config),
         open_num: Some(header.open_num),
         learner: Some(header.learner),
+        open: Some(header.open),
         os_boot: Some(context.os_boot),
         ..HeaderChange::default()
     };
@@ -165,6 +169,7 @@ fn begin_learner<D: Disk>(
             size_epoch: Some(header.size_epoch),
             seq_synced: Some(Seq(0)),
             learner: Some(true),
+            open: Some(true),
             os_boot: Some(context.os_boot),
             ..HeaderChange::default()
         };
@@ -207,6 +212,15 @@ fn held<D: Disk>(store: &Store<D>, item: &FenceItem) -> Result<FencedReplica, St
     let table = store.table(item.chunk)?;
     let good_blocks = u32::try_from(table.entries.len()).unwrap_or(u32::MAX);
     Ok(FencedReplica { synced, good_blocks, bad_blocks: 0, digest: table.digest.0 })
+}
+
+fn close<D: Disk>(store: &Store<D>, items: &[CloseItem]) -> DiskDone {
+    let one = |result: Result<Option<Digest>, StoreError>| match result {
+        Ok(digest) => Ok(digest.map(|digest| digest.0)),
+        Err(error) => Err(fault_of(&error)),
+    };
+    let chunks: Vec<_> = items.iter().map(|item| (item.chunk, item.open_num, item.seq)).collect();
+    DiskDone::Closed(store.close_many(&chunks).into_iter().map(one).collect())
 }
 
 fn digest<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {

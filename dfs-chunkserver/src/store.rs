@@ -15,6 +15,7 @@
 mod zero;
 mod alter;
 mod chunk;
+mod close;
 mod compare;
 mod error;
 mod fence;

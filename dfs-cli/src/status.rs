@@ -15,6 +15,7 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
     let count = |n: u64| (n.to_string(), if n == 0 { Tone::Plain } else { Tone::Bad });
     let (below, below_tone) = count(report.chunks_below_goal);
     let (recovering, recovering_tone) = count(report.chunks_recovering);
+    let (diverged, diverged_tone) = count(report.replicas_diverged);
     let (gone, gone_tone) = count(report.chunks_unavailable);
     let (unknown, unknown_tone) = count(report.replicas_unknown);
     let servers_tone = if report.servers_up == report.servers_known { Tone::Good } else { Tone::Bad };
@@ -63,6 +64,8 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
         ),
         ("  below goal", below, below_tone),
         ("  recovering", recovering, recovering_tone),
+        ("  open for writing", report.chunks_open.to_string(), Tone::Plain),
+        ("  replicas that differed", diverged, diverged_tone),
         ("  unavailable", gone, gone_tone),
         ("  unknown replicas", unknown, unknown_tone),
         ("to be deleted", format!("{} chunks", report.tombstones), Tone::Plain),

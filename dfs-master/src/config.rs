@@ -61,6 +61,10 @@ pub(crate) struct Run {
     /// Seconds until a dead chunk server's replicas are made anew elsewhere
     #[arg(long, default_value_t = 60)]
     pub(crate) repair_delay: u64,
+    /// Seconds until a chunk that nobody writes is closed: all its replicas on their disks, compared, and the digest
+    /// of them logged
+    #[arg(long, default_value_t = 30)]
+    pub(crate) close_after: u64,
     /// Seconds until the chunks of a deleted file are deleted
     #[arg(long, default_value_t = 3600)]
     pub(crate) gc_delay: u64,

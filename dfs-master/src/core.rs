@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
-//! [`grants`], [`lease`], [`placement`], `recovery`, `repair`, `truncate`, `gc`, `scan`.
+//! [`grants`], [`lease`], [`placement`], `recovery`, `repair`, `close`, `truncate`, `gc`, `scan`.
 
 pub mod contract;
 pub mod config;
@@ -36,6 +36,7 @@ mod reply;
 mod dispatch;
 mod recovery;
 mod repair;
+mod close;
 mod truncate;
 mod watched;
 mod gc;
@@ -178,6 +179,7 @@ impl Core {
         self.scan_slice();
         self.recovery_tick();
         self.repair_tick();
+        self.close_tick();
         self.truncate_tick();
         self.gc_tick();
         self.snapshot_tick();

@@ -113,6 +113,7 @@ fn config(run: &Run, identity: &Identity) -> anyhow::Result<CoreConfig> {
         heartbeat_ms: run.lease_ms / 6,
         session_lease_ms: run.session_lease_ms,
         repair_delay_ms: run.repair_delay * 1000,
+        close_after_ms: run.close_after * 1000,
         gc_delay_ms: run.gc_delay * 1000,
         metadata_sync: match run.metadata_sync {
             Sync::Always => MetadataSync::Always,

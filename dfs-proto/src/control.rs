@@ -88,6 +88,8 @@ pub struct ReplicaInfo {
     pub disk: DiskId,
     /// Still being filled: not to be trusted.
     pub learner: bool,
+    /// The digest of its clean close under `open_num`, on the disk, if nothing was written since.
+    pub closed: Option<u128>,
     pub ino: Ino,
     pub index: ChunkIndex,
 }
@@ -184,6 +186,8 @@ pub struct ActiveConfig {
     pub ops: Vec<OpRecord>,
     /// The base's sequence number: the primary counts on from here.
     pub seq: Seq,
+    /// Nothing is written under `open_num` any more, only under a higher one.
+    pub closed: bool,
     /// The last version that was recovered from a replica whose kernel had rebooted: what was acknowledged
     /// under an older one and not synced may be lost, and a sync that is owed for it says so.
     #[serde(default)]
@@ -307,10 +311,41 @@ pub struct Zero {
     pub chunk: ChunkId,
     pub version: ChunkVersion,
     pub config: ConfigNum,
+    pub open_num: OpenNum,
     pub offset: u32,
     pub size_epoch: SizeEpoch,
 }
 request!(Zero => Done);
+
+/// Master to chunk server, to the primaries first and then to the others: nobody writes the chunks any more. From its
+/// answer on a member refuses writes under `open_num` and below; what it has is on its disk, its header says so.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Close {
+    pub term: Term,
+    pub chunks: Vec<CloseChunk>,
+}
+request!(Close => Closed);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CloseChunk {
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    pub open_num: OpenNum,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Closed {
+    /// In the order asked.
+    pub answers: Vec<CloseAnswer>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CloseAnswer {
+    /// Hash of the CRC table, and the last write that is in it; equal digests mean equal bytes.
+    Closed { digest: u128, seq: Seq },
+    /// Something of it is under way, or this server does not serve it as named.
+    Refused(Status),
+}
 
 /// Master to chunk server: the only way a replica goes away (D1).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -109,6 +109,7 @@ ops! {
     AddLearner = 147;
     Delete = 148;
     Zero = 149;
+    Close = 150;
 
     // Tools to master.
     ClusterStatus = 192;

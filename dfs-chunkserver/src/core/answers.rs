@@ -28,6 +28,7 @@ impl Core {
             DiskWork::Reconcile { call, chunk } => self.reconciled_on_disk(call, chunk, &done, out),
             DiskWork::FillRead { chunk, version } => self.fill_read(now, chunk, version, done, out),
             DiskWork::FillDigest { chunk, version } => self.fill_digest(now, chunk, version, &done, out),
+            DiskWork::Close { job, chunks } => self.closed_on_disk(job, &chunks, &done, out),
             DiskWork::Trash { job, chunk } => self.trashed(job, chunk, &done, out),
         }
     }

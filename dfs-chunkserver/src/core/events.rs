@@ -116,10 +116,13 @@ impl Core {
             self.step_down(chunk, Status::Recovering, out);
         }
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
+        let before = replica.header();
         replica.adopt(config);
-        if replica.made {
-            let op = DiskOp::Header(replica.header());
-            self.work.disk(replica.disk, DiskWork::Nothing, op, out);
+        let header = replica.header();
+        // A server with a million closed replicas confirms them at its start, and their headers are right.
+        if replica.made && (header.open || header != before) {
+            replica.header_due = false;
+            self.work.disk(replica.disk, DiskWork::Nothing, DiskOp::Header(header), out);
         }
         for session in replica.ops.sessions() {
             self.session_chunks.entry(session).or_default().insert(chunk);

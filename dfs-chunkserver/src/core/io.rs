@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member, Range, SyncChunk, WriteMeta};
 use dfs_proto::control::{
-    AddLearner, Apply, Delete, Fence, Fenced, HeartbeatReply, LearnerReady, Reconcile, Reconciled,
-    Registered, ReportTrouble, Zero,
+    AddLearner, Apply, Close, Closed, Delete, Fence, Fenced, HeartbeatReply, LearnerReady, Reconcile,
+    Reconciled, Registered, ReportTrouble, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerNum,
@@ -53,6 +53,8 @@ pub struct FoundReplica {
     pub ino: Ino,
     pub index: ChunkIndex,
     pub synced: Seq,
+    /// The digest of its clean close, if nothing was written since.
+    pub closed: Option<u128>,
     pub learner: bool,
     /// A write or sync of it failed under an earlier process.
     pub failed: bool,
@@ -115,6 +117,10 @@ pub enum Input {
     Delete {
         call: CallToken,
         body: Delete,
+    },
+    Close {
+        call: CallToken,
+        body: Close,
     },
     /// A disk finished what it was given.
     Disk {
@@ -206,6 +212,8 @@ pub struct ReplicaHeader {
     pub ino: Ino,
     pub index: ChunkIndex,
     pub learner: bool,
+    /// Written under this opening, or may be.
+    pub open: bool,
 }
 
 /// Work for a disk. Operations of one chunk that touch the same blocks are never given out together.
@@ -240,6 +248,8 @@ pub enum DiskOp {
     /// Compares the blocks from `offset` with another replica's table, their bytes read, and makes holes where
     /// that one has some. Answer: `Differ`.
     Compare { chunk: ChunkId, offset: u32, entries: Vec<u32> },
+    /// Makes everything durable, and then headers that say so with the digest. Answer: `Closed`, one result a chunk.
+    Close { chunks: Vec<CloseItem> },
     /// Moves the file to the trash, if there is one. Answer: `Done`.
     Trash { chunk: ChunkId },
     /// Remembers the highest term and durable log index seen. Answer: `Done`.
@@ -255,6 +265,15 @@ pub struct FenceItem {
     pub verify: bool,
 }
 
+/// One chunk of a [`DiskOp::Close`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CloseItem {
+    pub chunk: ChunkId,
+    pub open_num: OpenNum,
+    /// The last write that is in it.
+    pub seq: Seq,
+}
+
 /// How a disk operation ended.
 #[derive(Clone, PartialEq, Debug)]
 pub enum DiskDone {
@@ -263,6 +282,8 @@ pub enum DiskDone {
     Synced(Vec<Result<(), DiskFault>>),
     Fenced(Vec<Result<FencedReplica, DiskFault>>),
     Digest(u128),
+    /// The digest, or none when the chunk was written again meanwhile.
+    Closed(Vec<Result<Option<u128>, DiskFault>>),
     /// Runs of whole blocks, in order.
     Blocks(Vec<BlockRun>),
     /// One a block compared, and whether it has to be copied.
@@ -361,6 +382,7 @@ pub enum Reply {
     },
     Fenced(Fenced),
     Reconciled(Reconciled),
+    Closed(Closed),
     Deleted(Vec<Status>),
 }
 

@@ -89,7 +89,7 @@ impl Core {
             _ => None,
         };
         if fault.is_none() {
-            replica.made = true;
+            (replica.made, replica.header_due) = (true, false);
             if replica.version == version {
                 replica.applied.mark(seq);
                 self.note_op(chunk, op, seq);

@@ -28,6 +28,12 @@ pub(crate) struct Replica {
     pub(crate) version: ChunkVersion,
     pub(crate) config: ConfigNum,
     pub(crate) open_num: OpenNum,
+    /// Nothing is written under `open_num` any more.
+    pub(crate) closed: bool,
+    /// What the bytes of a clean close under `open_num` hash to; the header on the disk says it too.
+    pub(crate) digest: Option<u128>,
+    /// The header on the disk is of an earlier opening: the next write replaces it.
+    pub(crate) header_due: bool,
     /// The last version whose recovery may have lost what was not synced.
     pub(crate) lossy: ChunkVersion,
     pub(crate) size_epoch: SizeEpoch,
@@ -155,6 +161,8 @@ impl Replica {
             version: found.version,
             config: found.config,
             open_num: found.open_num,
+            closed: found.closed.is_some(),
+            digest: found.closed,
             size_epoch: found.size_epoch,
             ino: found.ino,
             index: found.index,
@@ -175,6 +183,9 @@ impl Replica {
             version: ChunkVersion(0),
             config: ConfigNum(0),
             open_num: OpenNum(0),
+            closed: false,
+            digest: None,
+            header_due: false,
             lossy: ChunkVersion(0),
             size_epoch: SizeEpoch(0),
             ino: Ino(0),
@@ -204,7 +215,27 @@ impl Replica {
             ino: self.ino,
             index: self.index,
             learner: self.learner,
+            open: self.digest.is_none(),
         }
+    }
+
+    /// The header that the next write has to bring to the disk first.
+    pub(crate) fn due_header(&self) -> Option<ReplicaHeader> {
+        (!self.made || self.header_due).then(|| self.header())
+    }
+
+    /// Begins another opening, if it is one.
+    pub(crate) fn reopen(&mut self, open_num: OpenNum) {
+        if open_num > self.open_num {
+            self.open_num = open_num;
+            (self.closed, self.digest) = (false, None);
+            self.header_due = self.made;
+        }
+    }
+
+    /// Whether writes of that opening are over.
+    pub(crate) fn is_over(&self, open_num: OpenNum) -> bool {
+        open_num < self.open_num || (self.closed && open_num == self.open_num)
     }
 
     pub(crate) fn class(&self) -> ReplicaClass {
@@ -240,14 +271,21 @@ impl Replica {
     }
 
     /// Takes the numbers of a config that the master confirmed. An unclean change (a higher version) starts
-    /// from what the recovery's base had; a clean one keeps what is here.
+    /// from what the recovery's base had; a clean one keeps what is here. So does the confirmation of a closed
+    /// replica that was found on the disk: it has all that was ever written, up to its synced number.
     pub(crate) fn adopt(&mut self, config: &ActiveConfig) {
         let unclean = config.version > self.version
             || self.standing == Standing::Fenced
-            || self.standing == Standing::Unconfirmed;
+            || (self.standing == Standing::Unconfirmed && !config.closed);
         self.version = config.version;
         self.config = config.config;
-        self.open_num = self.open_num.max(config.open_num);
+        self.reopen(config.open_num);
+        if config.open_num == self.open_num {
+            self.closed = config.closed;
+        }
+        if !self.closed {
+            self.digest = None;
+        }
         self.lossy = self.lossy.max(config.lossy);
         if !self.made {
             // Of a replica with bytes, only a zeroing raises it: it says which one was applied here.
@@ -261,6 +299,8 @@ impl Replica {
             self.applied = SeqWindow::starting_at(config.seq);
             self.committed = config.seq;
             self.pending.clear();
+        } else if self.standing == Standing::Unconfirmed {
+            self.committed = self.applied.highest();
         }
         self.standing = Standing::Active;
         self.learner = false;

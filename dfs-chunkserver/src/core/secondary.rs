@@ -90,6 +90,10 @@ impl Core {
     fn take_forward(&mut self, call: CallToken, meta: ForwardMeta, payload: Bytes, out: &mut Vec<Effect>) {
         let chunk = meta.chunk;
         let Some(replica) = self.replicas.get_mut(&chunk) else { return refuse(call, Status::NoChunk, out) };
+        if replica.is_over(meta.open_num) {
+            return refuse(call, Status::BadCapability, out);
+        }
+        replica.reopen(meta.open_num);
         replica.commit(meta.committed);
         match replica.applied.look(meta.seq) {
             Seen::Applied => return answer(call, Reply::Done, out),
@@ -137,7 +141,7 @@ impl Core {
                 Reply::Failed(fault.status())
             }
             _ => {
-                replica.made = true;
+                (replica.made, replica.header_due) = (true, false);
                 if replica.version == version {
                     replica.applied.mark(seq);
                     self.note_op(chunk, op, seq);
@@ -204,7 +208,7 @@ impl Core {
 
 /// What a FORWARD does on the disk.
 fn disk_op(replica: &Replica, meta: ForwardMeta, payload: Bytes) -> DiskOp {
-    let create = (!replica.made).then(|| replica.header());
+    let create = replica.due_header();
     let chunk = meta.chunk;
     match (meta.kind, meta.ranges.first()) {
         (ForwardKind::Zero, Some(&range)) => {

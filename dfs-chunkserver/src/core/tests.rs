@@ -2,6 +2,7 @@
 //! test can hold back. The test plays the clients and the master.
 
 mod bench;
+mod closes;
 mod learners;
 mod reads;
 mod recovery;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member};
-use dfs_proto::control::FenceAnswer;
-use dfs_proto::ids::{ChunkId, ChunkVersion, OpId, Seq, ServerNum, SessionId};
+use dfs_proto::control::{CloseAnswer, FenceAnswer};
+use dfs_proto::ids::{ChunkId, ChunkVersion, OpId, OpenNum, Seq, ServerNum, SessionId};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -88,6 +88,10 @@ pub(crate) enum DiskWork {
     FillDigest {
         chunk: ChunkId,
         version: ChunkVersion,
+    },
+    Close {
+        job: JobId,
+        chunks: Vec<ChunkId>,
     },
     Trash {
         job: JobId,
@@ -184,6 +188,7 @@ pub(crate) enum Job {
     Sync(SyncJob),
     ForwardSync(ForwardSyncJob),
     Fence(FenceJob),
+    Close(CloseJob),
     Delete(DeleteJob),
 }
 
@@ -241,6 +246,23 @@ pub(crate) enum FenceState {
 }
 
 #[derive(Debug)]
+pub(crate) struct CloseJob {
+    pub(crate) call: CallToken,
+    pub(crate) chunks: Vec<ClosePart>,
+}
+
+/// One chunk of a [`CloseJob`].
+#[derive(Debug)]
+pub(crate) struct ClosePart {
+    pub(crate) chunk: ChunkId,
+    pub(crate) version: ChunkVersion,
+    pub(crate) open_num: OpenNum,
+    pub(crate) seq: Seq,
+    /// None while the disk has it.
+    pub(crate) answer: Option<CloseAnswer>,
+}
+
+#[derive(Debug)]
 pub(crate) struct DeleteJob {
     pub(crate) call: CallToken,
     pub(crate) results: Vec<(ChunkId, Status)>,
@@ -276,6 +298,13 @@ impl Jobs {
     pub(crate) fn fence(&mut self, id: JobId) -> Option<&mut FenceJob> {
         match self.jobs.get_mut(&id) {
             Some(Job::Fence(job)) => Some(job),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn close(&mut self, id: JobId) -> Option<&mut CloseJob> {
+        match self.jobs.get_mut(&id) {
+            Some(Job::Close(job)) => Some(job),
             _ => None,
         }
     }

@@ -159,7 +159,8 @@ impl Core {
             return;
         }
         let Some(replica) = self.replicas.get_mut(&cap.chunk) else { return };
-        let create = (!replica.made).then(|| replica.header());
+        replica.reopen(cap.open_num);
+        let create = replica.due_header();
         charge(&mut self.disks, replica.disk, &payload);
         let Some(lead) = replica.lead.as_mut() else { return };
         lead.last = Seq(lead.last.0 + 1);
@@ -202,7 +203,7 @@ fn check_epoch(replica: &Replica, cap: &Capability) -> Result<(), Status> {
     if cap.size_epoch < replica.size_epoch {
         return Err(Status::OldEpoch);
     }
-    if cap.open_num < replica.open_num {
+    if replica.is_over(cap.open_num) {
         return Err(Status::BadCapability);
     }
     Ok(())

@@ -23,6 +23,7 @@ impl Core {
         let Some(replica) = self.replicas.get_mut(&body.chunk) else {
             return refuse(call, Status::NoChunk, out);
         };
+        replica.reopen(body.open_num);
         if body.size_epoch <= replica.size_epoch || len == 0 {
             // Applied here; elsewhere too, unless it is on its way or another try waits.
             let under_way = replica.lead.as_ref().is_some_and(|lead| {
@@ -102,7 +103,7 @@ impl Core {
             crcs: Vec::new(),
             create: Vec::new(),
         };
-        let create = (!replica.made).then(|| replica.header());
+        let create = replica.due_header();
         let op = DiskOp::Zero { chunk, create, range, size_epoch };
         self.launch(meta, Bytes::new(), blocks, vec![call], op, out);
     }

@@ -83,6 +83,7 @@ impl Header {
             open_num: self.open_num,
             disk,
             learner: self.learner,
+            closed: (!self.open).then_some(self.digest.0),
             ino: self.ino,
             index: self.index,
         }

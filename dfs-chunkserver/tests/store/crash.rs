@@ -1,13 +1,13 @@
 //! The power fails, or the process is killed, at every single operation of a workload. Afterwards:
 //! everything synced is intact and readable, no chunk that was synced is gone, every sector of unsynced
 //! data is one that was written, nothing that was not written since its sync is called corrupt, and
-//! counters and fences are where their acknowledgement said.
+//! counters and fences are where their acknowledgement said, and a header says "closed" only of what is there.
 
 use std::collections::BTreeMap;
 
 use dfs_chunkserver::store::{Damage, Durability, Header, HeaderChange, Mhwm, Store, StoreError};
 use dfs_disk::sim::{Rng, SimDisk};
-use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Generation, LogIndex, Seq, SizeEpoch, Term};
+use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Generation, LogIndex, OpenNum, Seq, SizeEpoch, Term};
 
 use super::support::*;
 
@@ -31,6 +31,9 @@ struct Oracle {
     version: u32,
     durable_version: u32,
     epoch: u32,
+    open_num: u32,
+    /// Closed under `open_num` since the last change, and whether that was acknowledged.
+    closed: Option<bool>,
 }
 
 impl Oracle {
@@ -46,6 +49,8 @@ impl Oracle {
             version: 1,
             durable_version: 0,
             epoch: 0,
+            open_num: 1,
+            closed: None,
         }
     }
 
@@ -121,6 +126,7 @@ impl World {
         }
         let offset = u32::try_from(self.rng.below(u64::from(SIZE))).unwrap();
         let len = 1 + self.rng.below(3 * 4096).min(u64::from(SIZE - offset) - 1);
+        self.reopen(chunk)?;
         let (fill, offset) = (self.rng.bits(), if self.rng.coin() { offset / 4096 * 4096 } else { offset });
         let bytes: Vec<u8> = (0..len).map(|at| (fill ^ (at >> 7)).to_le_bytes()[0]).collect();
         let oracle = self.chunks.get_mut(&chunk).unwrap();
@@ -138,7 +144,31 @@ impl World {
         Ok(())
     }
 
+    fn close(&mut self, chunk: ChunkId) -> Outcome {
+        let oracle = self.chunks.get_mut(&chunk).unwrap();
+        oracle.closed = Some(false);
+        let closing = [(chunk, OpenNum(oracle.open_num), Seq(5))];
+        let digest = self.store.as_ref().unwrap().close_many(&closing).pop().unwrap()?;
+        assert!(digest.is_some(), "nobody writes meanwhile");
+        oracle.closed = Some(true);
+        oracle.synced(oracle.version);
+        Ok(())
+    }
+
+    /// What was closed is written again.
+    fn reopen(&mut self, chunk: ChunkId) -> Outcome {
+        let oracle = self.chunks.get_mut(&chunk).unwrap();
+        if oracle.closed.take().is_none() {
+            return Ok(());
+        }
+        oracle.open_num += 1;
+        let open_num = Some(OpenNum(oracle.open_num));
+        let change = HeaderChange { open: Some(true), open_num, ..HeaderChange::default() };
+        self.store.as_ref().unwrap().set_header(chunk, &change, Durability::Later).map(drop)
+    }
+
     fn zero(&mut self, chunk: ChunkId) -> Outcome {
+        self.reopen(chunk)?;
         let from = u32::try_from(self.rng.below(u64::from(SIZE))).unwrap();
         let oracle = self.chunks.get_mut(&chunk).unwrap();
         oracle.change(from, &vec![0; (SIZE - from) as usize]);
@@ -159,8 +189,9 @@ impl World {
         for round in 0..14 {
             let chunk = id(self.rng.below(3));
             self.write(chunk)?;
-            match self.rng.below(8) {
+            match self.rng.below(10) {
                 0..3 => self.sync(chunk)?,
+                7 | 8 => self.close(chunk)?,
                 3 => self.zero(chunk)?,
                 4 => {
                     let oracle = self.chunks.get_mut(&chunk).unwrap();
@@ -223,6 +254,16 @@ impl World {
                 assert!(header.version.0 >= oracle.durable_version, "{what}: a fence was forgotten");
             }
             self.judge_bytes(&store, *chunk, oracle, power, what);
+            match oracle.closed {
+                Some(acked) if header.open || header.open_num.0 < oracle.open_num => {
+                    assert!(!acked, "{what}: {chunk} was closed");
+                }
+                Some(_) => {
+                    assert_eq!(store.table(*chunk).unwrap().digest, header.digest, "{what}: {chunk}");
+                }
+                // Whatever the header says, the master knows that it was opened again.
+                None => {}
+            }
         }
     }
 
@@ -269,9 +310,19 @@ fn next_life(world: &World, disk: SimDisk, seed: u64) -> World {
             next.floor.insert(*chunk, oracle.version);
             continue;
         };
-        store.sync(*chunk, Seq(0)).unwrap();
         let version = header.version.0;
-        let mut found = Oracle { version, epoch: header.size_epoch.0, ..Oracle::new() };
+        let epoch = header.size_epoch.0;
+        let closed = oracle.closed.filter(|_| !header.open && header.open_num.0 == oracle.open_num);
+        let open_num =
+            if closed.is_some() { header.open_num.0 } else { oracle.open_num.max(header.open_num.0) };
+        if closed.is_none() {
+            // As a recovery leaves it.
+            let open_num = Some(OpenNum(open_num));
+            let change = HeaderChange { open: Some(true), open_num, ..HeaderChange::default() };
+            store.set_header(*chunk, &change, Durability::Later).unwrap();
+        }
+        store.sync(*chunk, Seq(0)).unwrap();
+        let mut found = Oracle { version, epoch, open_num, closed, ..Oracle::new() };
         found.snaps = vec![read_whole(&store, *chunk, SIZE).unwrap()];
         found.synced(version);
         // A file without a block has no table yet.

@@ -111,6 +111,8 @@ pub struct ChunkMeta {
     pub synced: bool,
     /// Some commit named bytes in it, so a file of it exists.
     pub written: bool,
+    /// What every replica hashes to; means nothing while `open`.
+    pub digest: u128,
     /// The last version recovered from a base that may lack what was not synced; 0 if none was.
     pub lossy: ChunkVersion,
     /// Pointers to it.
@@ -133,6 +135,7 @@ impl ChunkMeta {
             open: true,
             synced: false,
             written: false,
+            digest: 0,
             lossy: ChunkVersion(0),
             refs: 1,
             ino,
@@ -146,6 +149,14 @@ impl ChunkMeta {
         match self.state {
             ChunkState::Active => self.version,
             ChunkState::Recovering(version) => version,
+        }
+    }
+
+    /// Lets it be written again after a clean close.
+    pub fn reopen(&mut self) {
+        if !self.open {
+            (self.open, self.digest) = (true, 0);
+            self.open_num = OpenNum(self.open_num.0 + 1);
         }
     }
 
@@ -223,6 +234,11 @@ impl Chunks {
             "I2: {id} goes back: {old:?} to {new:?}"
         );
         assert!(new.fence() >= old.fence(), "I2: the fence of {id} goes back: {old:?} to {new:?}");
+        assert!(new.open_num >= old.open_num, "I2: the opening of {id} goes back: {old:?} to {new:?}");
+        assert!(
+            old.open || !new.open || new.open_num > old.open_num,
+            "I10: {id} is written again under the opening that was closed"
+        );
         let same = new.members == old.members;
         assert!(same || new.config.0 == old.config.0 + 1, "I3: {id} has other members under the same config");
         if !same {

@@ -4,8 +4,8 @@
 //! state. Variants and fields are only ever appended; `tests/fixtures/record.v1` pins the bytes.
 
 use dfs_proto::ids::{
-    BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, OsBootId, RequestId, ServerNum,
-    SessionId,
+    BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, OpenNum, OsBootId, RequestId,
+    ServerNum, SessionId,
 };
 use dfs_proto::meta::{Attr, Removed, Renamed};
 use dfs_proto::status::Status;
@@ -115,6 +115,15 @@ pub enum Command {
     NewGeneration {
         generation: Generation,
     },
+    /// Chunks whose members all have the same on their disks, and refuse writes of that opening.
+    CloseChunks {
+        chunks: Vec<CloseDone>,
+    },
+    /// A closed chunk is to be written again, under this opening.
+    Reopen {
+        chunk: ChunkId,
+        open_num: OpenNum,
+    },
 }
 
 /// A chunk to be.
@@ -154,6 +163,15 @@ pub struct Activation {
     pub members: Vec<ServerNum>,
     /// The base may lack what was acknowledged and not synced.
     pub lossy: bool,
+}
+
+/// A chunk's clean close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CloseDone {
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    pub open_num: OpenNum,
+    pub digest: u128,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

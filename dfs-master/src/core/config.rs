@@ -32,6 +32,8 @@ pub struct CoreConfig {
     pub session_lease_ms: u64,
     /// How long a dead server stays in the configs of idle chunks.
     pub repair_delay_ms: u64,
+    /// How long a chunk is written no more before it is closed.
+    pub close_after_ms: u64,
     /// How long a recovery that would lose acknowledged bytes waits for members that are away.
     pub lossy_wait_ms: u64,
     /// How long a tombstone waits before its replicas are deleted.
@@ -62,6 +64,7 @@ impl CoreConfig {
             heartbeat_ms: 1_000,
             session_lease_ms: 30_000,
             repair_delay_ms: 60_000,
+            close_after_ms: 30_000,
             // Half of the minute within which a cluster is to be of use again after a power cut.
             lossy_wait_ms: 30_000,
             gc_delay_ms: 3_600_000,

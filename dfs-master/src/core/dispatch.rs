@@ -146,7 +146,8 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Reconcile
         | Op::AddLearner
         | Op::Delete
-        | Op::Zero => None,
+        | Op::Zero
+        | Op::Close => None,
     }
 }
 

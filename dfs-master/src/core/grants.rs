@@ -109,6 +109,12 @@ impl Grants {
         self.inodes.get(&ino).is_some_and(|inode| !inode.opens.is_empty())
     }
 
+    /// Whether anybody has it open for writing.
+    #[must_use]
+    pub fn is_written(&self, ino: Ino) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| inode.opens.iter().any(|open| open.write))
+    }
+
     #[must_use]
     pub fn is_open_by_other_writer(&self, ino: Ino, session: SessionId) -> bool {
         self.inodes.get(&ino).is_some_and(|inode| inode.opened_by_others(session, true))

@@ -194,6 +194,7 @@ struct ChunkEntry {
     ino: Ino,
     index: dfs_proto::units::ChunkIndex,
     lossy: dfs_proto::ids::ChunkVersion,
+    digest: u128,
 }
 
 impl From<&ChunkMeta> for ChunkEntry {
@@ -212,6 +213,7 @@ impl From<&ChunkMeta> for ChunkEntry {
             ino: meta.ino,
             index: meta.index,
             lossy: meta.lossy,
+            digest: meta.digest,
         }
     }
 }
@@ -232,6 +234,7 @@ impl From<ChunkEntry> for ChunkMeta {
             ino: entry.ino,
             index: entry.index,
             lossy: entry.lossy,
+            digest: entry.digest,
         }
     }
 }

@@ -187,6 +187,8 @@ impl Core {
             Command::AddLearners { learners } => self.learners_applied(index, learners),
             Command::DropLearners { learners } => self.learners_dropped(learners),
             Command::CommitLearner { chunk, .. } => self.learner_committed(index, *chunk),
+            Command::CloseChunks { chunks } => self.close_applied(chunks),
+            Command::Reopen { chunk, .. } => self.soft.closing.opened(*chunk, index),
             Command::FreeInodes(_) => self.soft.gc.freed(),
             Command::Tombstones { .. } => self.soft.gc.finished(),
             Command::Allocate { chunk, .. } | Command::Create { first: Some(chunk), .. } => {

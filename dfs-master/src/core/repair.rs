@@ -19,8 +19,11 @@ use super::placement;
 use super::recovery::MemberStanding;
 use super::reply::{Asked, CALL_DEADLINE_MS};
 
-/// Copies that a server takes in, and gives out, at once.
-const COPIES_PER_SERVER: usize = 2;
+/// Copies that a server takes in, and gives out, at once, while it has time for them.
+const COPIES_PER_SERVER: usize = 4;
+/// And while it is busier than this, in permille: whom it serves comes first, and the repair still ends.
+const BUSY_PERMILLE: u16 = 700;
+const COPIES_WHILE_BUSY: usize = 1;
 /// A copy that takes longer is given up: a whole chunk at less than 120 kB/s.
 const COPY_MAX_MS: u64 = 600_000;
 /// A primary is told again so often: one that has forgotten, over a new registration for one, takes it up;
@@ -49,18 +52,25 @@ impl Copy {
 /// Repairs under way and wanted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Repair {
-    /// Too few members to be written.
-    urgent: BTreeSet<ChunkId>,
-    wanted: BTreeSet<ChunkId>,
+    /// In their order: those that can't be written or are waited for, then those with the fewest members.
+    wanted: BTreeSet<(usize, ChunkId)>,
+    ranks: BTreeMap<ChunkId, usize>,
     copies: BTreeMap<ChunkId, Copy>,
 }
 
 impl Repair {
-    pub(super) fn want(&mut self, chunk: ChunkId, urgent: bool) {
-        if urgent {
-            self.urgent.insert(chunk);
-        } else {
-            self.wanted.insert(chunk);
+    pub(super) fn want(&mut self, chunk: ChunkId, members: usize, urgent: bool) {
+        let rank = if urgent { 0 } else { members };
+        match self.ranks.insert(chunk, rank) {
+            Some(old) if old != rank => drop(self.wanted.remove(&(old, chunk))),
+            Some(_) | None => {}
+        }
+        self.wanted.insert((rank, chunk));
+    }
+
+    fn is_wanted_no_more(&mut self, chunk: ChunkId) {
+        if let Some(rank) = self.ranks.remove(&chunk) {
+            self.wanted.remove(&(rank, chunk));
         }
     }
 
@@ -70,8 +80,7 @@ impl Repair {
     }
 
     pub(super) fn forget(&mut self, chunk: ChunkId) {
-        self.urgent.remove(&chunk);
-        self.wanted.remove(&chunk);
+        self.is_wanted_no_more(chunk);
         self.copies.remove(&chunk);
     }
 
@@ -80,20 +89,19 @@ impl Repair {
         self.copies.insert(chunk, Copy::new(source, target, now));
     }
 
-    fn is_busy(&self, server: ServerNum) -> bool {
-        let involved = |copy: &&Copy| copy.source == server || copy.target == server;
-        self.copies.values().filter(involved).count() >= COPIES_PER_SERVER
+    fn copies_of(&self, server: ServerNum) -> usize {
+        self.copies.values().filter(|copy| copy.source == server || copy.target == server).count()
     }
 
     fn next(&self, skip: &BTreeSet<ChunkId>) -> Option<ChunkId> {
-        self.urgent.iter().chain(&self.wanted).find(|chunk| !skip.contains(chunk)).copied()
+        self.wanted.iter().map(|(_, chunk)| *chunk).find(|chunk| !skip.contains(chunk))
     }
 }
 
 impl Core {
     /// A writer waits for the chunk to have members enough. What it is told.
     pub(super) fn repair_on_demand(&mut self, chunk: ChunkId, meta: &ChunkMeta) -> Status {
-        self.soft.repair.want(chunk, true);
+        self.soft.repair.want(chunk, meta.members.len(), true);
         let holders: Vec<ServerNum> = meta.members.iter().collect();
         match self.soft.choose(&holders, 1, 1) {
             Ok(_) => Status::Recovering,
@@ -117,10 +125,7 @@ impl Core {
                 Step::Later => {
                     skip.insert(chunk);
                 }
-                Step::Done => {
-                    self.soft.repair.urgent.remove(&chunk);
-                    self.soft.repair.wanted.remove(&chunk);
-                }
+                Step::Done => self.soft.repair.is_wanted_no_more(chunk),
             }
             if skip.len() >= 4 * BATCH {
                 break;
@@ -130,10 +135,7 @@ impl Core {
             return;
         }
         if self.propose_own(Command::AddLearners { learners: learners.clone() }) {
-            for LearnerChange { chunk, .. } in &learners {
-                self.soft.repair.urgent.remove(chunk);
-                self.soft.repair.wanted.remove(chunk);
-            }
+            learners.iter().for_each(|learner| self.soft.repair.is_wanted_no_more(learner.chunk));
         } else {
             learners.iter().for_each(|learner| self.soft.repair.forget(learner.chunk));
         }
@@ -149,16 +151,15 @@ impl Core {
             return Step::Later;
         }
         let Some(source) = meta.members.primary() else { return Step::Done };
-        let serving = matches!(self.member_standing(chunk, 0, source), MemberStanding::Serving(_));
-        if !serving || self.soft.repair.is_busy(source) {
+        let serving = matches!(self.member_standing(chunk, &meta, 0, source), MemberStanding::Serving(_));
+        if !serving || self.is_copying_enough(source) {
             return Step::Later;
         }
         let mut holders: Vec<ServerNum> = meta.members.iter().collect();
         let busy = self.soft.candidates.iter().map(|candidate| candidate.server);
         // An order to delete an old replica that is under way would hit the new one.
-        let unfit = |server: &ServerNum| {
-            self.soft.repair.is_busy(*server) || self.soft.gc.is_deleting(*server, chunk)
-        };
+        let unfit =
+            |server: &ServerNum| self.is_copying_enough(*server) || self.soft.gc.is_deleting(*server, chunk);
         let busy: Vec<ServerNum> = busy.filter(|server| unfit(server) && !holders.contains(server)).collect();
         holders.extend(busy);
         match self.repair_target(chunk, &holders) {
@@ -169,6 +170,12 @@ impl Core {
             }
             None => Step::Later,
         }
+    }
+
+    fn is_copying_enough(&self, server: ServerNum) -> bool {
+        let load = self.soft.servers.get(server).map_or(0, |live| live.load.utilisation_permille);
+        let most = if load > BUSY_PERMILLE { COPIES_WHILE_BUSY } else { COPIES_PER_SERVER };
+        self.soft.repair.copies_of(server) >= most
     }
 
     /// A server that has an old replica needs only what changed since.
@@ -254,6 +261,7 @@ impl Core {
             return;
         }
         self.soft.repair.copies.remove(&chunk);
+        self.soft.closing.may_be_opened(chunk, index);
         self.soft.seen.insert(chunk.0, ());
         // It registered with the boot that the primary named: that was checked before this was proposed,
         // and a boot since then takes the confirmation back.
@@ -266,7 +274,8 @@ impl Core {
         }
         self.soft.gc.not_stale(copy.target, chunk);
         if meta.members.len() < self.state.goal() {
-            self.soft.repair.want(chunk, meta.members.len() < self.state.min_write());
+            let (members, urgent) = (meta.members.len(), meta.members.len() < self.state.min_write());
+            self.soft.repair.want(chunk, members, urgent);
         }
     }
 
@@ -276,7 +285,7 @@ impl Core {
             return;
         };
         let now = self.now.mono;
-        let serving = matches!(self.member_standing(chunk, 0, source), MemberStanding::Serving(_));
+        let serving = matches!(self.member_standing(chunk, meta, 0, source), MemberStanding::Serving(_));
         if serving && self.soft.servers.is_up(target, now) {
             self.soft.repair.adopt(chunk, source, target, now);
             self.begin_copy(self.state.applied, chunk, meta, target);

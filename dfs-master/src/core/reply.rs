@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Core;
 use super::chunks::confirm::Incarnation;
+use super::close::Opening;
 use super::contract::{After, CallNum, ConnId, Effect, ReqId};
 use super::recovery::Process;
 
@@ -40,6 +41,7 @@ pub(super) enum Asked {
     AddLearner { chunk: ChunkId, learner: Member },
     Delete { server: ServerNum, chunks: Vec<ChunkId> },
     Zero { ino: Ino, size_epoch: SizeEpoch },
+    Close { server: ServerNum, chunks: Vec<(ChunkId, Opening)> },
 }
 
 /// How long servers have for commands that read or write a lot, in milliseconds.
@@ -148,6 +150,7 @@ impl Core {
             }
             Asked::AddLearner { chunk, learner } => self.learner_taken(chunk, learner, decode(result)),
             Asked::Delete { server, chunks } => self.deleted(server, &chunks, decode(result)),
+            Asked::Close { server, chunks } => self.closed(server, &chunks, decode(result)),
             Asked::Zero { ino, size_epoch } => self.zeroed(ino, size_epoch, decode(result)),
         }
     }

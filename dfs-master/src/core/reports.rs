@@ -36,6 +36,8 @@ impl Core {
             chunks: self.state.chunks.len(),
             chunks_below_goal: counts.below_goal,
             chunks_recovering: counts.recovering,
+            chunks_open: counts.open,
+            replicas_diverged: self.soft.closing.diverged(),
             chunks_unavailable: counts.unavailable,
             tombstones: self.state.tombstones.len(),
             replicas_unknown: self.hold.unknown(),

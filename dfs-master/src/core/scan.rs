@@ -22,6 +22,8 @@ const REST_MS: u64 = 2_000;
 pub(super) struct Counts {
     pub(super) below_goal: u64,
     pub(super) recovering: u64,
+    /// May hold bytes that are not on every member's disk.
+    pub(super) open: u64,
     /// No member is alive.
     pub(super) unavailable: u64,
 }
@@ -42,6 +44,7 @@ pub(super) struct Scan {
 /// What a chunk needs.
 enum Need {
     Recovery,
+    Close,
     Repair { urgent: bool },
     Learner,
 }
@@ -83,7 +86,11 @@ impl Core {
         for (chunk, meta, need) in needs {
             match need {
                 Need::Recovery => self.recover_in_background(chunk, &meta),
-                Need::Repair { urgent } => self.soft.repair.want(chunk, urgent),
+                Need::Repair { urgent } => self.soft.repair.want(chunk, meta.members.len(), urgent),
+                Need::Close => {
+                    let due = self.now.mono.plus_ms(self.config.close_after_ms);
+                    self.soft.closing.seen_idle(chunk, due);
+                }
                 Need::Learner => self.adopt_learner(chunk, &meta),
             }
         }
@@ -97,7 +104,7 @@ impl Core {
         let now = self.now.mono;
         let (mut serving, mut gone, mut unconfirmed, mut overdue) = (0, 0, false, false);
         for (at, server) in meta.members.iter().enumerate() {
-            match self.member_standing(chunk, at, server) {
+            match self.member_standing(chunk, meta, at, server) {
                 MemberStanding::Serving(_) => serving += 1,
                 MemberStanding::Waiting => {
                     scan.unsettled.insert(server);
@@ -115,6 +122,7 @@ impl Core {
             }
         }
         scan.counting.below_goal += u64::from(meta.members.len() - gone < self.state.goal());
+        scan.counting.open += u64::from(meta.open && (meta.written || meta.synced));
         scan.counting.recovering += u64::from(!meta.is_active());
         scan.counting.unavailable += u64::from(serving == 0);
         if !meta.is_active() || unconfirmed || overdue {
@@ -124,7 +132,10 @@ impl Core {
             return (!self.soft.repair.is_running(chunk)).then_some(Need::Learner);
         }
         let urgent = meta.members.len() < self.state.min_write();
-        (meta.members.len() < goal).then_some(Need::Repair { urgent })
+        if meta.members.len() < goal {
+            return Some(Need::Repair { urgent });
+        }
+        (serving == meta.members.len() && self.is_idle(chunk, meta)).then_some(Need::Close)
     }
 
     fn end_pass(&mut self) {

@@ -8,6 +8,7 @@ use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
 use super::chunks::confirm::Confirmed;
+use super::close::Closing;
 use super::dispatch::Doubts;
 use super::gc::Gc;
 use super::grants::Grants;
@@ -101,6 +102,7 @@ pub struct Soft {
     pub(super) doubts: Doubts,
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
+    pub(super) closing: Closing,
     pub(super) truncate: Truncates,
     pub(super) watched: Watched,
     pub(super) gc: Gc,
@@ -137,6 +139,7 @@ impl Soft {
             doubts: Doubts::default(),
             recovery: Recovery::default(),
             repair: Repair::default(),
+            closing: Closing::default(),
             truncate: Truncates::default(),
             watched: Watched::default(),
             gc: Gc::default(),
@@ -165,6 +168,7 @@ impl Soft {
         self.doubts.forget(chunk);
         self.recovery.forget(chunk);
         self.repair.forget(chunk);
+        self.closing.forget(chunk);
     }
 }
 

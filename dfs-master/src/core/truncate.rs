@@ -109,6 +109,10 @@ impl Core {
         let ino = cut.ino;
         match answer {
             Answer::Intended => {
+                if let Some(intent) = self.state.ns.intent(ino) {
+                    let chunk = intent.boundary.chunk;
+                    self.soft.closing.opened(chunk, index);
+                }
                 self.soft.truncate.jobs.insert(ino, (cut, Phase::Waiting(self.now.mono)));
                 self.zero(ino);
                 return;
@@ -156,12 +160,13 @@ impl Core {
         let Some(meta) = self.state.chunks.get(chunk) else { return self.cut_is_void(ino) };
         let again = Phase::Waiting(self.now.mono.plus_ms(AGAIN_MS));
         let primary = meta.members.primary().filter(|server| {
-            meta.is_active() && matches!(self.member_standing(chunk, 0, *server), MemberStanding::Serving(_))
+            meta.is_active()
+                && matches!(self.member_standing(chunk, &meta, 0, *server), MemberStanding::Serving(_))
         });
         let sent = primary.is_some_and(|primary| {
-            let (version, config) = (meta.version, meta.config);
-            let request =
-                Zero { term: self.term(), chunk, version, config, offset: boundary.from, size_epoch };
+            let (version, config, open_num) = (meta.version, meta.config, meta.open_num);
+            let offset = boundary.from;
+            let request = Zero { term: self.term(), chunk, version, config, open_num, offset, size_epoch };
             let asked = Asked::Zero { ino, size_epoch };
             self.call(primary, &request, asked, COMMAND_DEADLINE_MS, self.state.applied)
         });

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use dfs_master::core::ConnId;
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{
-    AddLearner, Applied, Apply, Delete, Deleted, DiskReport, Fence, FenceAnswer, Fenced, Reconcile,
-    Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState, ServerEvent, Zero,
+    AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, Delete, Deleted, DiskReport, Fence,
+    FenceAnswer, Fenced, Reconcile, Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState,
+    ServerEvent, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
@@ -33,6 +34,9 @@ pub(crate) struct Replica {
     /// Reconciled: with bad blocks taken as they are, or only synced.
     pub(crate) reconciled: Vec<bool>,
     pub(crate) digest: u128,
+    pub(crate) open_num: OpenNum,
+    /// Refuses writes of that opening, and its header says what it has.
+    pub(crate) closed: bool,
     pub(crate) zeroed: Option<(u32, SizeEpoch)>,
     pub(crate) members: Vec<Member>,
 }
@@ -56,6 +60,8 @@ pub(crate) struct FakeServer {
     pub(crate) learners_asked: Vec<AddLearner>,
     /// Answers FENCE with an error this many times.
     pub(crate) deaf: u32,
+    /// CLOSE messages that it got.
+    pub(crate) closes: u32,
     pub(crate) starts: u64,
     pub(crate) max_meta_index: LogIndex,
     pub(crate) labels: Vec<(String, String)>,
@@ -86,6 +92,7 @@ impl FakeServer {
             deleted: Vec::new(),
             learners_asked: Vec::new(),
             deaf: 0,
+            closes: 0,
             starts: 1,
             max_meta_index: LogIndex(0),
             labels: Vec::new(),
@@ -141,8 +148,9 @@ impl FakeServer {
             chunk: *chunk,
             version: replica.version,
             config: replica.config,
-            open_num: OpenNum(1),
+            open_num: replica.open_num,
             disk: DiskId(self.id.0),
+            closed: replica.closed.then_some(replica.digest),
             learner: false,
             ino: Ino(0),
             index: ChunkIndex(0),
@@ -171,6 +179,8 @@ impl FakeServer {
                 bad_blocks: 0,
                 reconciled: Vec::new(),
                 digest,
+                open_num: OpenNum(1),
+                closed: false,
                 zeroed: None,
                 members: Vec::new(),
             },
@@ -212,6 +222,18 @@ impl FakeServer {
                 self.replicas.get(&asked.chunk).filter(|r| r.active).ok_or(Status::NoChunk)?;
                 self.learners_asked.push(asked);
                 encode(&Done {})
+            }
+            Op::Close => {
+                let close: Close = decode(body);
+                let answer = |asked: &CloseChunk| match self.replicas.get_mut(&asked.chunk) {
+                    Some(replica) if replica.active && replica.version == asked.version => {
+                        (replica.open_num, replica.closed) = (asked.open_num, true);
+                        CloseAnswer::Closed { digest: replica.digest, seq: replica.applied }
+                    }
+                    Some(_) | None => CloseAnswer::Refused(Status::NoChunk),
+                };
+                self.closes += 1;
+                encode(&Closed { answers: close.chunks.iter().map(answer).collect() })
             }
             Op::Zero => {
                 let zero: Zero = decode(body);
@@ -256,12 +278,15 @@ impl FakeServer {
                     bad_blocks: 0,
                     reconciled: Vec::new(),
                     digest: 0,
+                    open_num: OpenNum(1),
+                    closed: false,
                     zeroed: None,
                     members: Vec::new(),
                 });
                 (replica.version, replica.config) = (config.version, config.config);
                 replica.active = true;
                 replica.class = ReplicaClass::Intact;
+                (replica.open_num, replica.closed) = (config.open_num, config.closed);
                 replica.members = config.members;
                 self.fences.remove(&config.chunk);
             }

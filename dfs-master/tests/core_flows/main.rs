@@ -7,6 +7,7 @@ mod cluster;
 mod fake;
 
 mod chaos;
+mod close;
 mod files;
 mod format;
 mod garbage;

@@ -39,6 +39,12 @@ pub struct ClusterReport {
     /// Fewer members than the goal.
     pub chunks_below_goal: u64,
     pub chunks_recovering: u64,
+    /// Written, and not closed since: a restart of a server that has them costs a recovery.
+    #[serde(default)]
+    pub chunks_open: u64,
+    /// Replicas found to differ although their servers called them whole, since this leader began.
+    #[serde(default)]
+    pub replicas_diverged: u64,
     /// No member is alive.
     pub chunks_unavailable: u64,
     pub tombstones: u64,

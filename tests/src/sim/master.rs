@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dfs_disk::sim::SimDisk;
 use dfs_master::core::image::{ImageReader, StateImage};
+use dfs_master::core::state::State;
 use dfs_master::core::{
     After, CallNum, ConnId, Core, CoreConfig, Effect, Input, MetadataSync, Now, Peer, Recovered,
     RecoveredSnapshot, ReqId,
@@ -128,6 +129,12 @@ impl Master {
     #[must_use]
     pub fn disk(&self) -> &SimDisk {
         &self.disk
+    }
+
+    /// What the log says now, while the process runs.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.running.as_ref().map(|running| running.core.state())
     }
 
     /// Recovers the log and starts the process.

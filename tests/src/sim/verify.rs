@@ -59,7 +59,10 @@ pub(super) async fn verify(shared: &Arc<Shared>) {
     }
     // What the reading found damaged is repaired now.
     let Some(link) = rest(shared, &net, "reading everything").await else { return };
-    let files = shared.act(|world| world.files.clone());
+    let files = shared.act(|world| {
+        check_closed(world);
+        world.files.clone()
+    });
     for (file, ino) in files {
         match net.ask(link, &FileInfo { ino, from: dfs_proto::units::ChunkIndex(0) }).await {
             Ok(report) => shared.act(|world| check_replicas(world, file, &report)),
@@ -109,12 +112,19 @@ async fn until_rest(shared: &Arc<Shared>, net: &SimNet) -> LinkId {
 /// Whether nothing is left to do.
 fn look(world: &mut World, report: &ClusterReport) -> bool {
     world.last_look = format!("{report:?}");
+    if report.replicas_diverged > 0 {
+        world.violate(
+            "equal",
+            format!("{} replicas differed when they were closed", report.replicas_diverged),
+        );
+    }
     let servers = u32::from(world.shape.servers);
     report.hold.is_none()
         && report.servers_up == servers
         && report.chunks_below_goal == 0
         && report.chunks_recovering == 0
         && report.chunks_unavailable == 0
+        && report.chunks_open == 0
 }
 
 /// Whether every chunk of the files has its members, and those are equal. The counts of the report are of the
@@ -202,6 +212,28 @@ async fn look_up_all(shared: &Arc<Shared>, client: &Client<SimNet>, owner: Actor
                 world.violate(wrong.oracle, format!("{owner:?} after healing: {}", wrong.what));
             }
         });
+    }
+}
+
+/// What the log says of closed chunks is so on every member's disk (I10).
+fn check_closed(world: &mut World) {
+    let closed: Vec<_> = match world.master.state() {
+        Some(state) => state.chunks.iter_from(ChunkId(0)).filter(|(_, meta)| !meta.open).collect(),
+        None => return,
+    };
+    for (chunk, meta) in closed {
+        for server in meta.members.iter() {
+            let Some(Node::Server(num)) = world.fabric.server_of(server) else { continue };
+            let Some(store) = world.servers[usize::from(num)].store() else { continue };
+            let says = store.header(chunk).map(|header| (header.open, header.open_num, header.digest.0));
+            let holds = store.table(chunk).map(|table| table.digest.0);
+            let right = matches!(says, Ok(says) if says == (false, meta.open_num, meta.digest))
+                && matches!(holds, Ok(holds) if holds == meta.digest);
+            if !right {
+                let what = format!("chunk {chunk} is closed as {meta:?}; server {num}: {says:?}, {holds:?}");
+                world.violate("closed", what);
+            }
+        }
     }
 }
 

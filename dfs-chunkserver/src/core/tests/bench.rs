@@ -86,6 +86,23 @@ pub(crate) struct Bench {
     pub(crate) compared: usize,
 }
 
+fn active(version: u32, config: u32, members: Vec<Member>) -> ActiveConfig {
+    ActiveConfig {
+        chunk: CHUNK,
+        version: ChunkVersion(version),
+        config: ConfigNum(config),
+        open_num: OpenNum(1),
+        size_epoch: SizeEpoch(0),
+        members,
+        ino: Ino(2),
+        index: ChunkIndex(0),
+        ops: Vec::new(),
+        seq: Seq(0),
+        closed: false,
+        lossy: ChunkVersion(0),
+    }
+}
+
 pub(crate) fn num(n: u16) -> ServerNum {
     ServerNum(n)
 }
@@ -266,6 +283,14 @@ impl Bench {
         self.active_with(to, version, config, members, Vec::new(), Seq(0));
     }
 
+    /// The members are what they were, and the chunk is closed.
+    pub(crate) fn confirm_closed(&mut self, to: &[u16], members: Vec<Member>) {
+        let body = ActiveConfig { closed: true, ..active(1, 1, members) };
+        for n in to {
+            self.event(*n, ServerEvent::Active(body.clone()));
+        }
+    }
+
     pub(crate) fn active_with(
         &mut self,
         to: &[u16],
@@ -275,19 +300,7 @@ impl Bench {
         ops: Vec<OpRecord>,
         seq: Seq,
     ) {
-        let body = ActiveConfig {
-            chunk: CHUNK,
-            version: ChunkVersion(version),
-            config: ConfigNum(config),
-            open_num: OpenNum(1),
-            size_epoch: SizeEpoch(0),
-            members,
-            ino: Ino(2),
-            index: ChunkIndex(0),
-            ops,
-            seq,
-            lossy: ChunkVersion(0),
-        };
+        let body = ActiveConfig { ops, seq, ..active(version, config, members) };
         for n in to {
             self.event(*n, ServerEvent::Active(body.clone()));
         }
@@ -320,6 +333,7 @@ impl Bench {
             chunk: CHUNK,
             version: ChunkVersion(1),
             config: ConfigNum(1),
+            open_num: OpenNum(1),
             offset,
             size_epoch: SizeEpoch(epoch),
         };

@@ -1,4 +1,4 @@
-//! A chunk's entry as it lies in memory: 36 bytes for nearly every chunk, and a side entry for the few
+//! A chunk's entry as it lies in memory: 52 bytes for nearly every chunk, and a side entry for the few
 //! that do not fit.
 
 use dfs_proto::ids::{ChunkVersion, ConfigNum, Ino, OpenNum, ServerNum};
@@ -23,11 +23,13 @@ pub(super) struct Packed {
     open_num: OpenNum,
     index: u32,
     members: [ServerNum; INLINE],
+    /// As quarters, for the same reason.
+    digest: [u32; 4],
     flags: u8,
     refs: u8,
 }
 
-const _: () = assert!(size_of::<Packed>() == 36);
+const _: () = assert!(size_of::<Packed>() == 52);
 
 /// What does not fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,18 @@ fn halves(value: u64) -> [u32; 2] {
     ]
 }
 
+/// The quarters of a digest, low first.
+fn quarters(digest: u128) -> [u32; 4] {
+    let bytes = digest.to_le_bytes();
+    std::array::from_fn(|at| {
+        u32::from_le_bytes([bytes[4 * at], bytes[4 * at + 1], bytes[4 * at + 2], bytes[4 * at + 3]])
+    })
+}
+
+fn joined(quarters: [u32; 4]) -> u128 {
+    quarters.iter().rev().fold(0, |digest, quarter| digest << 32 | u128::from(*quarter))
+}
+
 fn whole(low: u32, high: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
@@ -69,6 +83,7 @@ impl Packed {
             open_num: meta.open_num,
             index,
             members,
+            digest: quarters(meta.digest),
             flags: flag(meta.open, OPEN) | flag(meta.synced, SYNCED) | flag(meta.written, WRITTEN),
             refs: meta.refs,
         };
@@ -106,6 +121,7 @@ impl Packed {
             open: self.flags & OPEN != 0,
             synced: self.flags & SYNCED != 0,
             written: self.flags & WRITTEN != 0,
+            digest: joined(self.digest),
             lossy: rest.map_or(ChunkVersion(0), |rest| rest.lossy),
             refs: self.refs,
             ino: Ino(whole(self.ino[0], self.ino[1])),

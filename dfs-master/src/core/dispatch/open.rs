@@ -10,11 +10,11 @@ use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
 
 use super::{Client, Then};
-use crate::core::Core;
 use crate::core::command::{Answer, Command, NewChunk, Origin};
 use crate::core::namespace::{self, Caller as By};
 use crate::core::ops::{self, NsCommand, TruncateBy};
 use crate::core::reply::Caller;
+use crate::core::{After, Core};
 
 /// An open under way.
 #[derive(Clone, Debug)]
@@ -195,7 +195,10 @@ impl Core {
         let write = flow.access.write;
         let grant = self.soft.grants.open(ino, flow.session, flow.handle, write);
         let first = match self.state.ns.chunk_at(ino, ChunkIndex(0))? {
-            Some(chunk) if write => self.place_to_write(flow.session, chunk).ok(),
+            Some(chunk) if write && self.after_opening(chunk) == After::Now => {
+                self.place_to_write(flow.session, chunk).ok()
+            }
+            Some(_) if write => None,
             Some(chunk) => self.place_to_read(flow.session, chunk).filter(|place| !place.members.is_empty()),
             None => None,
         };

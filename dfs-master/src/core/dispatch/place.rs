@@ -4,13 +4,12 @@
 //! members are all confirmed.
 
 use dfs_proto::chunk::{Capability, Member, Rights};
-use dfs_proto::ids::{ChunkId, Ino, KeyId, LogIndex, SessionId};
+use dfs_proto::ids::{ChunkId, Ino, KeyId, LogIndex, OpenNum, SessionId};
 use dfs_proto::meta::{ChunkPlace, MAP_MAX, MapRead, MapWrite, ReadMap};
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, MasterMs};
 
 use super::{Client, Then};
-use crate::core::After;
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
 use crate::core::command::Command;
@@ -77,8 +76,16 @@ impl Core {
             return Err(Status::Recovering);
         }
         let chunk = self.state.ns.chunk_at(ino, at)?.ok_or(Status::Recovering)?;
+        let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
+        if self.must_reopen(chunk, &meta) {
+            let open_num = OpenNum(meta.open_num.0 + 1);
+            let then = Then::Place { caller, session, ino, index: at };
+            self.propose(None, Command::Reopen { chunk, open_num }, then)?;
+            return Ok(());
+        }
         let place = self.place_to_write(session, chunk)?;
-        self.reply_at(caller, &place, index, After::Now);
+        let after = self.after_opening(chunk);
+        self.reply_at(caller, &place, index, after);
         Ok(())
     }
 
@@ -92,19 +99,20 @@ impl Core {
         Some(self.place(session, chunk, &meta, members, Rights { read: true, write: false }))
     }
 
-    /// A place to write to.
+    /// A place to write to. What it is given out after, [`Core::after_opening`] says.
     ///
     /// # Errors
-    /// `Recovering` while the members are not all there; `NoServers` when there are too few.
+    /// `Recovering` while it is closed, or the members are not all there; `NoServers` when there are too few.
     pub(super) fn place_to_write(
         &mut self,
         session: SessionId,
         chunk: ChunkId,
     ) -> Result<ChunkPlace, Status> {
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
-        if self.soft.dropping.contains(&chunk) {
+        if self.soft.dropping.contains(&chunk) || self.must_reopen(chunk, &meta) {
             return Err(Status::Recovering);
         }
+        self.soft.closing.touched(chunk);
         let members = self.serving(chunk, &meta);
         if !meta.is_active() || members.len() < meta.members.len() {
             self.recover_on_demand(chunk, &meta);
@@ -127,7 +135,7 @@ impl Core {
     /// The members that serve now, each with the boot it is confirmed for; the primary first if it does.
     fn serving(&self, chunk: ChunkId, meta: &ChunkMeta) -> Vec<Member> {
         let standing = meta.members.iter().enumerate().map(|(at, server)| {
-            let standing = self.member_standing(chunk, at, server);
+            let standing = self.member_standing(chunk, meta, at, server);
             (server, standing)
         });
         let serving = standing.filter_map(|(server, standing)| match standing {

@@ -218,7 +218,11 @@ impl Core {
         self.soft.seen.insert(chunk.0, ());
         if let Some(at) = meta.members.iter().position(|member| member == server) {
             let current = meta.is_active() && replica.version == meta.version;
-            if current && self.held_all_along(chunk, at, server) {
+            let unchanged = !meta.open
+                && !replica.learner
+                && replica.open_num == meta.open_num
+                && replica.closed == Some(meta.digest);
+            if current && (unchanged || self.held_all_along(chunk, at, server)) {
                 self.confirm(chunk, &meta, at, server);
                 // A primary that was away may have given up what it was filling; the scan asks it again.
                 if at == 0 && !meta.learners.is_empty() {
@@ -284,6 +288,7 @@ impl Core {
             index: meta.index,
             ops,
             seq,
+            closed: self.must_reopen(chunk, meta),
             lossy: meta.lossy,
         }
     }

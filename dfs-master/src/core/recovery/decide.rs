@@ -245,7 +245,8 @@ impl Core {
             }
             self.tell_activated(index, chunk, &meta, &plan);
             if meta.members.len() < self.state.goal() {
-                self.soft.repair.want(chunk, meta.members.len() < self.state.min_write());
+                let (members, urgent) = (meta.members.len(), meta.members.len() < self.state.min_write());
+                self.soft.repair.want(chunk, members, urgent);
             }
         }
     }

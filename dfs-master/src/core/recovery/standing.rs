@@ -20,10 +20,12 @@ pub(in crate::core) enum MemberStanding {
 }
 
 impl Core {
-    /// The standing of the member at place `at`.
+    /// The standing of the member at place `at`. One of a closed chunk may be confirmed by what its server is about to
+    /// tell of it, whatever process that is.
     pub(in crate::core) fn member_standing(
         &self,
         chunk: ChunkId,
+        meta: &ChunkMeta,
         at: usize,
         server: ServerNum,
     ) -> MemberStanding {
@@ -35,7 +37,7 @@ impl Core {
             (Standing::Up, Some(boot)) if confirmed => MemberStanding::Serving(boot),
             (Standing::Up, _) => {
                 let settled = self.state.servers.get(server).is_some_and(|server| server.settled);
-                let trusted = ever || (settled && !live.boot_is_new);
+                let trusted = ever || !meta.open || (settled && !live.boot_is_new);
                 if trusted && live.inventory == Inventory::Awaited {
                     MemberStanding::Waiting
                 } else {
@@ -45,6 +47,11 @@ impl Core {
             (Standing::Silent, _) if live.boot_is_new && !ever => MemberStanding::Gone,
             (Standing::Silent, _) => MemberStanding::Waiting,
             // A restarted server that registered and has not sent its first heartbeat yet.
+            (Standing::Gone, Some(_))
+                if live.is_reachable() && !meta.open && live.inventory == Inventory::Awaited =>
+            {
+                MemberStanding::Waiting
+            }
             (Standing::Gone, Some(_)) if live.is_reachable() && !confirmed => MemberStanding::Unconfirmed,
             (Standing::Gone, _) => MemberStanding::Gone,
         }
@@ -67,7 +74,7 @@ impl Core {
     }
 
     pub(super) fn needs_recovery(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
-        let lost = |(at, server)| match self.member_standing(chunk, at, server) {
+        let lost = |(at, server)| match self.member_standing(chunk, meta, at, server) {
             MemberStanding::Unconfirmed | MemberStanding::Gone => true,
             MemberStanding::Serving(_) | MemberStanding::Waiting => false,
         };

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use dfs_proto::ids::{ChunkId, Ino, LogIndex};
+use dfs_proto::ids::{ChunkId, Ino, LogIndex, OpenNum};
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, Timespec};
 
@@ -118,6 +118,8 @@ impl State {
             Command::CommitLearner { chunk, version, config, server } => {
                 Outcome::of(self.commit_learner(*chunk, *version, *config, *server))
             }
+            Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
+            Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),
             Command::FreeInodes(free) => self.take_ns(at, &NsCommand::FreeInodes(free.clone())),
             Command::Tombstones { done, forget } => {
                 done.iter().for_each(|chunk| self.tombstones.finish(*chunk));
@@ -134,7 +136,14 @@ impl State {
             Ok(NsOutcome::Attr(attr)) => Outcome::of(Answer::Attr(attr)),
             Ok(NsOutcome::Removed(removed)) => Outcome::of(Answer::Removed(removed)),
             Ok(NsOutcome::Renamed(renamed)) => Outcome::of(Answer::Renamed(renamed)),
-            Ok(NsOutcome::Intended(_)) => Outcome::of(Answer::Intended),
+            Ok(NsOutcome::Intended(boundary)) => {
+                // The zeros are written, and a close that is under way must not speak of the bytes before.
+                let open_num = self.chunks.get(boundary.chunk).map(|meta| OpenNum(meta.open_num.0 + 1));
+                open_num.into_iter().for_each(|open_num| {
+                    self.reopen(boundary.chunk, open_num);
+                });
+                Outcome::of(Answer::Intended)
+            }
             Ok(NsOutcome::Truncated { attr, dropped }) => {
                 self.no_longer_cut(&[attr.ino]);
                 Outcome { answer: Answer::Attr(attr), dropped: self.bury(at, dropped) }

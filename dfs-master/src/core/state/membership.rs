@@ -4,12 +4,12 @@
 //! What no race explains stops the process: a base from outside the last active configuration (I14), a
 //! planned change that leaves fewer members (I15), two changes at once (I16).
 
-use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, ServerNum};
+use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, OpenNum, ServerNum};
 use dfs_proto::status::Status;
 
 use super::State;
 use crate::core::chunks::{ChunkState, MEMBERS_MAX, Members};
-use crate::core::command::{Activation, Answer, LearnerChange};
+use crate::core::command::{Activation, Answer, CloseDone, LearnerChange};
 
 impl State {
     pub(super) fn recovering(&mut self, chunks: &[(ChunkId, ChunkVersion)]) -> Answer {
@@ -20,6 +20,7 @@ impl State {
                     meta.state = ChunkState::Recovering(*version);
                     // Whatever a learner was given belongs to the old version.
                     meta.learners.clear();
+                    meta.reopen();
                 });
             }
         }
@@ -45,6 +46,31 @@ impl State {
                 if new.lossy {
                     meta.lossy = new.version;
                 }
+            });
+        }
+        Answer::Done
+    }
+
+    pub(super) fn close(&mut self, chunks: &[CloseDone]) -> Answer {
+        for done in chunks {
+            let Some(meta) = self.chunks.get(done.chunk) else { continue };
+            let current = meta.is_active() && meta.version == done.version && meta.open_num == done.open_num;
+            if current && meta.open && meta.learners.is_empty() {
+                self.chunks.update(done.chunk, |meta| {
+                    (meta.open, meta.digest) = (false, done.digest);
+                    // Every member has it on its disk.
+                    (meta.synced, meta.written) = (true, true);
+                });
+            }
+        }
+        Answer::Done
+    }
+
+    pub(super) fn reopen(&mut self, chunk: ChunkId, open_num: OpenNum) -> Answer {
+        let Some(meta) = self.chunks.get(chunk) else { return Answer::Failed(Status::NoChunk) };
+        if open_num > meta.open_num {
+            self.chunks.update(chunk, |meta| {
+                (meta.open, meta.digest, meta.open_num) = (true, 0, open_num);
             });
         }
         Answer::Done
@@ -87,6 +113,7 @@ impl State {
             meta.learners.retain(|learner| *learner != server);
             meta.members.push(server);
             meta.config = ConfigNum(config.0 + 1);
+            meta.reopen();
             assert!(meta.members.len() > before, "I15: {chunk} loses members by a planned change");
         });
         Answer::Done

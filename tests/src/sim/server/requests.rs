@@ -74,6 +74,7 @@ impl Running {
             }
             Op::Apply => Input::Apply { call, body: frame.decode().map_err(bad)? },
             Op::Fence => Input::Fence { call, body: frame.decode().map_err(bad)? },
+            Op::Close => Input::Close { call, body: frame.decode().map_err(bad)? },
             Op::Reconcile => Input::Reconcile { call, body: frame.decode().map_err(bad)? },
             Op::AddLearner => Input::AddLearner { call, body: frame.decode().map_err(bad)? },
             Op::Zero => Input::Zero { call, body: frame.decode().map_err(bad)? },
@@ -101,6 +102,7 @@ impl Running {
             }
             Reply::Applied { applied } => Outgoing::reply(&header, &Applied { applied }),
             Reply::Fenced(body) => Outgoing::reply(&header, &body),
+            Reply::Closed(body) => Outgoing::reply(&header, &body),
             Reply::Reconciled(body) => Outgoing::reply(&header, &body),
             Reply::Deleted(results) => Outgoing::reply(&header, &Deleted { results }),
         };

@@ -1,0 +1,63 @@
+//! Clean close: first the bytes are made durable, then a header that says so with the table's digest. A header that
+//! says "closed" is believed after a power cut, so it must never be on the disk before what it speaks of.
+
+use dfs_disk::Disk;
+use dfs_proto::checksum::Digest;
+use dfs_proto::ids::{ChunkId, OpenNum, Seq};
+
+use super::Store;
+use super::error::StoreError;
+
+impl<D: Disk> Store<D> {
+    /// Closes chunks, each under the opening given and with the last write in it; many at the price of two syncs of
+    /// the disk. None for a chunk that was written again, or opened anew, meanwhile.
+    pub fn close_many(&self, chunks: &[(ChunkId, OpenNum, Seq)]) -> Vec<Result<Option<Digest>, StoreError>> {
+        let named: Vec<(ChunkId, Seq)> = chunks.iter().map(|(id, _, seq)| (*id, *seq)).collect();
+        let synced = self.sync_many(&named);
+        let mut results: Vec<Result<Option<Digest>, StoreError>> = Vec::with_capacity(chunks.len());
+        let mut headed = Vec::new();
+        for (at, ((id, open_num, seq), synced)) in chunks.iter().zip(synced).enumerate() {
+            let result = synced.and_then(|()| self.close_header(*id, *open_num, *seq));
+            if let Ok(Some(_)) = result {
+                headed.push((at, (*id, *seq)));
+            }
+            results.push(result);
+        }
+        let named: Vec<(ChunkId, Seq)> = headed.iter().map(|(_, named)| *named).collect();
+        for ((at, (id, _)), synced) in headed.into_iter().zip(self.sync_many(&named)) {
+            let still = synced.and_then(|()| self.is_closed(id, chunks[at].1));
+            match still {
+                Ok(true) => {}
+                Ok(false) => results[at] = Ok(None),
+                Err(error) => results[at] = Err(error),
+            }
+        }
+        self.limit_open_files();
+        results
+    }
+
+    /// Writes the header of a chunk all of whose bytes are on the disk.
+    fn close_header(&self, id: ChunkId, open_num: OpenNum, seq: Seq) -> Result<Option<Digest>, StoreError> {
+        if let Err(error) = self.trim(id) {
+            log::debug!("chunk {id}: what was allocated ahead stays: {error}");
+        }
+        let chunk = self.find(id)?;
+        let mut state = chunk.write();
+        state.usable()?;
+        self.open_body(&chunk, &mut state)?;
+        if state.dirty() || state.header.open_num > open_num {
+            return Ok(None);
+        }
+        let Some(digest) = state.body.as_ref().map(|body| body.table.digest()) else { return Ok(None) };
+        let header = &mut state.header;
+        (header.open_num, header.open, header.digest) = (open_num, false, digest);
+        header.seq_synced = seq;
+        self.header_to_file(&mut state)?;
+        Ok(Some(digest))
+    }
+
+    fn is_closed(&self, id: ChunkId, open_num: OpenNum) -> Result<bool, StoreError> {
+        let header = self.header(id)?;
+        Ok(!header.open && header.open_num == open_num)
+    }
+}

@@ -1,0 +1,255 @@
+//! Clean close (section 9): chunks that nobody writes any more. First the primary, then the other members refuse
+//! writes of the opening, make what they have durable and say what it hashes to; if all say the same, the log says
+//! that the chunk is closed and what every replica must hash to. A server that comes back with such a replica is
+//! confirmed by its header alone, so a restart costs a recovery only for what was being written.
+//!
+//! Keeps I10: a capability after a close that was begun is of a higher opening, logged before, and on the disk
+//! before it is given out: with the master's last milliseconds lost, honest bytes would look like corruption.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use dfs_proto::control::{COMMAND_BATCH, Close, CloseAnswer, CloseChunk, Closed};
+use dfs_proto::ids::{ChunkId, ChunkVersion, LogIndex, OpenNum, Seq, ServerNum};
+use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
+
+use super::Core;
+use super::chunks::ChunkMeta;
+use super::command::{CloseDone, Command};
+use super::contract::After;
+use super::recovery::MemberStanding;
+use super::reply::{Asked, COMMAND_DEADLINE_MS};
+
+/// Chunks waited for to stay idle; a scan names the others again.
+const IDLE_MAX: usize = 1 << 16;
+/// Closes under way at once: a wave of them is a batch of each primary.
+const JOBS_MAX: usize = COMMAND_BATCH;
+/// A close that failed is tried again after this.
+const AGAIN_MS: u64 = 10_000;
+/// A server this busy, in permille, is left alone.
+const BUSY_PERMILLE: u16 = 700;
+
+/// What a close is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Opening {
+    pub(super) version: ChunkVersion,
+    pub(super) open_num: OpenNum,
+}
+
+#[derive(Clone, Debug)]
+struct Job {
+    of: Opening,
+    /// Members that have not answered.
+    waits: BTreeSet<ServerNum>,
+    /// The secondaries were asked.
+    spread: bool,
+    /// What the primary has.
+    held: Option<(u128, Seq)>,
+}
+
+/// Closes under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Closing {
+    /// Chunks that nobody writes, and when they are due.
+    idle: BTreeMap<ChunkId, Micros>,
+    jobs: BTreeMap<ChunkId, Job>,
+    /// Members may refuse the opening that the log names: the next writer gets another.
+    tried: BTreeSet<ChunkId>,
+    /// Openings whose records may not be on the disk yet.
+    opened: BTreeMap<ChunkId, LogIndex>,
+    /// Replicas that differed although every member called them whole, since this leader began.
+    diverged: u64,
+}
+
+impl Closing {
+    /// A chunk has a new version, or is gone.
+    pub(super) fn forget(&mut self, chunk: ChunkId) {
+        self.idle.remove(&chunk);
+        self.jobs.remove(&chunk);
+        self.tried.remove(&chunk);
+    }
+
+    /// The record at `index` has opened the chunk anew: its members refuse nothing.
+    pub(super) fn opened(&mut self, chunk: ChunkId, index: LogIndex) {
+        self.forget(chunk);
+        self.opened.insert(chunk, index);
+    }
+
+    /// The record at `index` has opened the chunk anew, if it was closed.
+    pub(super) fn may_be_opened(&mut self, chunk: ChunkId, index: LogIndex) {
+        self.opened.insert(chunk, index);
+    }
+
+    /// Somebody is about to write it.
+    pub(super) fn touched(&mut self, chunk: ChunkId) {
+        self.idle.remove(&chunk);
+    }
+
+    /// Whether members may refuse writes of the opening that the log names.
+    pub(super) fn is_refused(&self, chunk: ChunkId) -> bool {
+        self.tried.contains(&chunk)
+    }
+
+    /// Nobody writes the chunk now.
+    pub(super) fn seen_idle(&mut self, chunk: ChunkId, due: Micros) {
+        if self.idle.len() < IDLE_MAX {
+            self.idle.entry(chunk).or_insert(due);
+        }
+    }
+
+    #[must_use]
+    pub(super) fn diverged(&self) -> u64 {
+        self.diverged
+    }
+}
+
+impl Core {
+    /// Whether nobody writes the chunk, or could without asking first.
+    pub(super) fn is_idle(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+        meta.open
+            && meta.is_active()
+            && meta.learners.is_empty()
+            && (meta.synced || meta.written)
+            && !self.soft.recovery.is_running(chunk)
+            && self.soft.sessions.all_spoke()
+            && self.state.ns.intent(meta.ino).is_none()
+            && !self.soft.grants.is_written(meta.ino)
+    }
+
+    /// A writer needs another opening of the chunk.
+    pub(super) fn must_reopen(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+        !meta.open || self.soft.closing.is_refused(chunk)
+    }
+
+    /// What a capability to write has to wait for.
+    pub(super) fn after_opening(&self, chunk: ChunkId) -> After {
+        self.soft.closing.opened.get(&chunk).map_or(After::Now, |index| self.after_durable(*index))
+    }
+
+    pub(super) fn close_tick(&mut self) {
+        let durable = self.log.durable;
+        self.soft.closing.opened.retain(|_, index| *index > durable);
+        if self.hold.stands() || !self.soft.closing.jobs.is_empty() {
+            return;
+        }
+        let now = self.now.mono;
+        let due = self.soft.closing.idle.iter().filter(|(_, due)| **due <= now).map(|(chunk, _)| *chunk);
+        let due: Vec<ChunkId> = due.take(JOBS_MAX).collect();
+        let mut asks: BTreeMap<ServerNum, Vec<ChunkId>> = BTreeMap::new();
+        for chunk in due {
+            self.soft.closing.idle.remove(&chunk);
+            let Some(meta) = self.state.chunks.get(chunk).filter(|meta| self.is_idle(chunk, meta)) else {
+                continue;
+            };
+            let fit = meta.members.iter().enumerate().all(|(at, server)| {
+                let busy = self.soft.servers.get(server).map_or(0, |live| live.load.utilisation_permille);
+                let standing = self.member_standing(chunk, &meta, at, server);
+                busy < BUSY_PERMILLE && matches!(standing, MemberStanding::Serving(_))
+            });
+            let Some(primary) = meta.members.primary().filter(|_| fit) else {
+                self.soft.closing.seen_idle(chunk, now.plus_ms(AGAIN_MS));
+                continue;
+            };
+            let of = Opening { version: meta.version, open_num: meta.open_num };
+            let job = Job { of, waits: meta.members.iter().collect(), spread: false, held: None };
+            self.soft.closing.jobs.insert(chunk, job);
+            asks.entry(primary).or_default().push(chunk);
+        }
+        self.ask_to_close(asks);
+    }
+
+    fn ask_to_close(&mut self, asks: BTreeMap<ServerNum, Vec<ChunkId>>) {
+        let term = self.term();
+        for (server, all) in asks {
+            for part in all.chunks(COMMAND_BATCH) {
+                let jobs = &self.soft.closing.jobs;
+                let named: Vec<(ChunkId, Opening)> =
+                    part.iter().filter_map(|chunk| Some((*chunk, jobs.get(chunk)?.of))).collect();
+                let chunk = |(chunk, of): &(ChunkId, Opening)| CloseChunk {
+                    chunk: *chunk,
+                    version: of.version,
+                    open_num: of.open_num,
+                };
+                let request = Close { term, chunks: named.iter().map(chunk).collect() };
+                self.soft.closing.tried.extend(named.iter().map(|(chunk, _)| *chunk));
+                let asked = Asked::Close { server, chunks: named.clone() };
+                if !self.call(server, &request, asked, COMMAND_DEADLINE_MS, self.state.applied) {
+                    named.iter().for_each(|(chunk, _)| self.close_failed(*chunk));
+                }
+            }
+        }
+    }
+
+    /// Members may have closed it; the scan finds it again.
+    fn close_failed(&mut self, chunk: ChunkId) {
+        self.soft.closing.jobs.remove(&chunk);
+        let due = self.now.mono.plus_ms(AGAIN_MS);
+        self.soft.closing.seen_idle(chunk, due);
+    }
+
+    pub(super) fn closed(
+        &mut self,
+        server: ServerNum,
+        chunks: &[(ChunkId, Opening)],
+        result: Result<Closed, Status>,
+    ) {
+        let mut answers = result.map(|closed| closed.answers).unwrap_or_default().into_iter();
+        let mut asks: BTreeMap<ServerNum, Vec<ChunkId>> = BTreeMap::new();
+        let mut done = Vec::new();
+        for (chunk, of) in chunks {
+            let answer = answers.next();
+            let Some(job) = self.soft.closing.jobs.get_mut(chunk).filter(|job| job.of == *of) else {
+                continue;
+            };
+            let Some(CloseAnswer::Closed { digest, seq }) = answer else {
+                log::debug!("chunk {chunk}: {server} does not close it: {answer:?}");
+                self.close_failed(*chunk);
+                continue;
+            };
+            let held = *job.held.get_or_insert((digest, seq));
+            job.waits.remove(&server);
+            if held.1 != seq {
+                self.close_failed(*chunk);
+            } else if held.0 != digest {
+                self.replicas_differ(*chunk, server);
+            } else if job.waits.is_empty() {
+                done.push(CloseDone { chunk: *chunk, version: of.version, open_num: of.open_num, digest });
+            } else if !job.spread {
+                job.spread = true;
+                for other in &job.waits {
+                    asks.entry(*other).or_default().push(*chunk);
+                }
+            }
+        }
+        self.ask_to_close(asks);
+        if !done.is_empty() && !self.propose_own(Command::CloseChunks { chunks: done.clone() }) {
+            done.iter().for_each(|done| self.close_failed(done.chunk));
+        }
+    }
+
+    /// Members that have the same writes have not the same bytes.
+    fn replicas_differ(&mut self, chunk: ChunkId, server: ServerNum) {
+        self.soft.closing.diverged += 1;
+        log::error!(
+            "chunk {chunk}: {server} has other bytes than its primary, though both have every write; \
+             a recovery compares them"
+        );
+        self.close_failed(chunk);
+        if let Some(meta) = self.state.chunks.get(chunk) {
+            self.recover_anyway(chunk, &meta);
+        }
+    }
+
+    /// Chunks are closed in the log.
+    pub(super) fn close_applied(&mut self, chunks: &[CloseDone]) {
+        for done in chunks {
+            let meta = self.state.chunks.get(done.chunk);
+            if meta.is_some_and(|meta| !meta.open && meta.open_num == done.open_num) {
+                self.soft.closing.forget(done.chunk);
+            } else {
+                self.close_failed(done.chunk);
+            }
+        }
+    }
+}
