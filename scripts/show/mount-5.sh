@@ -3,5 +3,5 @@
 . "$(dirname "$0")/../lib.sh"
 cd "$root"
 say "memory per file, restart and snapshot pause at a million files"
-cargo run --release --quiet --locked -p dfs-master --example memory | tee docs/bench/memory.txt
+cargo run --release --quiet --locked -p dfs-master --example memory
 exec scripts/bench.sh compare moosefs

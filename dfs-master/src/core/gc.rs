@@ -172,7 +172,9 @@ impl Core {
                 None => continue,
                 Some(meta) => {
                     let holds = meta.members.contains(*server) || meta.learners.contains(server);
-                    if holds || !meta.is_active() || meta.members.len() < self.state.goal() {
+                    // D5: until every member has all of it on its disk, and the log what it hashes to, an old
+                    // replica may be the last that holds something.
+                    if holds || !meta.is_active() || meta.open || meta.members.len() < self.state.goal() {
                         continue;
                     }
                     // What it has is of an earlier configuration than the one it is not in.

@@ -132,7 +132,9 @@ fn a_server_that_was_away_deletes_later() {
 fn a_stale_replica_goes_when_the_chunk_is_whole_again() {
     let mut cluster = Cluster::with(4, 3, |config| config.repair_delay_ms = 8_000);
     let client = cluster.client();
-    let (attr, place) = cluster.written_file(client, "f");
+    let created = cluster.create(client, "f", 7).unwrap();
+    let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
+    cluster.write(&place, 1, 11);
     sized(&mut cluster, client, &attr);
     let away = place.members[2].server;
     cluster.kill(away);
@@ -145,6 +147,10 @@ fn a_stale_replica_goes_when_the_chunk_is_whole_again() {
     cluster.finish_learners(primary);
     cluster.run(10_000);
     assert_eq!(cluster.meta(place.chunk()).members.len(), 3);
+    // While it is open for writing, nobody knows that all members have the same on their disks.
+    assert!(cluster.server(away).deleted.is_empty());
+    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))] }).unwrap();
+    cluster.run(60_000);
     assert_eq!(cluster.server(away).deleted, [place.chunk()]);
     for member in cluster.meta(place.chunk()).members.iter() {
         assert!(cluster.server(member).replicas.contains_key(&place.chunk()));
