@@ -39,11 +39,12 @@ mod heat;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{ChunkHeat, ReplicaInfo};
-use dfs_proto::ids::{ChunkId, ChunkVersion, Generation, LogIndex, ServerNum, SessionId, Term};
+use dfs_proto::ids::{ChunkId, ChunkVersion, Generation, KeyId, LogIndex, ServerNum, SessionId, Term};
+use dfs_proto::key::IssuedKey;
 use dfs_proto::status::Status;
 use dfs_proto::units::{CHUNK_SIZE_MAX, Micros};
 
@@ -63,6 +64,8 @@ const RESERVE_PARTS: u64 = 20;
 const SHARES: u64 = 20;
 /// A primary refuses this share earlier, so that disks that fill alike refuse a write before it is anywhere.
 const EARLY_PARTS: u64 = 100;
+/// Keys kept: of this master's last turns, and of one before it.
+const KEYS_MAX: usize = 4;
 
 /// The state of one chunk server process.
 #[derive(Debug)]
@@ -77,6 +80,8 @@ pub struct Core {
     /// What the disks were last told of the three.
     kept: (Generation, Term, LogIndex),
     lease: Lease,
+    /// The newest last. One that is no longer given out may still be on capabilities that live.
+    keys: VecDeque<IssuedKey>,
     stopped: bool,
     /// Number of the last event applied, of this registration.
     events: u64,
@@ -125,6 +130,7 @@ impl Core {
             max_index: identity.max_index,
             kept: (identity.generation, identity.max_term, identity.max_index),
             lease: Lease::default(),
+            keys: VecDeque::new(),
             stopped: false,
             events: 0,
             disks: disks
@@ -206,6 +212,21 @@ impl Core {
     #[must_use]
     pub fn server_num(&self) -> Option<ServerNum> {
         self.num
+    }
+
+    /// The newest key: what a heartbeat says.
+    #[must_use]
+    pub fn newest_key(&self) -> KeyId {
+        self.keys.back().map_or(KeyId(0), |key| key.id)
+    }
+
+    /// Takes a master's key.
+    fn take_key(&mut self, key: IssuedKey) {
+        self.keys.retain(|old| old.id != key.id);
+        if self.keys.len() == KEYS_MAX {
+            self.keys.pop_front();
+        }
+        self.keys.push_back(key);
     }
 
     /// The last event applied: what a heartbeat says.

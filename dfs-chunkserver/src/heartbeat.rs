@@ -211,6 +211,7 @@ impl Link {
             disks,
             hot: core.hottest(t_send, HOT_MAX),
             lost: core.lost(t_send),
+            key: core.newest_key(),
         });
         match conn.call(&heartbeat, BEAT_LIMIT).await {
             Ok(reply) => {

@@ -24,6 +24,7 @@ use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, KeyId, LogIndex, OpId, OpenNum,
     ServerId, ServerNum, SessionId, SizeEpoch, Term,
 };
+use dfs_proto::key::IssuedKey;
 use dfs_proto::meta::{Done, ServerAddr, Servers};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
@@ -32,6 +33,10 @@ use dfs_proto::units::{ChunkIndex, ChunkSize, MasterMs};
 const CLUSTER: ClusterId = ClusterId(0xabc);
 const CHUNK: ChunkId = ChunkId(1);
 const LIMIT: Duration = Duration::from_secs(5);
+
+fn key() -> IssuedKey {
+    IssuedKey::derive(&[3; 16], ServerNum(1), KeyId(1))
+}
 
 /// A master that takes everyone and grants every lease.
 #[derive(Default)]
@@ -53,6 +58,7 @@ impl YesMaster {
             chunk_size: ChunkSize::DEFAULT,
             lease_ms: 6000,
             heartbeat_ms: 100,
+            key: key(),
         }
     }
 
@@ -84,6 +90,7 @@ impl Handler for YesMaster {
                     now: MasterMs(1000),
                     durable: LogIndex(1),
                     events: Vec::new(),
+                    key: None,
                 };
                 reply.send(Outgoing::reply(header, &granted));
             }
@@ -136,9 +143,13 @@ impl Cluster {
     }
 
     fn cap(&self) -> Capability {
-        Capability {
+        self.cap_of(1)
+    }
+
+    fn cap_of(&self, session: u64) -> Capability {
+        let cap = Capability {
             chunk: CHUNK,
-            session: SessionId(1),
+            session: SessionId(session),
             ino: Ino(2),
             index: ChunkIndex(0),
             expires: MasterMs(u64::MAX),
@@ -149,7 +160,8 @@ impl Cluster {
             rights: Rights { read: true, write: true },
             key: KeyId(0),
             mac: [0; 16],
-        }
+        };
+        cap.sealed(key().seal(&cap))
     }
 
     /// Whole blocks.
@@ -165,7 +177,7 @@ impl Cluster {
         data: Bytes,
         create: bool,
     ) -> Result<u64, CallError> {
-        let cap = Capability { session: SessionId(session), ..self.cap() };
+        let cap = self.cap_of(session);
         let meta = WriteMeta {
             capability: cap,
             op: OpId(op),

@@ -86,7 +86,7 @@ impl<N: Net> Shared<N> {
             let next = match member {
                 Some(first) => {
                     let deadline = until.cap(self.config.chunk_deadline);
-                    let ask = || message(&place, piece);
+                    let ask = |server| message(&place, server, piece);
                     let (from, answer) = self.call_either(&place.members, first, &tried, ask, deadline).await;
                     member = Some(from);
                     match answer {
@@ -194,8 +194,8 @@ fn cut_out(blocks: &Bytes, piece: Piece) -> Bytes {
     out.freeze()
 }
 
-fn message(place: &ChunkPlace, piece: Piece) -> Outgoing {
-    let cap = &place.capability;
+fn message(place: &ChunkPlace, server: ServerNum, piece: Piece) -> Outgoing {
+    let cap = place.capability_for(server);
     let words = Words {
         word0: cap.chunk.0,
         word1: version_word(cap.version, cap.config),

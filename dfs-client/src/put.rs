@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dfs_proto::chunk::{Range, WriteMeta, version_word};
 use dfs_proto::frame::{Outgoing, Payload};
 use dfs_proto::header::Words;
-use dfs_proto::ids::{ChunkId, OpId};
+use dfs_proto::ids::{ChunkId, OpId, ServerNum};
 use dfs_proto::meta::{ChunkPlace, FailedPlace, Suspicion};
 use dfs_proto::request::Op;
 use dfs_proto::units::ChunkIndex;
@@ -69,7 +69,8 @@ impl<N: Net> Shared<N> {
             };
             let Some(primary) = place.members.first().copied() else { return Err(Error::Io.into()) };
             let deadline = until.cap(self.config.chunk_deadline);
-            let call = self.call_server(primary.server, message(inode, &place, put, op), deadline);
+            let call =
+                self.call_server(primary.server, message(inode, &place, primary.server, put, op), deadline);
             let error = match self.unless_moved(inode, std::slice::from_ref(&place), call, until).await {
                 Some(Ok(_)) => {
                     inode.no_longer_new(&place);
@@ -121,8 +122,8 @@ impl<N: Net> Shared<N> {
     }
 }
 
-fn message(inode: &Inode, place: &ChunkPlace, put: &Put, op: OpId) -> Outgoing {
-    let cap = place.capability;
+fn message(inode: &Inode, place: &ChunkPlace, primary: ServerNum, put: &Put, op: OpId) -> Outgoing {
+    let cap = place.capability_for(primary);
     let done = inode.lock().ops.get(&cap.chunk).map_or(op, |ops| ops.done());
     let meta = WriteMeta {
         capability: cap,

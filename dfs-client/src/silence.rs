@@ -49,10 +49,10 @@ impl<N: Net> Shared<N> {
         members: &[Member],
         first: Member,
         tried: &[ServerNum],
-        message: impl Fn() -> Outgoing,
+        message: impl Fn(ServerNum) -> Outgoing,
         deadline: Duration,
     ) -> (Member, Result<Frame, NetError>) {
-        let mut slow = pin!(self.call_server(first.server, message(), deadline));
+        let mut slow = pin!(self.call_server(first.server, message(first.server), deadline));
         if let Ok(answer) = tokio::time::timeout(READ_SILENT, &mut slow).await {
             return (first, answer);
         }
@@ -63,7 +63,7 @@ impl<N: Net> Shared<N> {
         log::debug!("{} is silent; asking {}", first.server, second.server);
         let other = async {
             loop {
-                let answer = self.call_server(second.server, message(), deadline).await;
+                let answer = self.call_server(second.server, message(second.server), deadline).await;
                 let useful =
                     answer.as_ref().map_or_else(|error| after_chunk(error) == ChunkNext::NewPlace, |_| true);
                 if useful {

@@ -333,7 +333,10 @@ impl<N: Net> Shared<N> {
     ) -> Vec<Outcome> {
         let chunks = group
             .iter()
-            .map(|(unsynced, place)| SyncChunk { capability: place.capability, since: unsynced.since })
+            .map(|(unsynced, place)| SyncChunk {
+                capability: place.capability_for(server),
+                since: unsynced.since,
+            })
             .collect();
         let places: Vec<_> = group.iter().map(|(_, place)| Arc::clone(place)).collect();
         let answer = match Outgoing::request(&Sync { chunks }) {

@@ -122,8 +122,15 @@ fn config(run: &Run, identity: &Identity) -> anyhow::Result<CoreConfig> {
         snapshot_bytes: run.snapshot_bytes,
         snapshot_records: run.snapshot_records,
         seed: random()?,
+        secret: secret()?,
         ..CoreConfig::new(identity.cluster)
     })
+}
+
+fn secret() -> anyhow::Result<[u8; 16]> {
+    let mut secret = [0; 16];
+    getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(secret)
 }
 
 /// 64 random bits.

@@ -39,8 +39,8 @@ pub struct Rights {
 }
 
 /// The master's word that a session may use a chunk at a version. Checked by the chunk server alone:
-/// bound to chunk, version, rights, session and expiry. `mac` authenticates it under `key`; key 0 means
-/// that the cluster issues no keys yet, and `mac` is zero.
+/// bound to chunk, version, rights, session and expiry. `mac` authenticates it under `key`, which the master shares
+/// with the server that it is shown to; a place carries one seal for each member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capability {
     pub chunk: ChunkId,

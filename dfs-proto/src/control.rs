@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::chunk::Member;
 use crate::ids::{
-    BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, Ino, LogIndex, OpId, OpenNum,
-    OsBootId, Seq, ServerId, ServerNum, SessionId, SizeEpoch, Term,
+    BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, Ino, KeyId, LogIndex, OpId,
+    OpenNum, OsBootId, Seq, ServerId, ServerNum, SessionId, SizeEpoch, Term,
 };
+use crate::key::IssuedKey;
 use crate::meta::{Done, SuspectReport, request};
 use crate::request::{Op, Request};
 use crate::status::Status;
@@ -63,6 +64,8 @@ pub struct Registered {
     /// D: a lease lives this long from the heartbeat's sending.
     pub lease_ms: u64,
     pub heartbeat_ms: u64,
+    /// What capabilities are sealed with for this server from now on.
+    pub key: IssuedKey,
 }
 
 /// What the server has, in parts, after every registration. The master answers each replica later by an
@@ -108,6 +111,8 @@ pub struct Heartbeat {
     pub hot: Vec<ChunkHeat>,
     /// Replicas lost since the last heartbeat (failed disk, file gone).
     pub lost: Vec<ChunkId>,
+    /// The newest key that it has.
+    pub key: KeyId,
 }
 request!(Heartbeat => HeartbeatReply);
 
@@ -144,6 +149,8 @@ pub struct HeartbeatReply {
     pub durable: LogIndex,
     /// All events after `applied`, to be applied before the lease is used.
     pub events: Vec<(u64, ServerEvent)>,
+    /// A newer key than the server's; capabilities are sealed with it once the server says that it has it.
+    pub key: Option<IssuedKey>,
 }
 
 /// Events pushed as they happen. The answer says up to which number they are applied.

@@ -70,7 +70,7 @@ id!(/// An inode's truncation epoch: a size or a write issued under an older one
     SizeEpoch(u32), "e{}");
 id!(/// The order in which a chunk's primary applied a write, counted from 1 within one version.
     Seq(u64), "{}");
-id!(/// The key that authenticates a capability. 0 says: not authenticated.
+id!(/// The key that a capability is sealed with; see [`crate::key`]. 0 is no key.
     KeyId(u32), "{}");
 
 impl Ino {

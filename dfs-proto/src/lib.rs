@@ -15,5 +15,6 @@ pub mod frame;
 pub mod request;
 pub mod meta;
 pub mod chunk;
+pub mod key;
 pub mod control;
 pub mod conn;

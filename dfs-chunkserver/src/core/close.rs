@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use dfs_proto::checksum::digest_of;
 use dfs_proto::control::{COMMAND_BATCH, Close, CloseAnswer, CloseChunk, Closed};
 use dfs_proto::ids::ChunkId;
 use dfs_proto::status::Status;
@@ -58,9 +59,6 @@ impl Core {
     fn close_chunk(&mut self, asked: &CloseChunk) -> Result<Step, Status> {
         let replica = self.replicas.get_mut(&asked.chunk).ok_or(Status::NoChunk)?;
         check_standing(replica, asked.version)?;
-        if !replica.made {
-            return Err(Status::NoChunk);
-        }
         if asked.open_num < replica.open_num {
             return Err(Status::Stale);
         }
@@ -78,6 +76,12 @@ impl Core {
             return Ok(Step::Done(CloseAnswer::Closed { digest, seq: replica.applied.highest() }));
         }
         replica.open_num = asked.open_num;
+        if !replica.made {
+            // All of its bytes were lost with every member's power before a sync: there is nothing to write down.
+            let digest = digest_of(&[]).0;
+            (replica.closed, replica.digest) = (true, Some(digest));
+            return Ok(Step::Done(CloseAnswer::Closed { digest, seq: replica.applied.highest() }));
+        }
         (replica.closed, replica.digest) = (true, None);
         // A fence waits for the disk, so that the header of this close is not written over a later one.
         replica.disk_ops += 1;

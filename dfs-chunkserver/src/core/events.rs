@@ -28,6 +28,7 @@ impl Core {
         self.num = Some(body.num);
         self.chunk_size = body.chunk_size.bytes();
         self.lease.register(body.term, body.lease_ms);
+        self.take_key(body.key);
         self.events = 0;
         for replica in self.replicas.values_mut() {
             if replica.standing == Standing::Active {
@@ -47,6 +48,7 @@ impl Core {
             out.push(Effect::Reregister);
             return;
         }
+        body.key.into_iter().for_each(|key| self.take_key(key));
         for (number, event) in &body.events {
             self.take_event(now, *number, event, out);
         }

@@ -101,6 +101,7 @@ mod tests {
             now: MasterMs(now),
             durable: LogIndex(0),
             events: Vec::new(),
+            key: None,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use dfs_proto::chunk::{Capability, Range};
 use dfs_proto::ids::{ChunkId, ChunkVersion};
+use dfs_proto::key::IssuedKey;
 use dfs_proto::status::Status;
 use dfs_proto::units::{IO_MAX, Micros};
 
@@ -140,7 +141,8 @@ impl Core {
         if self.ended.contains_key(&cap.session) || self.lease.may_be_past(cap.expires, now) {
             return Err(Status::BadCapability);
         }
-        Ok(())
+        let sealed = |key: &IssuedKey| key.id == cap.key && key.verifies(cap);
+        if self.keys.iter().rev().any(sealed) { Ok(()) } else { Err(Status::BadCapability) }
     }
 }
 

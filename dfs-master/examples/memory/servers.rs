@@ -95,6 +95,7 @@ impl Servers {
             disks: disks(server.id),
             hot: Vec::new(),
             lost: Vec::new(),
+            key: dfs_proto::ids::KeyId(0),
         };
         self.list.iter().map(|server| (server.conn, heartbeat(server))).collect()
     }

@@ -27,8 +27,10 @@ const IDLE_MAX: usize = 1 << 16;
 const JOBS_MAX: usize = COMMAND_BATCH;
 /// A close that failed is tried again after this.
 const AGAIN_MS: u64 = 10_000;
-/// A server this busy, in permille, is left alone.
+/// While a server is busier than this, in permille, few are closed at a time, and not at once one after the other.
 const BUSY_PERMILLE: u16 = 700;
+const JOBS_WHILE_BUSY: usize = 32;
+const REST_WHILE_BUSY_MS: u64 = 1_000;
 
 /// What a close is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +56,8 @@ pub(super) struct Closing {
     /// Chunks that nobody writes, and when they are due.
     idle: BTreeMap<ChunkId, Micros>,
     jobs: BTreeMap<ChunkId, Job>,
+    /// When the next ones may begin.
+    next: Micros,
     /// Members may refuse the opening that the log names: the next writer gets another.
     tried: BTreeSet<ChunkId>,
     /// Openings whose records may not be on the disk yet.
@@ -134,8 +138,18 @@ impl Core {
             return;
         }
         let now = self.now.mono;
+        if now < self.soft.closing.next {
+            return;
+        }
+        let most = if self.soft.servers.iter().any(|(_, live)| live.load.utilisation_permille > BUSY_PERMILLE)
+        {
+            self.soft.closing.next = now.plus_ms(REST_WHILE_BUSY_MS);
+            JOBS_WHILE_BUSY
+        } else {
+            JOBS_MAX
+        };
         let due = self.soft.closing.idle.iter().filter(|(_, due)| **due <= now).map(|(chunk, _)| *chunk);
-        let due: Vec<ChunkId> = due.take(JOBS_MAX).collect();
+        let due: Vec<ChunkId> = due.take(most).collect();
         let mut asks: BTreeMap<ServerNum, Vec<ChunkId>> = BTreeMap::new();
         for chunk in due {
             self.soft.closing.idle.remove(&chunk);
@@ -143,9 +157,7 @@ impl Core {
                 continue;
             };
             let fit = meta.members.iter().enumerate().all(|(at, server)| {
-                let busy = self.soft.servers.get(server).map_or(0, |live| live.load.utilisation_permille);
-                let standing = self.member_standing(chunk, &meta, at, server);
-                busy < BUSY_PERMILLE && matches!(standing, MemberStanding::Serving(_))
+                matches!(self.member_standing(chunk, &meta, at, server), MemberStanding::Serving(_))
             });
             let Some(primary) = meta.members.primary().filter(|_| fit) else {
                 self.soft.closing.seen_idle(chunk, now.plus_ms(AGAIN_MS));

@@ -46,6 +46,10 @@ pub struct CoreConfig {
     pub inflight_max: usize,
     /// Of every choice that is not determined otherwise.
     pub seed: u64,
+    /// What the keys of chunk servers come from. New with each process; no other needs it.
+    pub secret: [u8; 16],
+    /// How long a key seals capabilities before the next one does.
+    pub key_life_ms: u64,
     /// This build, for people.
     pub version: String,
 }
@@ -73,6 +77,8 @@ impl CoreConfig {
             snapshot_records: 1_000_000,
             inflight_max: 4096,
             seed: 1,
+            secret: [0; 16],
+            key_life_ms: 3_600_000,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -14,7 +14,7 @@ use dfs_proto::conn::Role;
 use dfs_proto::control::{Heartbeat, HeartbeatReply, Inventory, LearnerReady, Registered, ServerLoad};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{
-    ChunkId, ClusterId, Handle, Ino, LogIndex, OsBootId, RequestId, ServerNum, SessionId, Term,
+    ChunkId, ClusterId, Handle, Ino, KeyId, LogIndex, OsBootId, RequestId, ServerNum, SessionId, Term,
 };
 use dfs_proto::meta::{
     Access, Attr, ChunkPlace, Create, Created, Creds, KeepAlive, MapWrite, Open, OpenClaim, OpenSession,
@@ -350,6 +350,7 @@ impl Cluster {
         let registered: Registered = self.ask(conn, &register)?;
         let server = &mut self.servers[at];
         server.num = registered.num;
+        server.keys.push(registered.key);
         server.applied = 0;
         let (boot, replicas) = (server.boot, server.inventory());
         self.ask(conn, &Inventory { boot, replicas, last: true })?;
@@ -361,9 +362,11 @@ impl Cluster {
         let server = &self.servers[at];
         let (conn, boot, applied, disks) = (server.conn, server.boot, server.applied, server.disks());
         let (load, hot, lost) = (ServerLoad::default(), Vec::new(), Vec::new());
+        let key = server.keys.last().map_or(KeyId(0), |key| key.id);
         let t_send = Micros(self.now_ms * 1000);
-        let request = Heartbeat { boot, t_send, applied, load, disks, hot, lost };
+        let request = Heartbeat { boot, t_send, applied, load, disks, hot, lost, key };
         let reply = self.ask(conn, &request).ok()?;
+        self.servers[at].keys.extend(reply.key);
         for (number, event) in reply.events.clone() {
             if number > self.servers[at].applied {
                 self.servers[at].take(number, event);

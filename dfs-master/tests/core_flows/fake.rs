@@ -14,6 +14,7 @@ use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
     ServerId, ServerNum, SizeEpoch, Term,
 };
+use dfs_proto::key::IssuedKey;
 use dfs_proto::meta::Done;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
@@ -63,6 +64,7 @@ pub(crate) struct FakeServer {
     /// CLOSE messages that it got.
     pub(crate) closes: u32,
     pub(crate) starts: u64,
+    pub(crate) keys: Vec<IssuedKey>,
     pub(crate) max_meta_index: LogIndex,
     pub(crate) labels: Vec<(String, String)>,
 }
@@ -94,6 +96,7 @@ impl FakeServer {
             deaf: 0,
             closes: 0,
             starts: 1,
+            keys: Vec::new(),
             max_meta_index: LogIndex(0),
             labels: Vec::new(),
         }

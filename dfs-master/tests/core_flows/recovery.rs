@@ -1,7 +1,7 @@
 //! Members that die, restart, differ: what the chunk goes on with.
 
 use dfs_proto::control::{Heartbeat, LearnerReady, ReportTrouble, ServerLoad};
-use dfs_proto::ids::{ChunkVersion, ConfigNum, Seq, ServerNum};
+use dfs_proto::ids::{ChunkVersion, ConfigNum, KeyId, Seq, ServerNum};
 use dfs_proto::meta::{
     ChunkPlace, Commit, FailedPlace, MapRead, MapWrite, Suspect, SuspectReport, Suspicion,
 };
@@ -393,6 +393,7 @@ fn a_lost_replica_is_replaced() {
         disks,
         hot: Vec::new(),
         lost: vec![place.chunk()],
+        key: KeyId(0),
     };
     assert!(cluster.ask(conn, &heartbeat).unwrap().granted);
     cluster.run(200);

@@ -2,7 +2,7 @@
 
 use dfs_proto::conn::Role;
 use dfs_proto::control::{GracefulStop, Heartbeat, ServerLoad};
-use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex};
+use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, KeyId, LogIndex};
 use dfs_proto::meta::{ClusterStatus, Creds, GetServers, Getattr, KeepAlive, Mkdir, Recover};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -33,7 +33,7 @@ fn a_lease_is_for_the_boot_that_registered() {
     let server = &cluster.servers[0];
     let (conn, boot, disks) = (server.conn, server.boot, server.disks());
     let (load, hot, lost) = (ServerLoad::default(), Vec::new(), Vec::new());
-    let beat = Heartbeat { boot, t_send: Micros(7), applied: 0, load, disks, hot, lost };
+    let beat = Heartbeat { boot, t_send: Micros(7), applied: 0, load, disks, hot, lost, key: KeyId(0) };
     let reply = cluster.ask(conn, &beat).unwrap();
     assert!(reply.granted);
     assert_eq!(reply.t_send, Micros(7));
@@ -187,4 +187,37 @@ fn a_short_break_of_the_connection_costs_nothing() {
     cluster.join(at).unwrap();
     let again = cluster.map_write(client, attr.ino, 0).unwrap();
     assert_eq!((again.capability.version, again.members), (place.capability.version, place.members));
+}
+
+#[test]
+fn a_place_is_sealed_for_each_member_with_a_key_that_it_has() {
+    let mut cluster = Cluster::with(3, 3, |config| config.key_life_ms = 10_000);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let check = |cluster: &Cluster, place: &dfs_proto::meta::ChunkPlace| {
+        assert_eq!(place.seals.len(), 3);
+        for member in &place.members {
+            let capability = place.capability_for(member.server);
+            let good = |num| cluster.server(num).keys.iter().any(|key| key.verifies(&capability));
+            assert!(good(member.server), "{member:?}");
+            let others = place.members.iter().filter(|other| other.server != member.server);
+            assert!(!others.map(|other| other.server).any(good), "it is good at {member:?} alone");
+        }
+        place.seals[0].key
+    };
+    let first = check(&cluster, &place);
+    // In the moment of the turn no server has the new key.
+    for _ in 0..300 {
+        cluster.run(50);
+        let now = cluster.map_write(client, attr.ino, 0).unwrap();
+        check(&cluster, &now);
+    }
+    let later = cluster.map_write(client, attr.ino, 0).unwrap();
+    assert!(check(&cluster, &later) > first, "keys take turns");
+    cluster.restart(0);
+    cluster.rejoin_all();
+    let client = cluster.resume(client, Vec::new());
+    cluster.run(2_000);
+    let (_, place) = cluster.written_file(client, "g");
+    assert!(check(&cluster, &place) > later.seals[0].key, "another leader's keys have higher numbers");
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chunk::{Capability, Member};
 use crate::ids::{BootId, ChunkId, ChunkVersion, GrantId, Handle, Ino, ServerNum, SizeEpoch};
+use crate::key::Seal;
 use crate::meta::{Attr, Creds, Done, SetTime, request};
 use crate::request::{Op, Request};
 use crate::units::ChunkIndex;
@@ -66,7 +67,10 @@ pub struct ChunkPlace {
     pub index: ChunkIndex,
     /// The config's members with the boot each was confirmed for; the first is the primary.
     pub members: Vec<Member>,
+    /// Not sealed: see [`ChunkPlace::capability_for`].
     pub capability: Capability,
+    /// What makes the capability good at each member, in their order.
+    pub seals: Vec<Seal>,
     /// No server has a file of this chunk yet: the first WRITE names the members and makes it.
     pub new: bool,
 }
@@ -76,6 +80,14 @@ impl ChunkPlace {
     #[must_use]
     pub fn chunk(&self) -> ChunkId {
         self.capability.chunk
+    }
+
+    /// The capability as that member takes it.
+    #[must_use]
+    pub fn capability_for(&self, server: ServerNum) -> Capability {
+        let at = self.members.iter().position(|member| member.server == server);
+        let seal = at.and_then(|at| self.seals.get(at));
+        seal.map_or(self.capability, |seal| self.capability.sealed(*seal))
     }
 }
 

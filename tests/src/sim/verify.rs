@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dfs_client::Client;
 use dfs_client::net::{LinkId, Net};
 use dfs_disk::sim::Rng;
+use dfs_proto::checksum::digest_of;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{ChunkId, Ino};
 use dfs_proto::meta::{ChunkReport, ClusterReport, ClusterStatus, FileInfo, FileReport};
@@ -217,6 +218,7 @@ async fn look_up_all(shared: &Arc<Shared>, client: &Client<SimNet>, owner: Actor
 
 /// What the log says of closed chunks is so on every member's disk (I10).
 fn check_closed(world: &mut World) {
+    use dfs_chunkserver::store::StoreError;
     let closed: Vec<_> = match world.master.state() {
         Some(state) => state.chunks.iter_from(ChunkId(0)).filter(|(_, meta)| !meta.open).collect(),
         None => return,
@@ -227,8 +229,10 @@ fn check_closed(world: &mut World) {
             let Some(store) = world.servers[usize::from(num)].store() else { continue };
             let says = store.header(chunk).map(|header| (header.open, header.open_num, header.digest.0));
             let holds = store.table(chunk).map(|table| table.digest.0);
-            let right = matches!(says, Ok(says) if says == (false, meta.open_num, meta.digest))
-                && matches!(holds, Ok(holds) if holds == meta.digest);
+            let nothing = matches!(says, Err(StoreError::NoChunk(_))) && meta.digest == digest_of(&[]).0;
+            let right = nothing
+                || matches!(says, Ok(says) if says == (false, meta.open_num, meta.digest))
+                    && matches!(holds, Ok(holds) if holds == meta.digest);
             if !right {
                 let what = format!("chunk {chunk} is closed as {meta:?}; server {num}: {says:?}, {holds:?}");
                 world.violate("closed", what);

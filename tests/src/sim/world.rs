@@ -101,6 +101,7 @@ fn core_config(fabric: &mut Fabric, shape: Shape) -> CoreConfig {
         heartbeat_ms: 333,
         session_lease_ms: 10_000,
         repair_delay_ms: 1_500 + fabric.rng.below(3_000),
+        key_life_ms: 1_000 + fabric.rng.below(8_000),
         close_after_ms: 200 + fabric.rng.below(2_000),
         gc_delay_ms: 1_000 + fabric.rng.below(3_000),
         metadata_sync: shape.metadata_sync,

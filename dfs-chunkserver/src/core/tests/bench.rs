@@ -14,6 +14,7 @@ use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, Ino, KeyId, LogIndex, OpId,
     OpenNum, OsBootId, Seq, ServerId, ServerNum, SessionId, SizeEpoch, Term,
 };
+use dfs_proto::key::IssuedKey;
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, ChunkSize, MasterMs, Micros};
 
@@ -84,6 +85,15 @@ pub(crate) struct Bench {
     pub(crate) filled: usize,
     /// Bytes of checksums that fills sent to be compared.
     pub(crate) compared: usize,
+}
+
+/// The same of all servers here; that each has its own, other tests see to.
+pub(crate) fn key() -> IssuedKey {
+    IssuedKey::derive(&[3; 16], ServerNum(1), KeyId(1))
+}
+
+pub(crate) fn sealed(cap: Capability) -> Capability {
+    cap.sealed(key().seal(&cap))
 }
 
 fn active(version: u32, config: u32, members: Vec<Member>) -> ActiveConfig {
@@ -179,6 +189,7 @@ impl Bench {
             chunk_size: self.chunk_size,
             lease_ms: LEASE_MS,
             heartbeat_ms: 1000,
+            key: key(),
         };
         self.nodes.get_mut(&server).unwrap().events = 0;
         self.step(server, Input::Registered(body));
@@ -193,6 +204,7 @@ impl Bench {
             now: MasterMs(self.now.as_ms()),
             durable: LogIndex(1),
             events: Vec::new(),
+            key: None,
         };
         self.step(server, Input::Heartbeat(body));
     }
@@ -252,7 +264,8 @@ impl Bench {
         let payload = Bytes::from(vec![byte; range.len as usize]);
         let crcs = part_crcs(range, &payload);
         let done = OpId(op.saturating_sub(8).max(1));
-        let meta = WriteMeta { capability: cap, op: OpId(op), done, ranges: vec![range], crcs, create };
+        let meta =
+            WriteMeta { capability: sealed(cap), op: OpId(op), done, ranges: vec![range], crcs, create };
         self.ask(at, |call| Input::Write { call, meta, payload })
     }
 
@@ -265,7 +278,7 @@ impl Bench {
     }
 
     pub(crate) fn sync(&mut self, at: u16, cap: Capability) -> CallToken {
-        let chunks = vec![SyncChunk { capability: cap, since: cap.version }];
+        let chunks = vec![SyncChunk { capability: sealed(cap), since: cap.version }];
         self.ask(at, |call| Input::Sync { call, chunks })
     }
 
@@ -502,7 +515,7 @@ impl Bench {
 }
 
 pub(crate) fn read_of(cap: Capability, block: u32) -> ReadRequest {
-    ReadRequest { capability: cap, range: Range { offset: block * 4096, len: 4096 } }
+    ReadRequest { capability: sealed(cap), range: Range { offset: block * 4096, len: 4096 } }
 }
 
 fn part_crcs(range: Range, data: &[u8]) -> Vec<u32> {

@@ -8,7 +8,7 @@ use dfs_proto::ids::{ChunkVersion, ClusterId, ConfigNum, Generation, LogIndex, S
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkSize;
 
-use super::bench::{Bench, CHUNK, TERM, is_disk_of, num};
+use super::bench::{Bench, CHUNK, TERM, is_disk_of, key, num};
 use crate::core::io::{Input, Reply};
 
 const BLOCK0: Range = Range { offset: 0, len: 4096 };
@@ -144,6 +144,7 @@ fn a_new_generation_begins_its_marks_anew_and_an_older_one_is_not_obeyed() {
         chunk_size: ChunkSize::try_from(64 << 10).unwrap(),
         lease_ms: 6_000,
         heartbeat_ms: 1_000,
+        key: key(),
     };
     assert!(term > Term(0));
     bench.step(num(1), Input::Registered(registered(generation, Term(0))));

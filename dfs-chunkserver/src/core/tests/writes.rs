@@ -6,8 +6,8 @@ use dfs_proto::ids::{BootId, ChunkVersion, ConfigNum, OpId, Seq, SessionId, Size
 use dfs_proto::status::Status;
 use dfs_proto::units::MasterMs;
 
-use super::bench::{Bench, CHUNK, is_disk_of, is_forward_to, num};
-use crate::core::io::{CallToken, Reply};
+use super::bench::{Bench, CHUNK, is_disk_of, is_forward_to, num, sealed};
+use crate::core::io::{CallToken, Input, Reply};
 
 const BLOCK0: Range = Range { offset: 0, len: 4096 };
 
@@ -121,6 +121,10 @@ fn stale_and_foreign_capabilities_are_refused() {
     refused(dfs_proto::chunk::Capability { rights: read_only, ..good }, Status::BadCapability);
     let at_secondary = bench.write(2, good, 2, BLOCK0, 2);
     assert_eq!(failed(&bench, at_secondary), Status::Redirect);
+    // What no master sealed is worth nothing.
+    let forged = dfs_proto::chunk::SyncChunk { capability: good, since: good.version };
+    let call = bench.ask(1, |call| Input::Sync { call, chunks: vec![forged] });
+    assert_eq!(bench.replies[&call], Reply::Synced { results: vec![Status::BadCapability], digest: None });
     bench.event(1, ServerEvent::SessionEnded { session: SessionId(1) });
     let ended = bench.write(1, good, 2, BLOCK0, 2);
     assert_eq!(failed(&bench, ended), Status::BadCapability);
@@ -192,7 +196,7 @@ fn bytes_damaged_on_the_way_are_refused_by_all_and_applied_by_none() {
     let mut bench = Bench::new(3);
     bench.create(&[1, 2, 3]);
     let meta = dfs_proto::chunk::WriteMeta {
-        capability: bench.cap(1, 1),
+        capability: sealed(bench.cap(1, 1)),
         op: OpId(2),
         done: OpId(1),
         ranges: vec![BLOCK0],

@@ -170,7 +170,10 @@ impl Core {
             key: KeyId(0),
             mac: [0; 16],
         };
-        ChunkPlace { index: meta.index, members, capability, new: self.is_new(chunk, meta) }
+        // Whoever serves has registered, and so has a key.
+        let key = |member: &Member| self.soft.servers.get(member.server)?.key;
+        let seals = members.iter().filter_map(|member| Some(key(member)?.seal(&capability))).collect();
+        ChunkPlace { index: meta.index, members, capability, seals, new: self.is_new(chunk, meta) }
     }
 
     /// Whether no file of the chunk is known anywhere.

@@ -8,7 +8,8 @@ use dfs_proto::control::{
     ActiveConfig, GracefulStop, Heartbeat, HeartbeatReply, Inventory, LearnerReady, Register, Registered,
     ReplicaInfo, ReportTrouble, ServerEvent,
 };
-use dfs_proto::ids::{BootId, ChunkId, LogIndex, Seq, ServerNum};
+use dfs_proto::ids::{BootId, ChunkId, KeyId, LogIndex, Seq, ServerNum};
+use dfs_proto::key::IssuedKey;
 use dfs_proto::meta::Done;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
@@ -17,9 +18,12 @@ use super::{Then, decode};
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
 use crate::core::command::{Answer, Command};
-use crate::core::reply::Caller;
+use crate::core::reply::{Caller, low_half};
 use crate::core::servers::live;
 use crate::core::servers::{Server, ServerInfo};
+
+/// Turns of keys in one term: with an hour each, half a year's before they run into the next term's.
+const KEY_TURN_BITS: u32 = 12;
 
 /// A registration whose record is under way.
 #[derive(Clone, Debug)]
@@ -117,6 +121,13 @@ impl Core {
         request.hb_ctr < known.info.hb_ctr && self.soft.servers.get(known.num).is_some_and(here)
     }
 
+    /// The newest key of a server. The term is in its number, so that no two masters' keys share one.
+    fn key_of(&self, server: ServerNum) -> IssuedKey {
+        let turn = self.now.mono.ms_since(self.started) / self.config.key_life_ms.max(1);
+        let number = (self.term().0 << KEY_TURN_BITS) + turn;
+        IssuedKey::derive(&self.config.secret, server, KeyId(low_half(number)))
+    }
+
     /// Why this log is older than what the server has seen.
     fn is_behind(&self, request: &Register) -> Option<String> {
         let (generation, term, last) = (self.generation(), self.term(), self.raft.last());
@@ -142,7 +153,9 @@ impl Core {
         let Answer::Server(num) = *answer else { return self.fail(caller, Status::TooBig) };
         let Some(link) = self.links.get_mut(&caller.conn) else { return };
         link.server = Some(num);
+        let key = self.key_of(num);
         let live = self.soft.servers.expect(num);
+        live.key = Some(key);
         let same = live.boot == Some(boot);
         live.registered(caller.conn, boot, boot_is_new);
         live.heard = self.now.mono;
@@ -160,6 +173,7 @@ impl Core {
             chunk_size: self.state.ns.chunk_size(),
             lease_ms: self.config.server_lease_ms,
             heartbeat_ms: self.config.heartbeat_ms,
+            key,
         };
         let after = self.after_durable(index);
         self.reply_at(caller, &registered, index, after);
@@ -168,10 +182,18 @@ impl Core {
     fn heartbeat(&mut self, caller: Caller, server: ServerNum, request: Heartbeat) -> Result<(), Status> {
         let (now, clock, term) = (self.now.mono, self.clock(), self.term());
         let (lease_ms, durable) = (self.config.server_lease_ms, self.log.durable);
+        let key = self.key_of(server);
         let live = self.soft.servers.get_mut(server).ok_or(Status::NotServing)?;
         let granted = live.boot == Some(request.boot) && !live.dead_boots.contains(&request.boot);
-        let mut reply =
-            HeartbeatReply { t_send: request.t_send, granted, term, now: clock, durable, events: Vec::new() };
+        let mut reply = HeartbeatReply {
+            t_send: request.t_send,
+            granted,
+            term,
+            now: clock,
+            durable,
+            events: Vec::new(),
+            key: None,
+        };
         let mut index = LogIndex(0);
         if granted {
             let first = !live.spoke || live.standing(now) != live::Standing::Up;
@@ -179,6 +201,11 @@ impl Core {
             live.lease = live.lease.renewed(now, lease_ms);
             (live.heard, live.spoke) = (now, true);
             (live.load, live.disks) = (request.load, request.disks);
+            if request.key == key.id {
+                live.key = Some(key);
+            } else {
+                reply.key = Some(key);
+            }
             live.events.applied(request.applied);
             if let Some(batch) = live.events.after(request.applied) {
                 (reply.events, index) = (batch.events, batch.index);

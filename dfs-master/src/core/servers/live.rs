@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::control::{DiskReport, ServerLoad};
 use dfs_proto::ids::{BootId, LogIndex, ServerNum};
+use dfs_proto::key::IssuedKey;
 use dfs_proto::units::Micros;
 
 use super::events::EventQueue;
@@ -43,6 +44,8 @@ pub struct LiveServer {
     pub disks: Vec<DiskReport>,
     pub inventory: Inventory,
     pub events: EventQueue,
+    /// What capabilities are sealed with for it: the newest key that it is known to have.
+    pub key: Option<IssuedKey>,
     /// Boots that are known to be dead, and are refused should a late message of theirs arrive.
     pub dead_boots: BTreeSet<BootId>,
     /// A push of events is under way.
@@ -78,6 +81,7 @@ impl LiveServer {
             disks: Vec::new(),
             inventory: Inventory::Awaited,
             events: EventQueue::default(),
+            key: None,
             dead_boots: BTreeSet::new(),
             pushing: false,
         }

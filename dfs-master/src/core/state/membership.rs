@@ -4,6 +4,7 @@
 //! What no race explains stops the process: a base from outside the last active configuration (I14), a
 //! planned change that leaves fewer members (I15), two changes at once (I16).
 
+use dfs_proto::checksum::digest_of;
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, OpenNum, ServerNum};
 use dfs_proto::status::Status;
 
@@ -58,8 +59,10 @@ impl State {
             if current && meta.open && meta.learners.is_empty() {
                 self.chunks.update(done.chunk, |meta| {
                     (meta.open, meta.digest) = (false, done.digest);
-                    // Every member has it on its disk.
-                    (meta.synced, meta.written) = (true, true);
+                    // Every member has it on its disk, unless there is nothing to have.
+                    if done.digest != digest_of(&[]).0 {
+                        (meta.synced, meta.written) = (true, true);
+                    }
                 });
             }
         }

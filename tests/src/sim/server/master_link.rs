@@ -205,6 +205,7 @@ impl Running {
             disks: vec![self.disk_report()],
             hot: self.core.hottest(t_send, HOT_MAX),
             lost: self.core.lost(t_send),
+            key: self.core.newest_key(),
         };
         self.call_master(fabric, encoded(&heartbeat), MasterCall::Heartbeat);
         self.later(fabric, again, Todo::Heartbeat);
