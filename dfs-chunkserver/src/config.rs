@@ -42,6 +42,9 @@ pub struct Args {
     /// What the network takes, in MB/s: tells how much of it is in use
     #[arg(long, value_name = "MB/S", default_value_t = 1250)]
     pub capacity: u64,
+    /// Every replica is compared with its checksums once in so many days, while its disk has nothing else to do
+    #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    pub scrub_days: u64,
     /// error, warn, info, debug or trace
     #[arg(long, default_value = "info")]
     pub log_level: log::LevelFilter,
@@ -61,6 +64,7 @@ pub struct Config {
     pub port_file: Option<PathBuf>,
     pub io_threads: usize,
     pub capacity_bytes_per_s: u64,
+    pub scrub_period_ms: u64,
 }
 
 /// What is wrong with the command line.
@@ -123,6 +127,7 @@ impl Args {
             port_file: self.port_file,
             io_threads: self.io_threads,
             capacity_bytes_per_s: self.capacity.max(1).saturating_mul(1_000_000),
+            scrub_period_ms: self.scrub_days.saturating_mul(24 * 3_600_000),
         })
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
 //! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `close`, `fill`,
-//! `learner`, `remove` (the master), `work`, `answers`, `timers` (what is under way), `heat`.
+//! `learner`, `remove` (the master), `damage`, `mend`, `scrub`, `agree` (what rots), `work`, `answers`, `timers`
+//! (what is under way), `heat`.
 
 pub mod io;
 
@@ -31,6 +32,10 @@ mod close;
 mod fill;
 mod learner;
 mod remove;
+mod damage;
+mod mend;
+mod scrub;
+mod agree;
 mod answers;
 mod work;
 mod timers;
@@ -48,12 +53,17 @@ use dfs_proto::key::IssuedKey;
 use dfs_proto::status::Status;
 use dfs_proto::units::{CHUNK_SIZE_MAX, Micros};
 
+use crate::core::damage::Damage;
 use crate::core::heat::Heat;
 use crate::core::io::{CallToken, DiskIx, DiskOp, DiskSetup, Effect, FoundReplica, Identity, Input, Reply};
 use crate::core::lease::Lease;
 use crate::core::replica::{Replica, Standing};
+use crate::core::scrub::Scrubs;
 use crate::core::timers::{Timer, Timers};
 use crate::core::work::{DiskWork, Jobs, Work};
+
+pub use crate::core::damage::DamageCounts;
+pub use crate::core::scrub::PERIOD_MS as SCRUB_PERIOD_MS;
 
 pub use crate::core::read::{ReadEnd, ReadRequest, ReadStart, ReadTicket};
 
@@ -99,6 +109,8 @@ pub struct Core {
     owed_commits: BTreeSet<ChunkId>,
     /// Chunks that the master is told about again each second.
     reminding: BTreeSet<ChunkId>,
+    damage: Damage,
+    scrubs: Scrubs,
     work: Work,
     jobs: Jobs,
     timers: Timers,
@@ -120,6 +132,7 @@ impl Core {
     /// A core of this boot with these disks and what was found on them.
     #[must_use]
     pub fn new(identity: Identity, disks: Vec<DiskSetup>, found: &[FoundReplica]) -> Core {
+        let scrubs = Scrubs::new(disks.iter().map(|disk| disk.scrub.clone()));
         let replicas = found.iter().map(|found| (found.chunk, Replica::found(found))).collect();
         Core {
             identity,
@@ -144,6 +157,8 @@ impl Core {
             lost: BTreeMap::new(),
             owed_commits: BTreeSet::new(),
             reminding: BTreeSet::new(),
+            damage: Damage::default(),
+            scrubs,
             work: Work::default(),
             jobs: Jobs::default(),
             timers: Timers::default(),
@@ -159,6 +174,7 @@ impl Core {
             Input::Peer { token, answer } => self.peer_answered(now, token, answer, out),
             Input::Disk { token, done } => self.disk_done(now, token, done, out),
             Input::Committed(chunks) => self.committed(&chunks),
+            Input::AskMend(ask) => self.asked_to_mend(now, &ask, out),
             Input::Sync { call, chunks } => self.client_sync(now, call, &chunks, out),
             Input::ForwardSync { call, chunks, digest } => self.forward_sync(call, &chunks, digest, out),
             Input::Registered(body) => self.registered(now, &body, out),
@@ -171,6 +187,7 @@ impl Core {
             Input::Zero { call, body } => self.zero(now, call, &body, out),
             Input::Delete { call, body } => self.delete(call, &body, out),
             Input::Close { call, body } => self.close(now, call, &body, out),
+            Input::StartScrub { call, body } => self.hurry_scrubs(now, call, &body, out),
             Input::LearnerJudged { chunk, learner, accepted } => {
                 self.learner_judged(now, chunk, learner, accepted, out);
             }
@@ -179,7 +196,7 @@ impl Core {
             }
             Input::DiskFailed { disk } => self.disk_failed(disk, out),
             Input::Tick => self.tick(now, out),
-            Input::Stop => self.stop(out),
+            Input::Stop => self.stop(now, out),
         }
     }
 
@@ -258,6 +275,18 @@ impl Core {
             sent.get_or_insert(t_send);
         }
         self.lost.keys().copied().collect()
+    }
+
+    /// What was found damaged since this process began, and what became of it.
+    #[must_use]
+    pub fn damage_counts(&self) -> DamageCounts {
+        self.damage.counts
+    }
+
+    /// Blocks of which no member has a good copy, the first ones.
+    #[must_use]
+    pub fn hopeless_blocks(&self, most: usize) -> Vec<(ChunkId, u32)> {
+        self.damage.hopeless(most)
     }
 
     /// How many replicas a disk has.
@@ -357,14 +386,17 @@ impl Core {
                 Timer::FenceOver { job } => self.fence_over(job, out),
                 Timer::Remind { chunk } => self.remind(now, chunk, out),
                 Timer::HighWater => self.keep_high_water(out),
+                Timer::Scrub { disk } => self.scrub(now, disk, out),
+                Timer::Mend { chunk } => self.mend(now, chunk, out),
             }
         }
     }
 
     /// Serves nothing from here on. What is in flight is answered as it ends.
-    fn stop(&mut self, out: &mut Vec<Effect>) {
+    fn stop(&mut self, now: Micros, out: &mut Vec<Effect>) {
         self.stopped = true;
         self.lease.drop_grant();
+        self.keep_scrubs(now, out);
         self.keep_high_water(out);
         let chunks: Vec<ChunkId> = self.replicas.keys().copied().collect();
         for chunk in chunks {

@@ -60,6 +60,8 @@ struct Queue {
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
+    /// For when nothing else waits or runs.
+    idle: VecDeque<Job>,
     running: usize,
     /// Threads end when nothing waits any more.
     closed: bool,
@@ -128,6 +130,13 @@ impl DiskHandle {
             }),
             Bound::Exempt,
         );
+    }
+
+    /// Does the operation on one of the disk's threads once nothing else waits for the disk, and nothing runs.
+    pub(crate) fn submit_idle(self: &Arc<Self>, op: DiskOp, then: impl FnOnce(DiskDone) + Send + 'static) {
+        let disk = Arc::clone(self);
+        self.queue.jobs().idle.push_back(Box::new(move || then(disk.run(&op))));
+        self.queue.wake.notify_one();
     }
 
     /// Does something else on one of the disk's threads. False, and nothing done, when too much waits.
@@ -224,7 +233,7 @@ impl Queue {
     fn work(&self) {
         let mut jobs = self.jobs();
         loop {
-            if let Some(job) = jobs.waiting.pop_front() {
+            if let Some(job) = jobs.next() {
                 jobs.running += 1;
                 drop(jobs);
                 job();
@@ -236,6 +245,14 @@ impl Queue {
                 jobs = self.wake.wait(jobs).unwrap_or_else(PoisonError::into_inner);
             }
         }
+    }
+}
+
+impl Jobs {
+    /// What a thread does next. Whoever ends the last job that runs comes here again, so an idle job is not missed.
+    fn next(&mut self) -> Option<Job> {
+        let waiting = self.waiting.pop_front();
+        if waiting.is_none() && self.running == 0 && !self.closed { self.idle.pop_front() } else { waiting }
     }
 }
 

@@ -3,9 +3,14 @@
 
 use std::sync::Arc;
 
-use dfs_proto::chunk::{Committed, ForwardMeta, ForwardSync, Sync, Synced, WriteMeta};
+use bytes::Bytes;
+use dfs_proto::chunk::{
+    AskMend, Committed, ForwardMeta, ForwardSync, Sync, Synced, WriteMeta, entries_to_bytes,
+};
 use dfs_proto::conn::{Conn, Handler, PeerSaid, Responder, Role};
-use dfs_proto::control::{AddLearner, Applied, Apply, Close, Delete, Deleted, Fence, Reconcile, Zero};
+use dfs_proto::control::{
+    AddLearner, Applied, Apply, Close, Delete, Deleted, Fence, Reconcile, StartScrub, Zero,
+};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::{Load, Words};
 use dfs_proto::meta::Done;
@@ -36,7 +41,7 @@ impl Handler for Public {
             Op::Sync => {
                 self.message::<Sync>(&frame, reply, |call, body| Input::Sync { call, chunks: body.chunks })
             }
-            Op::Forward | Op::ForwardSync | Op::Committed if !from_server => {
+            Op::Forward | Op::ForwardSync | Op::Committed | Op::AskMend if !from_server => {
                 reply.fail(Status::WrongRole, "only chunk servers forward");
             }
             Op::Forward => self.forward(frame, reply),
@@ -51,6 +56,13 @@ impl Handler for Public {
             Op::Committed => match frame.decode::<Committed>() {
                 Ok(body) => {
                     self.0.input(Input::Committed(body.chunks));
+                    reply.send(Outgoing::reply(&frame.header, &Done {}));
+                }
+                Err(error) => reply.fail(Status::Malformed, &error.to_string()),
+            },
+            Op::AskMend => match frame.decode::<AskMend>() {
+                Ok(ask) => {
+                    self.0.input(Input::AskMend(ask));
                     reply.send(Outgoing::reply(&frame.header, &Done {}));
                 }
                 Err(error) => reply.fail(Status::Malformed, &error.to_string()),
@@ -122,6 +134,9 @@ impl Handler for FromMaster {
             Op::Close => {
                 take_message::<Close>(server, &frame, reply, |call, body| Input::Close { call, body })
             }
+            Op::StartScrub => take_message::<StartScrub>(server, &frame, reply, |call, body| {
+                Input::StartScrub { call, body }
+            }),
             _ => reply.fail(Status::UnknownOp, "no command of a master to a chunk server"),
         }
     }
@@ -151,6 +166,10 @@ pub(crate) fn send_reply(call: OwedCall, reply: &Reply, load: Load) {
             Outgoing::reply_to(header).with_words(Words { word0: chunk.0, word1: seq.0, ..Words::default() })
         }
         Reply::Compared(bits) => Outgoing::reply_to(header).with_payload(bits.clone()),
+        Reply::Stock { entries, data } => {
+            let meta = Bytes::from(entries_to_bytes(entries));
+            Outgoing::reply_to(header).with_meta(meta).with_payload(data.clone())
+        }
         Reply::Done if header.op == Op::Forward => Outgoing::reply_to(header),
         Reply::Done => Outgoing::reply(header, &Done {}),
         Reply::Synced { results, digest } => {

@@ -3,17 +3,18 @@
 
 use bytes::Bytes;
 use dfs_disk::Disk;
-use dfs_proto::checksum::{Crc, Digest, digest_of};
+use dfs_proto::checksum::{Crc, Digest, LOST, digest_of};
 use dfs_proto::chunk::Range;
 use dfs_proto::ids::{ChunkId, OsBootId, Seq};
 use dfs_proto::units::BLOCK_SIZE;
 
 use crate::core::io::{
-    BlockRun, CloseItem, DiskDone, DiskFault, DiskIx, DiskOp, FenceItem, FencedReplica, FoundReplica,
-    ReplicaHeader,
+    BlockRun, CloseItem, DiskDone, DiskFault, DiskIx, DiskOp, FenceItem, FencedReplica, FoundReplica, MendDone,
+    ReplicaHeader, ScrubDone, ScrubMark,
 };
 use crate::store::{
-    Durability, Header, HeaderChange, Mhwm, Opened, ReadBlocks, ReadMode, Store, StoreError, Write,
+    Durability, Header, HeaderChange, Mended, Mhwm, Opened, Progress, ReadBlocks, ReadMode, Scrubbed, Stock,
+    Store, StoreError, Write,
 };
 
 /// Where and when an operation happens.
@@ -62,12 +63,48 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
             Err(error) => DiskDone::Failed(fault_of(&error)),
         },
         DiskOp::Close { chunks } => close(store, chunks),
+        DiskOp::Stock { chunk, range } => {
+            match store.stock(*chunk, range.offset / BLOCK_SIZE, range.len / BLOCK_SIZE) {
+                Ok(Stock { entries, data }) => DiskDone::Stock { entries, data },
+                Err(error) => DiskDone::Failed(fault_of(&error)),
+            }
+        }
+        DiskOp::Mend { chunk, offset, entries, data, insist } => {
+            let given = Stock { entries: entries.clone(), data: data.clone() };
+            match store.mend(*chunk, offset / BLOCK_SIZE, &given, *insist) {
+                Ok(Mended { mended, bad, differ }) => DiskDone::Mended(MendDone { mended, bad, differ }),
+                Err(error) => DiskDone::Failed(fault_of(&error)),
+            }
+        }
+        DiskOp::Scrub { chunk, from, .. } => {
+            let scrubbed =
+                from.map_or_else(|| store.scrub_head(*chunk), |first| store.scrub_blocks(*chunk, first));
+            match scrubbed {
+                Ok(Scrubbed { bytes, rewritten, bad, next }) => {
+                    DiskDone::Scrubbed(ScrubDone { bytes, rewritten, bad, next })
+                }
+                Err(error) => DiskDone::Failed(fault_of(&error)),
+            }
+        }
+        DiskOp::KeepScrub(mark) => done(store.keep_progress(&progress_of(mark), context.now_s)),
         DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
         DiskOp::HighWater { generation, term, index } => {
             let (max_term, max_meta_index) = (*term, *index);
             done(store.set_mhwm(Mhwm { generation: *generation, max_term, max_meta_index }))
         }
     }
+}
+
+fn progress_of(mark: &ScrubMark) -> Progress {
+    let ScrubMark { passes, elapsed_ms, last_ms, cursor, done, damaged } = mark.clone();
+    Progress { passes, elapsed_ms, last_ms, cursor, done, damaged }
+}
+
+/// How far the last process's scrub of a disk was, for the core.
+#[must_use]
+pub fn scrub_mark<D: Disk>(store: &Store<D>, now_s: u64) -> ScrubMark {
+    let Progress { passes, elapsed_ms, last_ms, cursor, done, damaged } = store.progress(now_s);
+    ScrubMark { passes, elapsed_ms, last_ms, cursor, done, damaged }
 }
 
 /// What a store that was just opened has, for the core. After a clean end everything is as good as under the
@@ -210,8 +247,10 @@ fn held<D: Disk>(store: &Store<D>, item: &FenceItem) -> Result<FencedReplica, St
         });
     }
     let table = store.table(item.chunk)?;
-    let good_blocks = u32::try_from(table.entries.len()).unwrap_or(u32::MAX);
-    Ok(FencedReplica { synced, good_blocks, bad_blocks: 0, digest: table.digest.0 })
+    let lost = table.entries.iter().filter(|entry| **entry == LOST).count();
+    let count = |blocks: usize| u32::try_from(blocks).unwrap_or(u32::MAX);
+    let (good_blocks, bad_blocks) = (count(table.entries.len() - lost), count(lost));
+    Ok(FencedReplica { synced, good_blocks, bad_blocks, digest: table.digest.0 })
 }
 
 fn close<D: Disk>(store: &Store<D>, items: &[CloseItem]) -> DiskDone {
@@ -225,7 +264,11 @@ fn close<D: Disk>(store: &Store<D>, items: &[CloseItem]) -> DiskDone {
 
 fn digest<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
     match store.table(chunk) {
-        Ok(table) => DiskDone::Digest(table.digest.0),
+        // What is lost of it is nobody's digest.
+        Ok(table) => match table.entries.iter().position(|entry| *entry == LOST) {
+            Some(at) => DiskDone::Failed(DiskFault::Corrupt { block: u32::try_from(at).unwrap_or(u32::MAX) }),
+            None => DiskDone::Digest(table.digest.0),
+        },
         // A replica that nothing was ever written to.
         Err(StoreError::NoChunk(_)) => DiskDone::Digest(digest_of(&[]).0),
         Err(error) => DiskDone::Failed(fault_of(&error)),

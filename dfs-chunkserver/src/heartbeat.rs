@@ -212,6 +212,7 @@ impl Link {
             hot: core.hottest(t_send, HOT_MAX),
             lost: core.lost(t_send),
             key: core.newest_key(),
+            scrub: core.scrub_report(t_send),
         });
         match conn.call(&heartbeat, BEAT_LIMIT).await {
             Ok(reply) => {

@@ -8,7 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_proto::chunk::{Committed, ForwardMeta, ForwardSync, ForwardSyncChunk, Member, Synced};
+use dfs_proto::chunk::{
+    AskMend, Committed, ForwardMeta, ForwardSync, ForwardSyncChunk, Member, Synced, entries_from_bytes,
+};
 use dfs_proto::conn::{CallError, Conn, Handler, Hello, PeerAddr, Pool};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::Words;
@@ -41,6 +43,14 @@ struct Addrs {
     /// Only for a process under the same kernel.
     unix: Option<PeerAddr>,
     tcp: Option<PeerAddr>,
+}
+
+/// A member's blocks, if what came is whole.
+fn stock_of(frame: &Frame) -> PeerAnswer {
+    match entries_from_bytes(&frame.meta, frame.payload.len()) {
+        Some(entries) => PeerAnswer::Stock { entries, data: frame.payload.clone() },
+        None => PeerAnswer::Refused(Status::Malformed),
+    }
 }
 
 impl Peers {
@@ -117,6 +127,7 @@ impl Peers {
         let out = Outgoing::new(Op::Forward).with_words(words);
         let out = out.with_meta(Bytes::from(meta.to_bytes())).with_payload(payload);
         match self.call(to, out).await {
+            Ok(frame) if !frame.meta.is_empty() => stock_of(&frame),
             Ok(frame) if !frame.payload.is_empty() => PeerAnswer::Compared(frame.payload),
             Ok(_) => PeerAnswer::Ok,
             Err(answer) => answer,
@@ -167,6 +178,16 @@ impl Peers {
                     log::debug!("commit to {}: {error}", to.server);
                 }
             }
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    /// Asks a primary for good blocks. What does not reach it is asked again.
+    pub(crate) async fn ask_mend(&self, to: Member, ask: AskMend) {
+        let Ok(conn) = self.conn(to.server).await else { return };
+        match Outgoing::request(&ask).map(|out| conn.notify(out)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::debug!("ask of {}: {error}", to.server),
             Err(error) => log::error!("{error}"),
         }
     }

@@ -115,6 +115,7 @@ fn make_server(
         setups.push(DiskSetup {
             id: store.label().disk,
             free_bytes: store.space().map_or(0, |space| space.free),
+            scrub: exec::scrub_mark(store, clock::wall_s()),
         });
         found.extend(exec::found(opened, disk_ix(at), ids.os_boot));
         let threads = config.io_threads;
@@ -124,7 +125,8 @@ fn make_server(
     }
     let Mhwm { generation, max_term, max_meta_index: max_index } = marks;
     let identity = Identity { boot: ids.boot, generation, max_term, max_index };
-    let core = Core::new(identity, setups, &found);
+    let mut core = Core::new(identity, setups, &found);
+    core.set_scrub_period_ms(config.scrub_period_ms);
     let load = LoadMeter::new(config.capacity_bytes_per_s);
     Ok(Arc::new(Server::new(core, disks, load, reports, runtime)))
 }

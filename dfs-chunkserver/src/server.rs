@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::clock;
 use crate::core::Core;
-use crate::core::io::{CallToken, DiskTask, Effect, Input, PeerAnswer, PeerToken, Reply};
+use crate::core::io::{CallToken, DiskOp, DiskTask, Effect, Input, PeerAnswer, PeerToken, Reply};
 use crate::disks::{DiskHandle, Inline};
 use crate::load::LoadMeter;
 use crate::peers::Peers;
@@ -181,6 +181,14 @@ impl Server {
                         peers.committed(to, Committed { chunks });
                     }
                 }
+                Effect::AskMend { to, ask } => {
+                    let server = Arc::clone(self);
+                    self.runtime.spawn(async move {
+                        if let Some(peers) = server.peers() {
+                            peers.ask_mend(to, ask).await;
+                        }
+                    });
+                }
                 Effect::Reply { call: _, reply } => match owed.next() {
                     Some(Owed::Call(call)) => self.reply(call, &reply),
                     Some(Owed::Read(read)) => self.refuse_read(read, &reply),
@@ -207,6 +215,11 @@ impl Server {
     fn disk(self: &Arc<Self>, task: DiskTask) -> Option<Input> {
         let DiskTask { disk, token, op } = task;
         let disk = self.disks.get(usize::from(disk.0))?;
+        if matches!(op, DiskOp::Scrub { hurried: false, .. }) {
+            let server = Arc::clone(self);
+            disk.submit_idle(op, move |done| server.input(Input::Disk { token, done }));
+            return None;
+        }
         match disk.try_inline(op) {
             Inline::Done(done) => Some(Input::Disk { token, done }),
             Inline::NotNow(op) => {

@@ -6,9 +6,9 @@
 //! in parallel, reads of one chunk too. Calls may wait for the disk, but for a read with
 //! [`ReadMode::CachedOnly`].
 //!
-//! Lock order: a chunk's `syncing`, the fence log, a chunk's `state`, then any of the small ones (a shard
-//! of the index, the list of open files, the pool), which are held for a moment and under which nothing is
-//! locked.
+//! Lock order: a chunk's `syncing`, the fence log, a chunk's `state`, the evidence, then any of the small ones
+//! (a shard of the index, the list of open files, the pool), which are held for a moment and under which nothing
+//! is locked.
 //!
 //! Invariants kept here: I2 (versions), I12 and I13 (checksums), I22 (failed syncs).
 
@@ -18,17 +18,21 @@ mod chunk;
 mod close;
 mod compare;
 mod error;
+mod evidence;
 mod fence;
 mod header;
 mod layout;
+mod mend;
 mod metrics;
 mod open_files;
 mod pieces;
 mod pool;
+mod progress;
 mod read;
 mod record;
 mod recover;
 mod room;
+mod scrub;
 mod sync;
 mod table;
 mod trash;
@@ -44,15 +48,20 @@ use dfs_proto::units::ChunkSize;
 
 pub use self::alter::Durability;
 pub use self::error::{Damage, OpenError, StoreError};
+pub use self::evidence::{BadPart, Evidence};
 pub use self::header::{Header, HeaderChange};
+pub use self::mend::{Mended, Stock};
 pub use self::metrics::Metrics;
 pub use self::pieces::Write;
+pub use self::progress::Progress;
 pub use self::read::{ReadBlocks, ReadMode, TableCopy, Verified};
 pub use self::record::{Label, Mhwm};
 pub use self::recover::{Expect, Opened, Unfit};
+pub use self::scrub::Scrubbed;
 pub use self::trash::StoreSpace;
 
 use self::chunk::{Chunk, Place, Shared, locked};
+use self::evidence::Ring;
 use self::fence::Fences;
 use self::header::Slots;
 use self::metrics::Counters;
@@ -100,6 +109,7 @@ pub struct Store<D: Disk> {
     pool: Arc<Pool>,
     counters: Counters,
     trash: Trash,
+    evidence: Mutex<Ring<D::File>>,
     /// A sync failed: what this disk says is durable may not be.
     suspect: AtomicBool,
     /// One sync of the whole disk at a time.

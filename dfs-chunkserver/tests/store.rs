@@ -20,3 +20,6 @@ mod disks;
 
 #[path = "store/threads.rs"]
 mod threads;
+
+#[path = "store/mend.rs"]
+mod mend;

@@ -7,6 +7,7 @@ mod dev;
 mod file;
 mod output;
 mod recover;
+mod scrub;
 mod server;
 mod status;
 
@@ -37,6 +38,9 @@ enum Command {
     /// Chunk servers
     #[command(subcommand)]
     Server(server::Command),
+    /// How well the disks keep what they were given
+    #[command(subcommand)]
+    Scrub(scrub::Command),
     /// Files
     #[command(subcommand)]
     File(file::Command),
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Status => status::run(&target),
         Command::Recover(args) => recover::run(&target, &args),
         Command::Server(command) => server::run(&target, &command),
+        Command::Scrub(command) => scrub::run(&target, &command),
         Command::File(command) => file::run(&target, &command),
         Command::Dev(command) => dev::run(&command),
     };

@@ -20,7 +20,7 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
     let (unknown, unknown_tone) = count(report.replicas_unknown);
     let servers_tone = if report.servers_up == report.servers_known { Tone::Good } else { Tone::Bad };
     let used = report.total_bytes.saturating_sub(report.free_bytes);
-    pairs(&[
+    let mut lines = vec![
         ("cluster", format!("{} generation {}", report.cluster, report.generation), Tone::Plain),
         (
             "master",
@@ -69,6 +69,15 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
         ("  unavailable", gone, gone_tone),
         ("  unknown replicas", unknown, unknown_tone),
         ("to be deleted", format!("{} chunks", report.tombstones), Tone::Plain),
-    ]);
+    ];
+    if report.blocks_damaged > 0 {
+        let lost = match report.blocks_hopeless {
+            0 => "being mended".to_owned(),
+            lost => format!("{lost} without a good copy"),
+        };
+        let text = format!("{} blocks, {lost}; see `dfs scrub status`", report.blocks_damaged);
+        lines.push(("damaged", text, Tone::Bad));
+    }
+    pairs(&lines);
     Ok(())
 }

@@ -48,6 +48,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
     type File: DiskFile;
 
     fn open(&self, path: &str, how: Open) -> io::Result<Self::File>;
+    /// An existing file, for reading what lies on the device and not what the page cache has of it, where the
+    /// filesystem can; nothing is written through it.
+    fn open_past_cache(&self, path: &str) -> io::Result<Self::File> {
+        self.open(path, Open::Existing)
+    }
     fn create_dir_all(&self, path: &str) -> io::Result<()>;
     fn list(&self, dir: &str) -> io::Result<Vec<Entry>>;
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;

@@ -18,6 +18,8 @@ use crate::{Disk, DiskFile, Entry, Open, Space};
 
 /// Most buffers that one pwritev takes (Linux's UIO_MAXIOV).
 const IOV_MAX: usize = 1024;
+/// What O_DIRECT wants offsets, lengths and memory aligned to: the largest logical block of a drive.
+const PAGE: usize = 4096;
 /// The file whose flock is the tree's exclusive lock.
 const LOCK_FILE: &str = ".lock";
 
@@ -40,6 +42,8 @@ struct Root {
 pub struct RealFile {
     file: File,
     root: Arc<Root>,
+    /// Opened with O_DIRECT, for reading.
+    direct: bool,
 }
 
 impl RealDisk {
@@ -94,7 +98,17 @@ impl Disk for RealDisk {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | create;
         // Chunks hold users' bytes: nobody but the server's own account may look.
         let fd = rustix::fs::openat(&self.0.dir, relative(path)?, flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(RealFile { file: File::from(fd), root: self.0.clone() })
+        Ok(RealFile { file: File::from(fd), root: self.0.clone(), direct: false })
+    }
+
+    fn open_past_cache(&self, path: &str) -> io::Result<RealFile> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+        match rustix::fs::openat(&self.0.dir, relative(path)?, flags, Mode::empty()) {
+            Ok(fd) => Ok(RealFile { file: File::from(fd), root: self.0.clone(), direct: true }),
+            // A filesystem without it.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => self.open(path, Open::Existing),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn create_dir_all(&self, path: &str) -> io::Result<()> {
@@ -173,8 +187,39 @@ impl Disk for RealDisk {
     }
 }
 
+impl RealFile {
+    /// A read with O_DIRECT, of whole pages into aligned memory. Dirty pages are written back before it, by the
+    /// kernel.
+    fn read_direct(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let skip = usize::try_from(offset % PAGE as u64).unwrap_or(0);
+        let len = (skip + buf.len()).next_multiple_of(PAGE);
+        let mut memory = vec![0; len + PAGE];
+        let shift = memory.as_ptr().align_offset(PAGE);
+        let pages = memory.get_mut(shift..shift + len).ok_or(Errno::NOMEM)?;
+        let mut done = 0;
+        while done < len {
+            match rustix::io::pread(&self.file, &mut pages[done..], offset - skip as u64 + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            // The end of the file; what follows a part of a page can't be asked for.
+            if done % PAGE != 0 {
+                break;
+            }
+        }
+        let n = done.saturating_sub(skip).min(buf.len());
+        buf[..n].copy_from_slice(&pages[skip..skip + n]);
+        Ok(n)
+    }
+}
+
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.direct {
+            return self.read_direct(buf, offset);
+        }
         let mut done = 0;
         while done < buf.len() {
             match rustix::io::pread(&self.file, &mut buf[done..], offset + done as u64) {
@@ -306,6 +351,26 @@ mod tests {
         if let Some(n) = file.read_cached_at(&mut back, 10).unwrap() {
             assert_eq!(n, 5000);
         }
+    }
+
+    #[test]
+    fn reading_past_the_cache_sees_what_was_written() {
+        let (_dir, disk) = disk();
+        let file = disk.open("f", Open::New).unwrap();
+        let bytes: Vec<u8> = (0..20_000u32).map(|i| i.to_le_bytes()[0]).collect();
+        file.write_at(&[IoSlice::new(&bytes)], 0).unwrap();
+        let past = disk.open_past_cache("f").unwrap();
+        for (at, len) in [(0, 512), (512, 512), (4096, 8192), (100, 5000), (19_000, 4096), (30_000, 10)] {
+            let mut back = vec![9; len];
+            let n = past.read_at(&mut back, at as u64).unwrap();
+            assert_eq!(n, bytes.len().saturating_sub(at).min(len), "{at} {len}");
+            assert_eq!(back[..n], bytes[at.min(bytes.len())..][..n]);
+        }
+        file.write_at(&[IoSlice::new(&[77])], 0).unwrap();
+        let mut back = [0];
+        past.read_at(&mut back, 0).unwrap();
+        assert_eq!(back, [77]);
+        assert!(disk.open_past_cache("g").is_err());
     }
 
     #[test]

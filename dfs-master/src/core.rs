@@ -42,6 +42,7 @@ mod watched;
 mod gc;
 mod hold;
 mod scan;
+mod scrub;
 mod reports;
 
 use self::hold::Hold;

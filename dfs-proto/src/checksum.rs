@@ -112,7 +112,9 @@ pub fn digest_of(crcs: &[u32]) -> Digest {
 /// How a table of checksums, on disk and in a COMPARE, says that a block was never written, or given back: it
 /// reads as zeros, whatever the file holds there.
 pub const HOLE: u32 = 0;
-/// The lowest entry that is a checksum: 1 stands for one that was lost.
+/// How both say that a checksum was lost, or that the block does not match it: no bytes do.
+pub const LOST: u32 = 1;
+/// The lowest entry that is a checksum.
 const ENTRY_MIN: u32 = 2;
 
 /// How a table holds a checksum.

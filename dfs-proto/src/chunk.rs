@@ -10,6 +10,10 @@
 //! metadata one CRC32C a block, as stored. It ends early at the chunk's written extent: what lies beyond
 //! reads as zeros. A WRITE carries one CRC32C for every part of a block that its ranges cover, in order.
 
+mod mend;
+
+pub use mend::*;
+
 use serde::{Deserialize, Serialize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -208,6 +212,13 @@ pub enum ForwardKind {
     /// them, 0 for a hole, and no payload. The learner makes holes where the primary has some, and its reply's
     /// payload says with one bit a block which blocks it needs.
     Compare,
+    /// Asks a member for what it has in a range, to mend the primary's own. No payload, no checksums; the
+    /// reply's metadata is an entry a block as a table of checksums holds them, 1 for a block that is damaged
+    /// there too, and its payload the bytes of the blocks that are neither that nor holes.
+    Fetch,
+    /// What the primary has in a range, for a member whose blocks there are damaged: entries and payload as in
+    /// the reply to a Fetch. Only damaged blocks are replaced, and none that was written after `seq`.
+    Mend,
 }
 
 /// What a message carries besides its ranges.
@@ -215,6 +226,8 @@ pub enum ForwardKind {
 enum Carries {
     BytesAndChecksums,
     Checksums,
+    /// An entry a block, and the bytes of those that are checksums.
+    Entries,
     Nothing,
 }
 
@@ -356,9 +369,12 @@ fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, carries: Carries)
         bytes += usize::try_from(range.len).map_err(|_| BadMeta::Ranges)?;
         blocks += usize::try_from(range.blocks()).map_err(|_| BadMeta::Ranges)?;
     }
+    let (words, _) = crc_bytes.as_chunks::<4>();
+    let crcs: Vec<u32> = words.iter().map(|b| u32::from_le_bytes(*b)).collect();
     let (blocks, bytes) = match carries {
         Carries::BytesAndChecksums => (blocks, bytes),
         Carries::Checksums => (blocks, 0),
+        Carries::Entries => (blocks, bytes_of_entries(&crcs)),
         Carries::Nothing => (0, 0),
     };
     if nc != blocks && carries != Carries::Nothing {
@@ -367,8 +383,6 @@ fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, carries: Carries)
     if nc != blocks || payload_len != bytes {
         return Err(BadMeta::Payload);
     }
-    let (words, _) = crc_bytes.as_chunks::<4>();
-    let crcs = words.iter().map(|b| u32::from_le_bytes(*b)).collect();
     let members = <[RawMember]>::ref_from_bytes(member_bytes).map_err(|_| BadMeta::Length)?;
     let mut create = Vec::with_capacity(nm);
     for m in members {
@@ -425,6 +439,8 @@ impl ForwardMeta {
                 ForwardKind::Zero => 2,
                 ForwardKind::Fill => 3,
                 ForwardKind::Compare => 4,
+                ForwardKind::Fetch => 5,
+                ForwardKind::Mend => 6,
             }
             .into(),
             write: raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create),
@@ -447,12 +463,15 @@ impl ForwardMeta {
             2 => ForwardKind::Zero,
             3 => ForwardKind::Fill,
             4 => ForwardKind::Compare,
+            5 => ForwardKind::Fetch,
+            6 => ForwardKind::Mend,
             _ => return Err(BadMeta::Kind),
         };
         let carries = match kind {
             ForwardKind::Write | ForwardKind::Fill => Carries::BytesAndChecksums,
             ForwardKind::Compare => Carries::Checksums,
-            ForwardKind::Zero => Carries::Nothing,
+            ForwardKind::Mend => Carries::Entries,
+            ForwardKind::Zero | ForwardKind::Fetch => Carries::Nothing,
         };
         let Lists { ranges, crcs, create } = take_lists(&raw.write, rest, payload_len, carries)?;
         Ok(ForwardMeta {

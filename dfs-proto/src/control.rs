@@ -5,6 +5,10 @@
 //! again in every heartbeat reply until the server says that it applied them, so that none is missed and
 //! none is used late (L5).
 
+mod scrub;
+
+pub use scrub::*;
+
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::Member;
@@ -113,6 +117,8 @@ pub struct Heartbeat {
     pub lost: Vec<ChunkId>,
     /// The newest key that it has.
     pub key: KeyId,
+    #[serde(default)]
+    pub scrub: ScrubReport,
 }
 request!(Heartbeat => HeartbeatReply);
 

@@ -16,11 +16,13 @@ mod attr;
 mod session;
 mod names;
 mod files;
+mod scrub;
 mod tools;
 
 pub use attr::*;
 pub use files::*;
 pub use names::*;
+pub use scrub::*;
 pub use session::*;
 pub use tools::*;
 

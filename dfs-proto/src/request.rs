@@ -94,6 +94,7 @@ ops! {
     Forward = 112;
     Committed = 113;
     ForwardSync = 114;
+    AskMend = 115;
 
     // Chunk server to master.
     Register = 128;
@@ -110,10 +111,13 @@ ops! {
     Delete = 148;
     Zero = 149;
     Close = 150;
+    StartScrub = 152;
 
     // Tools to master.
     ClusterStatus = 192;
     ServerList = 193;
     FileInfo = 194;
     Recover = 195;
+    ScrubStatus = 200;
+    ScrubNow = 201;
 }

@@ -15,6 +15,7 @@ pub mod trace;
 pub mod describe;
 pub mod fabric;
 pub mod master;
+mod rot;
 pub mod server;
 pub mod client;
 pub mod faults;

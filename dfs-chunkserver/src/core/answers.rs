@@ -13,7 +13,7 @@ impl Core {
             DiskWork::Nothing => {}
             DiskWork::Flight { id, op } => self.flight_on_disk(now, id, op, &done, out),
             DiskWork::Forward { chunk, version, seq, op } => {
-                self.forward_on_disk(chunk, version, seq, op, &done, out);
+                self.forward_on_disk(now, (chunk, version, seq), op, &done, out);
             }
             DiskWork::Fill { chunk, version, call } => self.fill_on_disk(chunk, version, call, &done, out),
             DiskWork::Compare { chunk, call } => self.compared_on_disk(chunk, call, &done, out),
@@ -29,6 +29,18 @@ impl Core {
             DiskWork::FillRead { chunk, version } => self.fill_read(now, chunk, version, done, out),
             DiskWork::FillDigest { chunk, version } => self.fill_digest(now, chunk, version, &done, out),
             DiskWork::Close { job, chunks } => self.closed_on_disk(job, &chunks, &done, out),
+            DiskWork::Stock { chunk, range, call } => {
+                self.stock_on_disk(now, (chunk, range, call), done, out)
+            }
+            DiskWork::MendRead { chunk, version } => self.read_to_mend(now, chunk, version, done, out),
+            DiskWork::MendOwn { chunk, version, range } => {
+                self.own_mended(now, (chunk, version, range), &done, out);
+            }
+            DiskWork::Mended { chunk, range, call } => {
+                self.mended_on_disk((chunk, range, call), &done, out);
+            }
+            DiskWork::Scrub { disk, chunk, from } => self.scrubbed(now, (disk, chunk, from), done, out),
+            DiskWork::Agree { chunk, version } => self.own_digest(chunk, version, &done, out),
             DiskWork::Trash { job, chunk } => self.trashed(job, chunk, &done, out),
         }
     }
@@ -45,6 +57,11 @@ impl Core {
             PeerWork::Flight { id, server } => self.flight_answered(now, id, server, &reply, out),
             PeerWork::Sync { job, to, chunks } => self.sync_answered(now, job, to, chunks, &reply, out),
             PeerWork::Fill { chunk, version } => self.fill_answered(now, chunk, version, &reply, out),
+            PeerWork::Fetch { chunk, version } => self.fetched(now, chunk, version, reply, out),
+            PeerWork::Mend { chunk, version } => self.mend_answered(now, chunk, version, out),
+            PeerWork::Agree { chunk, version, member } => {
+                self.their_digest(chunk, version, member, &reply, out);
+            }
         }
     }
 }

@@ -37,6 +37,7 @@ impl Core {
         }
         self.keep_high_water(out);
         self.forget_sessions(now);
+        self.start_scrubs(now);
     }
 
     pub(crate) fn heartbeat_reply(&mut self, now: Micros, body: &HeartbeatReply, out: &mut Vec<Effect>) {

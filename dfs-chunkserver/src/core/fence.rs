@@ -141,7 +141,11 @@ impl Core {
             applied: replica.applied.highest(),
             synced: held.synced,
             good_blocks: held.good_blocks,
-            bad_blocks: held.bad_blocks,
+            // Where every block was compared just now, that is what counts.
+            bad_blocks: match replica.origin {
+                Origin::Held => held.bad_blocks.max(self.damage.count(chunk)),
+                Origin::Found { .. } => held.bad_blocks,
+            },
             digest: held.digest,
             ops: replica.ops.records(),
         })

@@ -149,9 +149,11 @@ impl Core {
             PeerAnswer::Synced { results, digest } => {
                 (results.iter().all(|status| *status == Status::Ok), *digest)
             }
-            PeerAnswer::Compared(_) | PeerAnswer::Refused(_) | PeerAnswer::Silent | PeerAnswer::Dead => {
-                (false, None)
-            }
+            PeerAnswer::Compared(_)
+            | PeerAnswer::Stock { .. }
+            | PeerAnswer::Refused(_)
+            | PeerAnswer::Silent
+            | PeerAnswer::Dead => (false, None),
         };
         if !good {
             return self.end_fill(now, chunk, out);
@@ -260,7 +262,7 @@ impl Core {
         let runs = match done {
             DiskDone::Blocks(runs) => runs,
             DiskDone::Failed(fault) => {
-                self.report_damage(chunk, fault, out);
+                self.fault_found(now, chunk, fault, out);
                 return self.end_fill(now, chunk, out);
             }
             _ => return self.end_fill(now, chunk, out),
@@ -491,8 +493,9 @@ fn ready(replica: &Replica, learner: Member, ready: bool) -> LearnerReady {
     LearnerReady { chunk: replica.chunk, version: replica.version, config: replica.config, learner, ready }
 }
 
-/// A message of the fill, with one record of the op table if there is one.
-fn opening(replica: &Replica, record: Option<OpRecord>) -> ForwardMeta {
+/// A message of the fill, with one record of the op table if there is one. Other messages of a primary about what
+/// it had already begin with it, too.
+pub(crate) fn opening(replica: &Replica, record: Option<OpRecord>) -> ForwardMeta {
     let last = replica.lead.as_ref().map_or(replica.applied.highest(), |lead| lead.last);
     let (session, op, seq) =
         record.map_or((SessionId(0), OpId(0), last), |record| (record.session, record.op, record.seq));

@@ -5,10 +5,10 @@
 //! Nothing here performs anything.
 
 use bytes::Bytes;
-use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member, Range, SyncChunk, WriteMeta};
+use dfs_proto::chunk::{AskMend, ForwardMeta, ForwardSyncChunk, Member, Range, SyncChunk, WriteMeta};
 use dfs_proto::control::{
     AddLearner, Apply, Close, Closed, Delete, Fence, Fenced, HeartbeatReply, LearnerReady, Reconcile,
-    Reconciled, Registered, ReportTrouble, Zero,
+    Reconciled, Registered, ReportTrouble, StartScrub, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerNum,
@@ -38,7 +38,28 @@ pub struct DiskIx(pub u16);
 pub struct DiskSetup {
     pub id: DiskId,
     pub free_bytes: u64,
+    /// How far the last process's scrub was.
+    pub scrub: ScrubMark,
 }
+
+/// How far a disk's scrub is, as the disk keeps it for the next process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ScrubMark {
+    /// Passes that ended.
+    pub passes: u64,
+    /// How long this pass has taken, and how long the one before took.
+    pub elapsed_ms: u64,
+    pub last_ms: u64,
+    /// The last replica that this pass looked at; 0 when it has looked at none.
+    pub cursor: ChunkId,
+    /// How many it looked at.
+    pub done: u64,
+    /// Damaged blocks, [`DAMAGED_KEPT`] at most.
+    pub damaged: Vec<(ChunkId, u32)>,
+}
+
+/// Most damaged blocks that a disk keeps for the next process.
+pub const DAMAGED_KEPT: usize = 256;
 
 /// What a disk holds of a chunk at start, from its header and fence log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,6 +115,8 @@ pub enum Input {
         digest: bool,
     },
     Committed(Vec<(ChunkId, ChunkVersion, Seq)>),
+    /// A member has damaged blocks of a chunk that this server leads.
+    AskMend(AskMend),
     Apply {
         call: CallToken,
         body: Apply,
@@ -121,6 +144,11 @@ pub enum Input {
     Close {
         call: CallToken,
         body: Close,
+    },
+    /// The master wants every replica scrubbed now.
+    StartScrub {
+        call: CallToken,
+        body: StartScrub,
     },
     /// A disk finished what it was given.
     Disk {
@@ -175,6 +203,11 @@ pub enum Effect {
     Committed {
         to: Member,
         chunks: Vec<(ChunkId, ChunkVersion, Seq)>,
+    },
+    /// One way; asked again while it stands.
+    AskMend {
+        to: Member,
+        ask: AskMend,
     },
     /// Answer a request. Every call that came in is answered exactly once.
     Reply {
@@ -250,6 +283,15 @@ pub enum DiskOp {
     Compare { chunk: ChunkId, offset: u32, entries: Vec<u32> },
     /// Makes everything durable, and then headers that say so with the digest. Answer: `Closed`, one result a chunk.
     Close { chunks: Vec<CloseItem> },
+    /// Reads whole blocks for a member whose own are damaged, damaged ones and holes named. Answer: `Stock`.
+    Stock { chunk: ChunkId, range: Range },
+    /// Replaces damaged blocks by a member's, the bad bytes kept as evidence first. Answer: `Mended`.
+    Mend { chunk: ChunkId, offset: u32, entries: Vec<u32>, data: Bytes, insist: bool },
+    /// Looks at a replica past the page cache: at its head, or at the next blocks from one on. Not hurried, it is
+    /// done when the disk has nothing else to do. Answer: `Scrubbed`.
+    Scrub { chunk: ChunkId, from: Option<u32>, hurried: bool },
+    /// Remembers how far the scrub is. Answer: `Done`.
+    KeepScrub(ScrubMark),
     /// Moves the file to the trash, if there is one. Answer: `Done`.
     Trash { chunk: ChunkId },
     /// Remembers the highest term and durable log index seen. Answer: `Done`.
@@ -292,6 +334,36 @@ pub enum DiskDone {
         digest: u128,
         torn: u32,
     },
+    /// One entry a block, as a table of checksums holds them, and the bytes of those that are checksums.
+    Stock {
+        entries: Vec<u32>,
+        data: Bytes,
+    },
+    Mended(MendDone),
+    Scrubbed(ScrubDone),
+}
+
+/// What a step of a scrub found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ScrubDone {
+    /// Read from the disk.
+    pub bytes: u64,
+    /// Slots, sectors and blocks that were right in memory and are written anew.
+    pub rewritten: u32,
+    /// Blocks that do not match.
+    pub bad: Vec<u32>,
+    /// Where the next step begins; `None` behind the last block.
+    pub next: Option<u32>,
+}
+
+/// How far a mending got.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MendDone {
+    pub mended: u32,
+    /// Blocks still damaged: the member's are too.
+    pub bad: Vec<u32>,
+    /// Blocks still damaged: the member has others than the own checksums stand for.
+    pub differ: Vec<u32>,
 }
 
 /// Why a disk operation failed.
@@ -349,6 +421,11 @@ pub enum PeerAnswer {
     Ok,
     /// To a comparison: a bit a block, the lowest first, set where the block has to be copied.
     Compared(Bytes),
+    /// To a Fetch.
+    Stock {
+        entries: Vec<u32>,
+        data: Bytes,
+    },
     Synced {
         results: Vec<Status>,
         digest: Option<u128>,
@@ -373,6 +450,11 @@ pub enum Reply {
     Done,
     /// To a FORWARD that compares.
     Compared(Bytes),
+    /// To a FORWARD that fetches.
+    Stock {
+        entries: Vec<u32>,
+        data: Bytes,
+    },
     Synced {
         results: Vec<Status>,
         digest: Option<u128>,

@@ -1,17 +1,19 @@
 //! What a primary keeps of a chunk that it leads: writes in flight with their acknowledgements, writes that
-//! wait for blocks, reads that wait for writes, and the learner being filled. Data and look-ups only; what
-//! happens is in `primary`, `write`, `zero` and `fill`.
+//! wait for blocks, reads that wait for writes, the learner being filled, and the blocks being mended. Data and
+//! look-ups only; what happens is in `primary`, `write`, `zero`, `fill` and `mend`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use dfs_proto::chunk::{ForwardMeta, Member, WriteMeta};
+use dfs_proto::chunk::{ForwardMeta, Member, Range, WriteMeta};
 use dfs_proto::ids::{OpId, Seq, ServerNum, SessionId, SizeEpoch};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
+use crate::core::agree::Agreeing;
 use crate::core::fill::Fill;
 use crate::core::io::{CallToken, DiskFault};
+use crate::core::mend::Mend;
 use crate::core::replica::Blocks;
 
 /// Writes of one chunk in flight, and as many again waiting for blocks: four full op windows.
@@ -32,6 +34,10 @@ pub(crate) struct Lead {
     /// Members of a new chunk that have not acknowledged a write yet: FORWARDs to them say how to make it.
     pub(crate) unmade: BTreeSet<ServerNum>,
     pub(crate) fill: Option<Fill>,
+    /// Members with damaged blocks that wait for them.
+    pub(crate) asks: Vec<(Member, Range)>,
+    pub(crate) mend: Option<Mend>,
+    pub(crate) agreeing: Option<Agreeing>,
 }
 
 /// A write, or a zeroing, that has its number.
@@ -52,6 +58,8 @@ pub(crate) struct Flight {
 pub(crate) enum Local {
     Running,
     Applied,
+    /// Not applied: it brings a part of a block that is damaged here, and is applied once that is mended.
+    Damaged,
     /// Not applied, and nothing changed: the bytes do not match their checksums, or the disk is full.
     Refused(DiskFault),
 }
@@ -106,7 +114,15 @@ impl Lead {
             parked: Vec::new(),
             unmade: BTreeSet::new(),
             fill: None,
+            asks: Vec::new(),
+            mend: None,
+            agreeing: None,
         }
+    }
+
+    /// Whether nothing is under way that changes a replica's bytes.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.flights.is_empty() && self.queue.is_empty() && self.fill.is_none() && self.mend.is_none()
     }
 
     /// Whether a write in flight touches `blocks`.
@@ -122,6 +138,7 @@ impl Lead {
                 .as_ref()
                 .and_then(|fill| fill.locked.as_ref())
                 .is_some_and(|held| held.overlaps(blocks))
+            || self.mend.as_ref().is_some_and(|mend| mend.blocks.overlaps(blocks))
     }
 
     /// Whether a newcomer has to wait: for what holds its blocks, or behind who waits for them.
@@ -189,7 +206,7 @@ impl Flight {
     pub(crate) fn refused_here(&self) -> Option<DiskFault> {
         match self.local {
             Local::Refused(fault) => Some(fault),
-            Local::Running | Local::Applied => None,
+            Local::Running | Local::Applied | Local::Damaged => None,
         }
     }
 }

@@ -58,6 +58,7 @@ impl Core {
         let keep = old.is_some_and(may_start_from);
         self.step_down(chunk, Status::WrongChunkVersion, out);
         self.lost.remove(&chunk);
+        self.damage.forget(chunk);
         let mut replica = Replica::empty(chunk, disk);
         replica.version = meta.version;
         replica.config = meta.config;

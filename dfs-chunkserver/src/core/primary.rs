@@ -107,8 +107,13 @@ impl Core {
             (Some(fault @ (DiskFault::BadChecksum | DiskFault::NoSpace)), Some(flight)) => {
                 flight.local = Local::Refused(fault);
             }
-            (Some(DiskFault::BadChecksum | DiskFault::NoSpace) | None, None) => {}
+            // Nor here; others may have it. It is applied when the block is mended from one of them.
+            (Some(DiskFault::Corrupt { .. }), Some(flight)) => flight.local = Local::Damaged,
+            (Some(DiskFault::BadChecksum | DiskFault::NoSpace | DiskFault::Corrupt { .. }) | None, None) => {}
             (Some(fault), _) => self.fail_replica(chunk, fault, out),
+        }
+        if let Some(fault) = fault {
+            self.fault_found(now, chunk, fault, out);
         }
         self.drained(chunk, out);
         self.settle(now, chunk, seq, out);
@@ -132,7 +137,10 @@ impl Core {
         let Some(ack) = flight.acks.iter_mut().find(|ack| ack.member.server == server) else { return };
         let AckState::Sent { tries } = ack.state else { return };
         ack.state = match reply {
-            PeerAnswer::Ok | PeerAnswer::Compared(_) | PeerAnswer::Synced { .. } => {
+            PeerAnswer::Ok
+            | PeerAnswer::Compared(_)
+            | PeerAnswer::Stock { .. }
+            | PeerAnswer::Synced { .. } => {
                 lead.unmade.remove(&server);
                 AckState::Acked
             }
@@ -150,6 +158,9 @@ impl Core {
         }
         if let Some(what) = suspicion(reply, tries) {
             self.suspect(now, chunk, member, what, out);
+        }
+        if matches!(reply, PeerAnswer::Refused(Status::Corrupt)) {
+            self.start_mending(now, chunk, false, out);
         }
         self.settle(now, chunk, seq, out);
     }
@@ -263,6 +274,7 @@ impl Core {
         if let Some(replica) = self.replicas.get_mut(&chunk) {
             wake_reads(replica, out);
         }
+        self.start_mending(now, chunk, false, out);
     }
 
     /// Tells secondaries what is committed and no FORWARD has told them.
@@ -372,8 +384,8 @@ fn again(now: Micros, tries: u32, why: Option<Status>) -> AckState {
     AckState::Again { tries, at: now.plus_ms(pause), why }
 }
 
-/// Refusals that a short wait may end: the member does not know the config yet, has too much to do, or its
-/// disk is full, or the bytes were damaged on the way.
+/// Refusals that a short wait may end: the member does not know the config yet, has too much to do, its disk is
+/// full, the bytes were damaged on the way, or a block there is damaged and will be mended.
 fn is_passing(status: Status) -> bool {
     matches!(
         status,
@@ -382,6 +394,7 @@ fn is_passing(status: Status) -> bool {
             | Status::Overloaded
             | Status::NoSpace
             | Status::BadChecksum
+            | Status::Corrupt
             | Status::Deadline
     )
 }
@@ -390,7 +403,9 @@ fn is_passing(status: Status) -> bool {
 /// when it lasts. A member whose replica failed reports that itself.
 fn suspicion(reply: &PeerAnswer, tries: u32) -> Option<Suspicion> {
     match reply {
-        PeerAnswer::Ok | PeerAnswer::Compared(_) | PeerAnswer::Synced { .. } => None,
+        PeerAnswer::Ok | PeerAnswer::Compared(_) | PeerAnswer::Stock { .. } | PeerAnswer::Synced { .. } => {
+            None
+        }
         PeerAnswer::Dead => Some(Suspicion::RefusedUnix),
         PeerAnswer::Silent => Some(Suspicion::Silent),
         PeerAnswer::Refused(status) if is_passing(*status) && tries < PATIENT_TRIES => None,

@@ -127,7 +127,7 @@ impl Core {
         match read {
             Ok(()) => ReadEnd::Send(stamp),
             Err(fault) => {
-                self.report_damage(ticket.chunk, fault, out);
+                self.fault_found(now, ticket.chunk, fault, out);
                 ReadEnd::Refused(fault.status())
             }
         }

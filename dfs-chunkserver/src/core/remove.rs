@@ -32,6 +32,7 @@ impl Core {
             self.fences.remove(&chunk);
             self.heat.forget(chunk);
             self.lost.remove(&chunk);
+            self.damage.forget(chunk);
             if let Some(replica) = self.replicas.remove(&chunk) {
                 self.work.disk(replica.disk, DiskWork::Trash { job, chunk }, DiskOp::Trash { chunk }, out);
             }

@@ -116,6 +116,10 @@ impl Blocks {
         Blocks(vec![(0, u32::MAX)])
     }
 
+    pub(crate) fn contains(&self, block: u32) -> bool {
+        self.0.iter().any(|run| run.0 <= block && block < run.1)
+    }
+
     pub(crate) fn overlaps(&self, other: &Blocks) -> bool {
         self.0.iter().any(|a| other.0.iter().any(|b| a.0 < b.1 && b.0 < a.1))
     }

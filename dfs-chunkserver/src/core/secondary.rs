@@ -5,7 +5,6 @@ use bytes::Bytes;
 use dfs_proto::chunk::{ForwardKind, ForwardMeta};
 use dfs_proto::control::ReportTrouble;
 use dfs_proto::ids::{ChunkId, ChunkVersion, Seq};
-use dfs_proto::meta::{SuspectReport, Suspicion};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -38,6 +37,8 @@ impl Core {
         match meta.kind {
             ForwardKind::Fill => self.take_fill(call, meta, payload, out),
             ForwardKind::Compare => self.take_compare(call, meta, out),
+            ForwardKind::Fetch => self.take_fetch(call, &meta, out),
+            ForwardKind::Mend => self.take_mend(call, meta, payload, out),
             ForwardKind::Write | ForwardKind::Zero => {
                 let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 self.heat.note(now, meta.chunk, Access::Write, bytes);
@@ -79,6 +80,9 @@ impl Core {
             Standing::Failed => Err(Status::DiskFailed),
             Standing::Removed => Err(Status::WrongChunkVersion),
             _ if !replica.takes_part() => Err(Status::NotServing),
+            Standing::Learner if matches!(meta.kind, ForwardKind::Fetch | ForwardKind::Mend) => {
+                Err(Status::WrongRole)
+            }
             Standing::Learner => Ok(()),
             _ if matches!(meta.kind, ForwardKind::Fill | ForwardKind::Compare) || replica.lead.is_some() => {
                 Err(Status::WrongRole)
@@ -106,6 +110,7 @@ impl Core {
         }
         let blocks = Blocks::of(&meta.ranges);
         replica.begun.note(&blocks);
+        self.damage.written(chunk, &blocks, (meta.version, meta.seq));
         replica.pending.push((meta.seq, blocks));
         replica.applying.push(Applying { seq: meta.seq, calls: vec![call] });
         replica.disk_ops += 1;
@@ -119,9 +124,8 @@ impl Core {
     /// The disk is done with a FORWARD.
     pub(crate) fn forward_on_disk(
         &mut self,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        seq: Seq,
+        now: Micros,
+        (chunk, version, seq): (ChunkId, ChunkVersion, Seq),
         op: AppliedOp,
         done: &DiskDone,
         out: &mut Vec<Effect>,
@@ -134,6 +138,14 @@ impl Core {
             DiskDone::Failed(fault @ (DiskFault::BadChecksum | DiskFault::NoSpace)) => {
                 // Nothing changed here; the primary decides what becomes of the write.
                 replica.pending.retain(|(pending, _)| *pending != seq);
+                Reply::Failed(fault.status())
+            }
+            DiskDone::Failed(fault @ DiskFault::Corrupt { block })
+                if replica.standing != Standing::Learner =>
+            {
+                // It comes again when the block is mended.
+                replica.pending.retain(|(pending, _)| *pending != seq);
+                self.damage_found(now, chunk, &[*block], seq, out);
                 Reply::Failed(fault.status())
             }
             DiskDone::Failed(fault) => {
@@ -185,24 +197,16 @@ impl Core {
     /// The replica can't be trusted any more: it serves nothing, and the master hears of it now and with the
     /// next heartbeat (I22).
     pub(crate) fn fail_replica(&mut self, chunk: ChunkId, fault: DiskFault, out: &mut Vec<Effect>) {
-        self.report_damage(chunk, fault, out);
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
         if replica.standing == Standing::Failed {
             return;
         }
+        log::error!("chunk {chunk}: the replica has failed: {fault}");
+        self.damage.forget(chunk);
         replica.standing = Standing::Failed;
         self.lost.insert(chunk, None);
         out.push(Effect::Trouble(ReportTrouble { reports: Vec::new(), failed: vec![chunk] }));
         self.step_down(chunk, Status::NotServing, out);
-    }
-
-    /// Tells the master of a damaged block of ours.
-    pub(crate) fn report_damage(&mut self, chunk: ChunkId, fault: DiskFault, out: &mut Vec<Effect>) {
-        if let (DiskFault::Corrupt { block }, Some(me)) = (fault, self.me()) {
-            let what = Suspicion::Corrupt { block };
-            let report = SuspectReport { server: me.server, boot: me.boot, chunk: Some(chunk), what };
-            out.push(Effect::Trouble(ReportTrouble { reports: vec![report], failed: Vec::new() }));
-        }
     }
 }
 

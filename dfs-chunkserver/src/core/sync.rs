@@ -129,7 +129,10 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let failed = match reply {
-            PeerAnswer::Synced { .. } | PeerAnswer::Ok | PeerAnswer::Compared(_) => Status::Ok,
+            PeerAnswer::Synced { .. }
+            | PeerAnswer::Ok
+            | PeerAnswer::Compared(_)
+            | PeerAnswer::Stock { .. } => Status::Ok,
             PeerAnswer::Refused(status) => *status,
             PeerAnswer::Silent | PeerAnswer::Dead => Status::Disconnected,
         };
@@ -317,6 +320,10 @@ fn silence(reply: &PeerAnswer) -> Option<Suspicion> {
     match reply {
         PeerAnswer::Silent => Some(Suspicion::Silent),
         PeerAnswer::Dead => Some(Suspicion::RefusedUnix),
-        PeerAnswer::Ok | PeerAnswer::Compared(_) | PeerAnswer::Synced { .. } | PeerAnswer::Refused(_) => None,
+        PeerAnswer::Ok
+        | PeerAnswer::Compared(_)
+        | PeerAnswer::Stock { .. }
+        | PeerAnswer::Synced { .. }
+        | PeerAnswer::Refused(_) => None,
     }
 }

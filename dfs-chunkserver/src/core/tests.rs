@@ -4,7 +4,9 @@
 mod bench;
 mod closes;
 mod learners;
+mod mend;
 mod reads;
 mod recovery;
+mod scrub;
 mod syncs;
 mod writes;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use dfs_proto::ids::{ChunkId, Seq};
 use dfs_proto::units::Micros;
 
+use crate::core::io::DiskIx;
 use crate::core::work::JobId;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -21,6 +22,10 @@ pub(crate) enum Timer {
     Remind { chunk: ChunkId },
     /// Have the disks remember the high-water marks.
     HighWater,
+    /// Give a disk the next step of its scrub.
+    Scrub { disk: DiskIx },
+    /// Have damaged blocks mended.
+    Mend { chunk: ChunkId },
 }
 
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member};
+use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member, Range};
 use dfs_proto::control::{CloseAnswer, FenceAnswer};
 use dfs_proto::ids::{ChunkId, ChunkVersion, OpId, OpenNum, Seq, ServerNum, SessionId};
 use dfs_proto::status::Status;
@@ -93,6 +93,39 @@ pub(crate) enum DiskWork {
         job: JobId,
         chunks: Vec<ChunkId>,
     },
+    /// Blocks for a primary whose own are damaged.
+    Stock {
+        chunk: ChunkId,
+        range: Range,
+        call: CallToken,
+    },
+    /// Blocks for a member whose own are damaged, read at the primary.
+    MendRead {
+        chunk: ChunkId,
+        version: ChunkVersion,
+    },
+    /// A primary's damaged blocks.
+    MendOwn {
+        chunk: ChunkId,
+        version: ChunkVersion,
+        range: Range,
+    },
+    /// Those of another member, at that member.
+    Mended {
+        chunk: ChunkId,
+        range: Range,
+        call: CallToken,
+    },
+    Scrub {
+        disk: DiskIx,
+        chunk: ChunkId,
+        from: Option<u32>,
+    },
+    /// The primary's own digest, to compare with the members'.
+    Agree {
+        chunk: ChunkId,
+        version: ChunkVersion,
+    },
     Trash {
         job: JobId,
         chunk: ChunkId,
@@ -124,9 +157,35 @@ impl AppliedOp {
 /// What a message to a peer was for.
 #[derive(Debug)]
 pub(crate) enum PeerWork {
-    Flight { id: FlightId, server: ServerNum },
-    Sync { job: JobId, to: Member, chunks: Vec<ForwardSyncChunk> },
-    Fill { chunk: ChunkId, version: ChunkVersion },
+    Flight {
+        id: FlightId,
+        server: ServerNum,
+    },
+    Sync {
+        job: JobId,
+        to: Member,
+        chunks: Vec<ForwardSyncChunk>,
+    },
+    Fill {
+        chunk: ChunkId,
+        version: ChunkVersion,
+    },
+    /// To mend the own blocks.
+    Fetch {
+        chunk: ChunkId,
+        version: ChunkVersion,
+    },
+    /// To mend a member's.
+    Mend {
+        chunk: ChunkId,
+        version: ChunkVersion,
+    },
+    /// A member's digest.
+    Agree {
+        chunk: ChunkId,
+        version: ChunkVersion,
+        member: Member,
+    },
 }
 
 impl Work {

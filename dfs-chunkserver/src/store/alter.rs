@@ -1,17 +1,17 @@
-//! Changes to a chunk that are no client's write: repairing a damaged block, settling a torn one, and
-//! changes to the header.
+//! Changes to a chunk that are no client's write: making a hole of a block, settling a torn one, and changes to
+//! the header.
 
 use std::sync::atomic::Ordering;
 
-use dfs_disk::{Disk, DiskFile};
-use dfs_proto::checksum::{Crc, crc32c};
+use dfs_disk::Disk;
+use dfs_proto::checksum::crc32c;
 use dfs_proto::ids::ChunkId;
 
 use super::Store;
 use super::chunk::{Holes, State};
 use super::error::{Damage, StoreError};
 use super::header::{Header, HeaderChange};
-use super::layout::{BLOCK, data_at};
+use super::layout::BLOCK;
 use super::read::{ReadMode, fill, matches};
 use super::table::{HOLE, entry_of, sector_of};
 use super::write::write_sectors;
@@ -32,33 +32,6 @@ impl<D: Disk> Store<D> {
             Ok(()) => Ok(()),
             Err(err) => Err(self.fail(state, "write a header", err)),
         }
-    }
-
-    /// Replaces a damaged block by bytes from another member, verified here once more. Takes from the
-    /// reserve: repair must work on a full disk.
-    ///
-    /// # Errors
-    /// `BadChecksum` when the bytes do not match. `Io`: failed for good.
-    pub fn repair_block(&self, id: ChunkId, block: u32, bytes: &[u8], crc: Crc) -> Result<(), StoreError> {
-        if bytes.len() != BLOCK || block >= self.config.chunk_size.blocks() {
-            return Err(StoreError::Invalid);
-        }
-        if crc32c(bytes) != crc {
-            let offset = block * dfs_proto::units::BLOCK_SIZE;
-            return Err(StoreError::BadChecksum { chunk: id, offset });
-        }
-        let chunk = self.find(id)?;
-        let mut state = chunk.write();
-        state.usable()?;
-        self.open_body(&chunk, &mut state)?;
-        let Some(body) = &state.body else { return Err(StoreError::NoChunk(id)) };
-        let written = body.file.write_at(&[std::io::IoSlice::new(bytes)], data_at(block));
-        if let Err(err) = written {
-            return Err(self.fail(&mut state, "repair a block", err));
-        }
-        self.counters.repaired_blocks.add(1);
-        log::warn!("chunk {id}: block {block} was replaced by another member's");
-        self.set_entry(&mut state, block, entry_of(crc))
     }
 
     /// Makes a block a hole that other members have as one, whatever its own checksum says.

@@ -10,8 +10,10 @@ use dfs_proto::ids::{ChunkId, ChunkVersion, ClusterId};
 
 use super::Store;
 use super::error::StoreError;
+use super::evidence::BadPart;
 use super::header::{self, Header, Slots};
 use super::layout::{BLOCK, DATA_AT, SECTOR, SLOTS, TABLE_AT, chunk_path, small};
+use super::mend::evidence_of;
 use super::table::Table;
 
 /// Where a replica stands.
@@ -66,6 +68,8 @@ pub(super) struct State<F> {
     pub(super) slot_version: ChunkVersion,
     /// The version in the newest header that a sync covered.
     pub(super) durable_version: ChunkVersion,
+    /// Damaged sectors of its table were kept as evidence.
+    pub(super) sectors_kept: bool,
     pub(super) body: Option<Body<F>>,
 }
 
@@ -106,6 +110,7 @@ impl<F> Chunk<F> {
             named: place != Place::Unborn,
             slot_version: if place == Place::Unborn { ChunkVersion(0) } else { header.version },
             durable_version: if place == Place::Unborn { ChunkVersion(0) } else { header.version },
+            sectors_kept: false,
             body: None,
             header,
         };
@@ -178,11 +183,32 @@ impl<D: Disk> Store<D> {
         if damaged > 0 {
             self.counters.damaged_sectors.add(u64::from(damaged));
             log::error!("{path}: {damaged} damaged sectors in the table of checksums");
+            self.keep_sectors(state, &bytes);
         }
         state.body = Some(Body { file: Arc::new(file), table, stream: Stream::default() });
         self.counters.opened.add(1);
         self.open.add(chunk);
         Ok(())
+    }
+
+    /// Keeps damaged sectors of a table before the next write to one of their blocks makes all others' entries
+    /// "lost". Once in a process: a file that is opened often tells nothing new. One of zeros was never written.
+    fn keep_sectors(&self, state: &mut State<D::File>, bytes: &[u8]) {
+        if std::mem::replace(&mut state.sectors_kept, true) {
+            return;
+        }
+        let mut evidence = Vec::new();
+        for number in Table::damaged_sectors(bytes, state.header.chunk) {
+            let sector = &bytes[number * SECTOR..(number + 1) * SECTOR];
+            if sector.iter().any(|byte| *byte != 0) {
+                let at = TABLE_AT + (number * SECTOR) as u64;
+                evidence.push(evidence_of(state, BadPart::TableSector, at, 0, sector.to_vec()));
+            }
+        }
+        // Reading goes on without: what is lost of the sector is known to be lost.
+        if let Err(err) = self.keep_evidence(&mut evidence) {
+            log::error!("chunk {}: {err}", state.header.chunk);
+        }
     }
 
     /// Latches a replica as failed and says why. What the failed operation reached is not known, so

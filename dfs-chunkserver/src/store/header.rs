@@ -280,6 +280,11 @@ impl Slots {
         (current, Slots { slot_gen, current, unsynced: true, fresh: self.fresh })
     }
 
+    /// Whether what a slot of the file has can't be what was written to it last.
+    pub(super) fn is_lost(self, slot: usize, slot_gen: u64) -> bool {
+        if slot == self.current { slot_gen != self.slot_gen } else { slot_gen >= self.slot_gen }
+    }
+
     /// A sync covered everything up to `slot_gen`.
     pub(super) fn synced(&mut self, slot_gen: u64) {
         self.fresh = false;

@@ -44,6 +44,10 @@ counters! {
     /// Blocks whose checksum was computed again from their bytes (rule B3).
     torn_resolved,
     repaired_blocks,
+    /// Slots, sectors and blocks that were right in memory and written anew.
+    rewritten,
+    /// Damaged bytes kept before they were replaced.
+    evidence,
     no_space,
     /// Replicas that failed for good.
     failed,

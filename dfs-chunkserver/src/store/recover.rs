@@ -134,6 +134,7 @@ pub(super) fn open<D: Disk>(
         pool: Default::default(),
         counters: Counters::default(),
         trash: Default::default(),
+        evidence: Mutex::default(),
         suspect: AtomicBool::new(false),
         syncing: Mutex::new(()),
         config,

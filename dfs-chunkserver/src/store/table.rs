@@ -63,6 +63,13 @@ impl Table {
         (table, damaged)
     }
 
+    /// Which sectors of [`Table::load`]'s bytes are damaged.
+    pub(super) fn damaged_sectors(bytes: &[u8], chunk: ChunkId) -> Vec<usize> {
+        let (sectors, _) = bytes.as_chunks::<SECTOR>();
+        let damaged = |(number, sector): &(usize, &[u8; SECTOR])| decode(*sector, chunk, *number).is_none();
+        sectors.iter().enumerate().filter(damaged).map(|(number, _)| number).collect()
+    }
+
     pub(super) fn get(&self, block: u32) -> u32 {
         self.entries.get(index(block)).copied().unwrap_or(HOLE)
     }

@@ -1,6 +1,6 @@
 //! Each fault of the model by itself: failed syncs and writes, rotten bits, bad sectors, a full disk.
 
-use dfs_chunkserver::store::{Damage, Durability, HeaderChange, ReadMode, Store, StoreError, Unfit};
+use dfs_chunkserver::store::{Damage, Durability, HeaderChange, ReadMode, Stock, Store, StoreError, Unfit};
 use dfs_disk::sim::{Call, SimDisk};
 use dfs_proto::checksum::crc32c;
 use dfs_proto::ids::{ChunkVersion, ConfigNum, Seq, SizeEpoch};
@@ -148,11 +148,9 @@ fn a_damaged_block_is_repaired_from_another_members_bytes() {
     let (disk, store) = with_chunk(1);
     disk.flip_bit(&path(id(1)), DATA_AT + 5000, 0);
     let good = [7; BLOCK];
-    assert!(matches!(
-        store.repair_block(id(1), 1, &[8; BLOCK], crc32c(&good)),
-        Err(StoreError::BadChecksum { .. })
-    ));
-    store.repair_block(id(1), 1, &good, crc32c(&good)).unwrap();
+    let given = |bytes: &[u8]| Stock { entries: vec![crc32c(&good).0], data: bytes.to_vec().into() };
+    assert!(matches!(store.mend(id(1), 1, &given(&[8; BLOCK]), true), Err(StoreError::BadChecksum { .. })));
+    store.mend(id(1), 1, &given(&good), true).unwrap();
     write(&store, id(1), 5000, &[9; 10]).unwrap();
     let store = reopen(&disk, store);
     assert_eq!(read(&store, id(1), 4096, 4096).unwrap().data[904..914], [9; 10]);
@@ -160,7 +158,7 @@ fn a_damaged_block_is_repaired_from_another_members_bytes() {
     // Of a damaged table sector too, one block after the other.
     disk.flip_bit(&path(id(1)), TABLE_AT, 0);
     let store = reopen(&disk, store);
-    store.repair_block(id(1), 0, &good, crc32c(&good)).unwrap();
+    store.mend(id(1), 0, &given(&good), true).unwrap();
     let store = reopen(&disk, store);
     assert_eq!(store.verify(id(1)).unwrap().bad, [1, 2], "what is not repaired stays unknown");
     store.repair_hole(id(1), 1).unwrap();
@@ -229,8 +227,9 @@ fn a_full_disk_refuses_growth_and_nothing_else() {
             Durability::Synced,
         )
         .unwrap();
-    disk.flip_bit(&path(id(2)), DATA_AT, 0);
-    store.repair_block(id(2), 0, &[3; BLOCK], crc32c(&[3; BLOCK])).unwrap();
+    assert!(disk.flip_bit(&path(id(2)), DATA_AT, 0));
+    let given = Stock { entries: vec![crc32c(&[3; BLOCK]).0], data: vec![3; BLOCK].into() };
+    assert_eq!(store.mend(id(2), 0, &given, true).unwrap().mended, 1);
     assert!(read_whole(&store, id(2), 65_536).is_ok());
 
     store.trash(id(3), 50).unwrap();

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use dfs_master::core::ConnId;
 use dfs_master::core::chunks::ChunkMeta;
 use dfs_proto::control::{
-    Applied, Apply, DiskReport, Heartbeat, INVENTORY_PART, Inventory, Register, ReplicaInfo, ServerEvent,
-    ServerLoad,
+    Applied, Apply, DiskReport, Heartbeat, INVENTORY_PART, Inventory, Register, ReplicaInfo, ScrubReport,
+    ServerEvent, ServerLoad,
 };
 use dfs_proto::ids::{BootId, ChunkId, DiskId, Generation, LogIndex, OsBootId, ServerId, ServerNum, Term};
 use dfs_proto::units::Micros;
@@ -96,6 +96,7 @@ impl Servers {
             hot: Vec::new(),
             lost: Vec::new(),
             key: dfs_proto::ids::KeyId(0),
+            scrub: ScrubReport::default(),
         };
         self.list.iter().map(|server| (server.conn, heartbeat(server))).collect()
     }

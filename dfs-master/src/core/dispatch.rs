@@ -131,7 +131,9 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::ReportTrouble
         | Op::LearnerReady
         | Op::GracefulStop => Some(Role::ChunkServer),
-        Op::ClusterStatus | Op::ServerList | Op::FileInfo | Op::Recover => Some(Role::Tool),
+        Op::ClusterStatus | Op::ServerList | Op::FileInfo | Op::Recover | Op::ScrubStatus | Op::ScrubNow => {
+            Some(Role::Tool)
+        }
         Op::Recall
         | Op::LocationsChanged
         | Op::DirChanged
@@ -141,13 +143,15 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Forward
         | Op::Committed
         | Op::ForwardSync
+        | Op::AskMend
         | Op::Apply
         | Op::Fence
         | Op::Reconcile
         | Op::AddLearner
         | Op::Delete
         | Op::Zero
-        | Op::Close => None,
+        | Op::Close
+        | Op::StartScrub => None,
     }
 }
 

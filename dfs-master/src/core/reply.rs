@@ -42,6 +42,7 @@ pub(super) enum Asked {
     Delete { server: ServerNum, chunks: Vec<ChunkId> },
     Zero { ino: Ino, size_epoch: SizeEpoch },
     Close { server: ServerNum, chunks: Vec<(ChunkId, Opening)> },
+    StartScrub { server: ServerNum },
 }
 
 /// How long servers have for commands that read or write a lot, in milliseconds.
@@ -152,6 +153,11 @@ impl Core {
             Asked::Delete { server, chunks } => self.deleted(server, &chunks, decode(result)),
             Asked::Close { server, chunks } => self.closed(server, &chunks, decode(result)),
             Asked::Zero { ino, size_epoch } => self.zeroed(ino, size_epoch, decode(result)),
+            Asked::StartScrub { server } => {
+                if let Err(status) = result {
+                    log::warn!("{server} was told to scrub and has not answered: {status}");
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@ impl Core {
     pub(super) fn cluster_report(&self) -> ClusterReport {
         let (total_bytes, free_bytes) = self.space();
         let counts = self.soft.scan.counts();
+        let (blocks_damaged, blocks_hopeless) = self.damaged_blocks();
         ClusterReport {
             cluster: self.config.cluster,
             generation: self.generation(),
@@ -41,6 +42,8 @@ impl Core {
             chunks_unavailable: counts.unavailable,
             tombstones: self.state.tombstones.len(),
             replicas_unknown: self.hold.unknown(),
+            blocks_damaged,
+            blocks_hopeless,
         }
     }
 

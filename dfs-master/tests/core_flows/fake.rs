@@ -8,7 +8,7 @@ use dfs_proto::chunk::Member;
 use dfs_proto::control::{
     AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, Delete, Deleted, DiskReport, Fence,
     FenceAnswer, Fenced, Reconcile, Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState,
-    ServerEvent, Zero,
+    ScrubReport, ServerEvent, StartScrub, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
@@ -65,6 +65,9 @@ pub(crate) struct FakeServer {
     pub(crate) closes: u32,
     pub(crate) starts: u64,
     pub(crate) keys: Vec<IssuedKey>,
+    pub(crate) scrub: ScrubReport,
+    /// How often it was told to scrub.
+    pub(crate) scrubs_asked: u32,
     pub(crate) max_meta_index: LogIndex,
     pub(crate) labels: Vec<(String, String)>,
 }
@@ -97,6 +100,8 @@ impl FakeServer {
             closes: 0,
             starts: 1,
             keys: Vec::new(),
+            scrub: ScrubReport::default(),
+            scrubs_asked: 0,
             max_meta_index: LogIndex(0),
             labels: Vec::new(),
         }
@@ -243,6 +248,11 @@ impl FakeServer {
                 let replica =
                     self.replicas.get_mut(&zero.chunk).filter(|r| r.active).ok_or(Status::NoChunk)?;
                 replica.zeroed = Some((zero.offset, zero.size_epoch));
+                encode(&Done {})
+            }
+            Op::StartScrub => {
+                let StartScrub { .. } = decode(body);
+                self.scrubs_asked += 1;
                 encode(&Done {})
             }
             Op::Delete => {

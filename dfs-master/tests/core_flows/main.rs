@@ -14,6 +14,7 @@ mod garbage;
 mod grants;
 mod recovery;
 mod restart;
+mod scrub;
 mod servers;
 mod sessions;
 mod truncate;

@@ -1,6 +1,6 @@
 //! Members that die, restart, differ: what the chunk goes on with.
 
-use dfs_proto::control::{Heartbeat, LearnerReady, ReportTrouble, ServerLoad};
+use dfs_proto::control::{Heartbeat, LearnerReady, ReportTrouble, ScrubReport, ServerLoad};
 use dfs_proto::ids::{ChunkVersion, ConfigNum, KeyId, Seq, ServerNum};
 use dfs_proto::meta::{
     ChunkPlace, Commit, FailedPlace, MapRead, MapWrite, Suspect, SuspectReport, Suspicion,
@@ -394,6 +394,7 @@ fn a_lost_replica_is_replaced() {
         hot: Vec::new(),
         lost: vec![place.chunk()],
         key: KeyId(0),
+        scrub: ScrubReport::default(),
     };
     assert!(cluster.ask(conn, &heartbeat).unwrap().granted);
     cluster.run(200);

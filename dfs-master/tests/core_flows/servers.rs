@@ -1,7 +1,7 @@
 //! Registration, leases, placement and what a server's word can do to the master.
 
 use dfs_proto::conn::Role;
-use dfs_proto::control::{GracefulStop, Heartbeat, ServerLoad};
+use dfs_proto::control::{GracefulStop, Heartbeat, ScrubReport, ServerLoad};
 use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, KeyId, LogIndex};
 use dfs_proto::meta::{ClusterStatus, Creds, GetServers, Getattr, KeepAlive, Mkdir, Recover};
 use dfs_proto::status::Status;
@@ -33,7 +33,9 @@ fn a_lease_is_for_the_boot_that_registered() {
     let server = &cluster.servers[0];
     let (conn, boot, disks) = (server.conn, server.boot, server.disks());
     let (load, hot, lost) = (ServerLoad::default(), Vec::new(), Vec::new());
-    let beat = Heartbeat { boot, t_send: Micros(7), applied: 0, load, disks, hot, lost, key: KeyId(0) };
+    let scrub = ScrubReport::default();
+    let key = KeyId(0);
+    let beat = Heartbeat { boot, t_send: Micros(7), applied: 0, load, disks, hot, lost, key, scrub };
     let reply = cluster.ask(conn, &beat).unwrap();
     assert!(reply.granted);
     assert_eq!(reply.t_send, Micros(7));

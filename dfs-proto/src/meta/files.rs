@@ -190,6 +190,9 @@ pub enum Suspicion {
     Corrupt { block: u32 },
     /// It answered that it has no file of a chunk that was written, as far as the master knows.
     Missing,
+    /// Its replica of a chunk that nobody wrote to meanwhile is not what the others' are, though each matches its
+    /// own checksums.
+    Diverged,
 }
 
 /// Gives a grant back, after a [`Recall`] or of the client's own will; dirty bytes are committed first.

@@ -50,6 +50,12 @@ pub struct ClusterReport {
     pub tombstones: u64,
     /// Replicas of chunks that neither a file nor a tombstone names: left alone.
     pub replicas_unknown: u64,
+    /// Blocks that are damaged on some server, as the servers last said, and those of which no member of their chunk
+    /// has a good copy.
+    #[serde(default)]
+    pub blocks_damaged: u64,
+    #[serde(default)]
+    pub blocks_hopeless: u64,
 }
 
 /// Why the master is on hold, and what going on would cost. With `accept`, which names the last record of its

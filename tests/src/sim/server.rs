@@ -16,7 +16,7 @@ use dfs_chunkserver::core::{Core, ReadRequest, ReadTicket};
 use dfs_chunkserver::exec::{self, Context};
 use dfs_chunkserver::store::{Expect, Label, ReadBlocks, Store, StoreConfig};
 use dfs_disk::sim::SimDisk;
-use dfs_proto::chunk::{Committed, ForwardSync, Member, Synced};
+use dfs_proto::chunk::{Committed, ForwardSync, Member, Synced, entries_from_bytes};
 use dfs_proto::conn::Role;
 use dfs_proto::frame::Outgoing;
 use dfs_proto::header::{Header, Words};
@@ -171,7 +171,8 @@ impl Server {
         let identity = Identity { boot, generation, max_term, max_index };
         let disk_id = store.label().disk;
         let space = store.space().map_err(|error| error.to_string())?;
-        let disks = vec![DiskSetup { id: disk_id, free_bytes: space.free }];
+        let scrub = exec::scrub_mark(&store, fabric.now_us() / 1_000_000);
+        let disks = vec![DiskSetup { id: disk_id, free_bytes: space.free, scrub }];
         let core = Core::new(identity, disks, &exec::found(&opened, DiskIx(0), self.os_boot));
         let who = Who {
             node: self.node,
@@ -320,6 +321,11 @@ impl Running {
                     self.peers.notify(fabric, &self.who, node, encoded(&Committed { chunks }));
                 }
             }
+            Effect::AskMend { to, ask } => {
+                if let Some(node) = fabric.server_of(to.server) {
+                    self.peers.notify(fabric, &self.who, node, encoded(&ask));
+                }
+            }
             Effect::Reply { call, reply } => self.reply(fabric, call, reply),
             Effect::RetryRead { call } => {
                 if let Some(request) = self.reads.get(&call).copied() {
@@ -353,6 +359,7 @@ impl Running {
             (PeerCall::Forward(token), CallEnd::Reply(frame)) => (
                 token,
                 match frame.header.status {
+                    Status::Ok if !frame.meta.is_empty() => stock_of(&frame),
                     Status::Ok if !frame.payload.is_empty() => PeerAnswer::Compared(frame.payload),
                     Status::Ok => PeerAnswer::Ok,
                     status => PeerAnswer::Refused(status),
@@ -368,6 +375,14 @@ impl Running {
             ) => (token, PeerAnswer::Silent),
         };
         self.step(fabric, Input::Peer { token, answer });
+    }
+}
+
+/// A member's blocks, if what came is whole.
+fn stock_of(frame: &dfs_proto::frame::Frame) -> PeerAnswer {
+    match entries_from_bytes(&frame.meta, frame.payload.len()) {
+        Some(entries) => PeerAnswer::Stock { entries, data: frame.payload.clone() },
+        None => PeerAnswer::Refused(Status::Malformed),
     }
 }
 

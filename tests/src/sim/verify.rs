@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use dfs_client::Client;
-use dfs_client::net::{LinkId, Net};
+use dfs_client::net::{LinkId, Net, NetError};
 use dfs_disk::sim::Rng;
 use dfs_proto::checksum::digest_of;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{ChunkId, Ino};
-use dfs_proto::meta::{ChunkReport, ClusterReport, ClusterStatus, FileInfo, FileReport};
+use dfs_proto::meta::{
+    ChunkReport, ClusterReport, ClusterStatus, FileInfo, FileReport, ScrubNow, ScrubStatus, ServerScrub,
+};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -49,8 +51,9 @@ pub fn unfinished(world: &World) -> String {
 pub(super) async fn verify(shared: &Arc<Shared>) {
     let new = shared.act(|world| world.new_client(Role::Tool, None));
     let net = SimNet::new(Arc::clone(shared), new.node);
-    if rest(shared, &net, "healing").await.is_none() {
-        return;
+    let Some(link) = rot(shared, &net).await else { return };
+    if let Err(error) = scrub(shared, &net, link).await {
+        return shared.act(|world| world.violate("alive", format!("no scrub begins: {error}")));
     }
     let read = work::within(shared, READ_LIMIT_US, read_all(shared)).await;
     if read.is_err() {
@@ -72,6 +75,28 @@ pub(super) async fn verify(shared: &Arc<Shared>) {
             }
         }
     }
+}
+
+/// Flips bits of the files' chunks.
+async fn rot(shared: &Arc<Shared>, net: &SimNet) -> Option<LinkId> {
+    let link = rest(shared, net, "healing").await?;
+    let files = shared.act(|world| world.files.clone());
+    for (_, ino) in files {
+        if let Ok(report) = net.ask(link, &FileInfo { ino, from: dfs_proto::units::ChunkIndex(0) }).await {
+            shared.act(|world| super::rot::flip(world, &report));
+        }
+    }
+    Some(link)
+}
+
+/// Has all servers scrub; the cluster is not at rest before they have.
+async fn scrub(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> Result<(), NetError> {
+    let before = net.ask(link, &ScrubStatus {}).await?;
+    let passes = |server: &ServerScrub| server.scrub.disks.first().map_or(0, |disk| disk.passes);
+    let due = before.servers.iter().map(|server| (server.server, passes(server) + 1)).collect();
+    net.ask(link, &ScrubNow { server: None }).await?;
+    shared.act(|world| world.scrubs_due = due);
+    Ok(())
 }
 
 /// Waits until the cluster is at rest. `None`, and a violation, when that takes too long.
@@ -132,6 +157,20 @@ fn look(world: &mut World, report: &ClusterReport) -> bool {
 /// last walk over the chunks, and may be older than the last fault; a write that nobody waits for any more
 /// may still be on its way to a member that was cut off.
 async fn whole(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> bool {
+    match net.ask(link, &ScrubStatus {}).await {
+        Ok(reports) => {
+            let due = shared.act(|world| world.scrubs_due.clone());
+            let is_due = |server: &ServerScrub| {
+                let passes = server.scrub.disks.iter().map(|disk| disk.passes).min();
+                due.get(&server.server).is_some_and(|due| passes.is_none_or(|passes| passes < *due))
+            };
+            if let Some(server) = reports.servers.iter().find(|server| is_due(server)) {
+                shared.act(|world| world.last_look = format!("still scrubbing: {server:?}"));
+                return false;
+            }
+        }
+        Err(_) => return false,
+    }
     let (files, goal) = shared.act(|world| (world.files.clone(), usize::from(world.shape.goal)));
     for (file, ino) in files {
         let Ok(report) = net.ask(link, &FileInfo { ino, from: dfs_proto::units::ChunkIndex(0) }).await else {
@@ -143,7 +182,7 @@ async fn whole(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> bool {
             return false;
         }
         let unequal = |world: &mut World| {
-            let mut whys = report.chunks.iter().filter_map(|chunk| equal(world, chunk).err());
+            let mut whys = report.chunks.iter().filter_map(|chunk| equal(world, chunk, false).err());
             whys.next().map(|why| world.last_look = format!("{file:?}: {why}"))
         };
         if shared.act(unequal).is_some() {
@@ -249,13 +288,13 @@ fn check_replicas(world: &mut World, file: FileNum, report: &FileReport) {
         if chunk.recovering || members < goal {
             world.violate("whole", format!("{file:?}: {chunk:?} has {members} members, goal {goal}"));
         }
-        if let Err(why) = equal(world, chunk) {
+        if let Err(why) = equal(world, chunk, true) {
             world.violate("equal", format!("{file:?} chunk {}: {why}", chunk.chunk));
         }
     }
 }
 
-fn equal(world: &World, chunk: &ChunkReport) -> Result<(), String> {
+fn equal(world: &World, chunk: &ChunkReport, scrubbed: bool) -> Result<(), String> {
     let mut first: Option<(usize, Vec<u8>)> = None;
     for member in &chunk.members {
         let Some(Node::Server(num)) = world.fabric.server_of(member.server) else {
@@ -263,6 +302,9 @@ fn equal(world: &World, chunk: &ChunkReport) -> Result<(), String> {
         };
         let num = usize::from(num);
         let bytes = stored(world, num, chunk.chunk)?;
+        if scrubbed {
+            super::rot::is_sound(world, num, chunk.chunk)?;
+        }
         match &first {
             None => first = Some((num, bytes)),
             Some((other, expected)) if *expected != bytes => {

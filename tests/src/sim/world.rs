@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use dfs_disk::sim::SimDisk;
 use dfs_master::core::{CoreConfig, MetadataSync};
 use dfs_proto::conn::Role;
-use dfs_proto::ids::{ClusterId, Ino, OsBootId};
+use dfs_proto::ids::{ClusterId, Ino, OsBootId, ServerNum};
 use dfs_proto::units::ChunkSize;
 use tokio::sync::oneshot;
 
@@ -65,6 +65,8 @@ pub struct World {
     pub files: Vec<(FileNum, Ino)>,
     /// What the master said of the cluster last.
     pub last_look: String,
+    /// How many passes each server's scrub has to have made.
+    pub scrubs_due: BTreeMap<ServerNum, u64>,
     pub history: History,
     /// The names that each actor has in a directory of its own.
     pub directories: BTreeMap<Actor, Directory>,
@@ -142,6 +144,7 @@ impl World {
             homes: BTreeMap::new(),
             files: Vec::new(),
             last_look: String::new(),
+            scrubs_due: BTreeMap::new(),
             history: History::default(),
             directories: BTreeMap::new(),
             violations,

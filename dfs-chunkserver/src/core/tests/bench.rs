@@ -163,7 +163,8 @@ impl Bench {
         let found = exec::found(&opened, DiskIx(0), CONTEXT.os_boot);
         let identity =
             Identity { boot, generation: Generation(1), max_term: Term(0), max_index: LogIndex(0) };
-        let setup = DiskSetup { id: label.disk, free_bytes: 1 << 30 };
+        let scrub = exec::scrub_mark(&store, CONTEXT.now_s);
+        let setup = DiskSetup { id: label.disk, free_bytes: 1 << 30, scrub };
         let core = Core::new(identity, vec![setup], &found);
         self.nodes.insert(server, Node { core, store, disk, boot, events: 0 });
         self.register(server);
@@ -366,7 +367,10 @@ impl Bench {
                 let Range { offset, len } = ticket.range;
                 let blocks = node.store.read(CHUNK, offset, len, ReadMode::MayBlock);
                 let result = blocks.as_ref().map(|_| ()).map_err(exec::fault_of);
-                match node.core.end_read(now, &ticket, result, &mut Vec::new()) {
+                let mut effects = Vec::new();
+                let end = node.core.end_read(now, &ticket, result, &mut effects);
+                effects.into_iter().for_each(|effect| self.effect(num(at), effect));
+                match end {
                     ReadEnd::Send(Stamp { .. }) => Ok(blocks.unwrap().data.first().copied().unwrap_or(0)),
                     ReadEnd::Again => Err(Status::Overloaded),
                     ReadEnd::Refused(status) => Err(status),
@@ -437,6 +441,9 @@ impl Bench {
             Effect::Committed { to, chunks } => {
                 self.queue.push_back(Packet::Committed { to, input: Input::Committed(chunks) });
             }
+            Effect::AskMend { to, ask } => {
+                self.queue.push_back(Packet::Committed { to, input: Input::AskMend(ask) });
+            }
             Effect::Reply { call, reply } => self.reply(call, reply),
             Effect::RetryRead { call } => self.retry_reads.push(call),
             Effect::Trouble(report) => self.troubles.push((from, report)),
@@ -460,6 +467,7 @@ impl Bench {
             Reply::Failed(status) => PeerAnswer::Refused(status),
             Reply::Synced { results, digest } => PeerAnswer::Synced { results, digest },
             Reply::Compared(bits) => PeerAnswer::Compared(bits),
+            Reply::Stock { entries, data } => PeerAnswer::Stock { entries, data },
             _ => PeerAnswer::Ok,
         };
         self.queue.push_back(Packet::Answer { to, token, answer });

@@ -200,7 +200,7 @@ impl Core {
             live.conn = Some(caller.conn);
             live.lease = live.lease.renewed(now, lease_ms);
             (live.heard, live.spoke) = (now, true);
-            (live.load, live.disks) = (request.load, request.disks);
+            (live.load, live.disks, live.scrub) = (request.load, request.disks, request.scrub);
             if request.key == key.id {
                 live.key = Some(key);
             } else {

@@ -1,5 +1,5 @@
-//! Who did not answer whom, and what follows: proof of death ends a lease, a corrupt or lost replica is
-//! excluded, and a member that lives but stays silent to its peers is excluded after a while.
+//! Who did not answer whom, and what follows: proof of death ends a lease, a lost replica is excluded, and a
+//! member that lives but stays silent to its peers is excluded after a while.
 
 use std::collections::BTreeMap;
 
@@ -70,9 +70,17 @@ impl Core {
         for report in reports {
             match report.what {
                 Suspicion::RefusedUnix => self.proven_dead(report),
+                // The servers mend it among themselves, and heartbeats tell how that goes.
                 Suspicion::Corrupt { block } => {
+                    let chunk = report.chunk.unwrap_or_default();
+                    log::warn!("chunk {chunk}: block {block} is damaged at {}", report.server);
+                }
+                Suspicion::Diverged => {
                     if let Some(chunk) = report.chunk {
-                        log::warn!("chunk {chunk}: block {block} is corrupt at {}", report.server);
+                        log::error!(
+                            "chunk {chunk}: the replica on {} is not what the others are",
+                            report.server
+                        );
                         self.exclude(chunk, report.server);
                     }
                 }

@@ -1,6 +1,6 @@
 //! What the operator's tools ask.
 
-use dfs_proto::meta::FileInfo;
+use dfs_proto::meta::{FileInfo, ScrubNow};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
 
@@ -23,6 +23,15 @@ impl Core {
                 let FileInfo { ino, from } = decode(body)?;
                 let report = self.file_report(ino, from)?;
                 self.reply(caller, &report);
+            }
+            Op::ScrubStatus => {
+                let report = self.scrub_reports();
+                self.reply(caller, &report);
+            }
+            Op::ScrubNow => {
+                let ScrubNow { server } = decode(body)?;
+                let started = self.scrub_now(server)?;
+                self.reply(caller, &started);
             }
             Op::Recover => return self.recover(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),

@@ -130,9 +130,11 @@ impl Core {
         if settle {
             return Verdict::Reconcile { base: process, settle };
         }
-        // The digest is of the stored checksums: a power cut can leave those without the bytes.
+        // The digest is of the stored checksums: a power cut can leave those without the bytes. What rots under a
+        // process that never stopped is mended among members that are equal, and could not be from a learner.
         let equal = |(other, state): &&(Process, &ReplicaState)| {
-            *other != process && state.digest == base.digest && state.bad_blocks == 0
+            let whole = state.bad_blocks == 0 || state.class == ReplicaClass::Intact;
+            *other != process && state.digest == base.digest && whole
         };
         let mut members = vec![process];
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));

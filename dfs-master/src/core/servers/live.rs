@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_proto::control::{DiskReport, ServerLoad};
+use dfs_proto::control::{DiskReport, ScrubReport, ServerLoad};
 use dfs_proto::ids::{BootId, LogIndex, ServerNum};
 use dfs_proto::key::IssuedKey;
 use dfs_proto::units::Micros;
@@ -42,6 +42,8 @@ pub struct LiveServer {
     pub spoke: bool,
     pub load: ServerLoad,
     pub disks: Vec<DiskReport>,
+    /// As its last heartbeat said.
+    pub scrub: ScrubReport,
     pub inventory: Inventory,
     pub events: EventQueue,
     /// What capabilities are sealed with for it: the newest key that it is known to have.
@@ -79,6 +81,7 @@ impl LiveServer {
             spoke: false,
             load: ServerLoad::default(),
             disks: Vec::new(),
+            scrub: ScrubReport::default(),
             inventory: Inventory::Awaited,
             events: EventQueue::default(),
             key: None,

@@ -206,6 +206,7 @@ impl Running {
             hot: self.core.hottest(t_send, HOT_MAX),
             lost: self.core.lost(t_send),
             key: self.core.newest_key(),
+            scrub: self.core.scrub_report(t_send),
         };
         self.call_master(fabric, encoded(&heartbeat), MasterCall::Heartbeat);
         self.later(fabric, again, Todo::Heartbeat);

@@ -5,7 +5,10 @@ use dfs_chunkserver::core::io::{CallToken, DiskFault, Input, Reply, Stamp};
 use dfs_chunkserver::core::{ReadEnd, ReadRequest, ReadStart, ReadTicket};
 use dfs_chunkserver::exec;
 use dfs_chunkserver::store::{ReadBlocks, ReadMode};
-use dfs_proto::chunk::{Capability, Committed, ForwardMeta, ForwardSync, Range, Sync, Synced, WriteMeta};
+use dfs_proto::chunk::{
+    AskMend, Capability, Committed, ForwardMeta, ForwardSync, Range, Sync, Synced, WriteMeta,
+    entries_to_bytes,
+};
 use dfs_proto::control::{Applied, Deleted};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::Words;
@@ -26,6 +29,12 @@ impl Running {
         if header.op == Op::Committed {
             if let Ok(Committed { chunks }) = frame.decode() {
                 self.step(fabric, Input::Committed(chunks));
+            }
+            return;
+        }
+        if header.op == Op::AskMend {
+            if let Ok(ask) = frame.decode::<AskMend>() {
+                self.step(fabric, Input::AskMend(ask));
             }
             return;
         }
@@ -79,6 +88,7 @@ impl Running {
             Op::AddLearner => Input::AddLearner { call, body: frame.decode().map_err(bad)? },
             Op::Zero => Input::Zero { call, body: frame.decode().map_err(bad)? },
             Op::Delete => Input::Delete { call, body: frame.decode().map_err(bad)? },
+            Op::StartScrub => Input::StartScrub { call, body: frame.decode().map_err(bad)? },
             _ => return Err(Status::UnknownOp),
         };
         Ok(Asked::Input(input))
@@ -94,6 +104,10 @@ impl Running {
                 ok.with_words(Words { word0: chunk.0, word1: seq.0, ..Words::default() })
             }
             Reply::Compared(bits) => ok.with_payload(bits),
+            Reply::Stock { entries, data } => {
+                ok.with_meta(Bytes::from(entries_to_bytes(&entries))).with_payload(data)
+            }
+            Reply::Done if header.op == Op::Forward => ok,
             Reply::Done => Outgoing::reply(&header, &Done {}),
             Reply::Synced { results, digest } => {
                 let (high, low) = split(digest.unwrap_or(0));
