@@ -22,6 +22,10 @@ use crate::maps::MapView;
 use crate::net::{Net, NetError};
 use crate::shared::{Shared, Until};
 
+/// How often every member may say that it has no good copy before the program is told: the pauses in between come
+/// to some five seconds, and members mend each other's blocks in less than one.
+const ROTTEN_ROUNDS: u32 = 12;
+
 static ZEROS: [u8; IO_MAX as usize] = [0; IO_MAX as usize];
 
 /// Zeros that cost nothing; at most one request's worth.
@@ -69,6 +73,7 @@ impl<N: Net> Shared<N> {
         let mut primary = false;
         let size_epoch = source.size_epoch();
         let mut backoff = Backoff::default();
+        let (mut rotten, mut rotten_rounds) = (0, 0);
         loop {
             let mapped = match &source {
                 Source::Grant(_) => self.read_place(inode, piece.index, until).await?,
@@ -107,10 +112,17 @@ impl<N: Net> Shared<N> {
                 ChunkNext::Fail(error) => return Err(error.into()),
                 ChunkNext::Primary => primary = true,
                 ChunkNext::Elsewhere | ChunkNext::Suspect { .. } | ChunkNext::Corrupt => {
+                    rotten += usize::from(next == ChunkNext::Corrupt);
                     tried.extend(member.map(|member| member.server));
                 }
                 ChunkNext::Again => self.pause(&mut backoff, until).await?,
                 ChunkNext::NewPlace | ChunkNext::OldEpoch => {
+                    rotten_rounds += u32::from(rotten >= place.members.len());
+                    if rotten_rounds >= ROTTEN_ROUNDS {
+                        log::error!("no member of {} has a good copy of {:?}", place.chunk(), piece.range);
+                        return Err(Error::Io.into());
+                    }
+                    rotten = 0;
                     tried.clear();
                     inode.forget_place(&place);
                     self.pause(&mut backoff, until).await?;

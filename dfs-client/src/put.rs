@@ -18,6 +18,9 @@ use crate::inode::Inode;
 use crate::net::{Net, NetError};
 use crate::shared::{Shared, Until};
 
+/// How often a primary may say that no member has a good copy of a block before the program is told.
+const ROTTEN_TRIES: u32 = 8;
+
 /// Bytes for one chunk.
 #[derive(Clone, Debug)]
 pub(crate) struct Put {
@@ -52,7 +55,7 @@ impl<N: Net> Shared<N> {
         let mut failed = None;
         let mut taken: Option<Taken<'_>> = None;
         let mut backoff = Backoff::default();
-        let mut tries = 0u32;
+        let (mut tries, mut rotten) = (0u32, 0u32);
         loop {
             let place = self.write_place(inode, put.index, failed.take(), until).await?;
             let chunk = place.chunk();
@@ -89,10 +92,18 @@ impl<N: Net> Shared<N> {
                     inode.forget_place(&place);
                 }
                 ChunkNext::Fail(error) => return Err(error.into()),
+                // It is to be merged with bytes that no member has; where one had them, the primary would have waited.
+                ChunkNext::Corrupt => {
+                    rotten += 1;
+                    if rotten >= ROTTEN_TRIES {
+                        log::error!("a write to {chunk} meets a block that no member has a good copy of");
+                        return Err(Error::Io.into());
+                    }
+                    inode.forget_place(&place);
+                }
                 ChunkNext::Elsewhere
                 | ChunkNext::Primary
                 | ChunkNext::Suspect { .. }
-                | ChunkNext::Corrupt
                 | ChunkNext::NewPlace => {
                     inode.forget_place(&place);
                     failed = Some(this);
