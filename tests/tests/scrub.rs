@@ -12,6 +12,7 @@ use dfs_tests::cluster::Cluster;
 const CHUNK: u64 = 1 << 20;
 const CHUNKS: u64 = 8;
 const BLOCK: u64 = 4096;
+const BLOCK_LEN: usize = 4096;
 const DATA_AT: u64 = 128 << 10;
 const TABLE_AT: u64 = 8192;
 
@@ -34,7 +35,7 @@ fn assert_reads(path: &Path) {
     let mut bytes = vec![0; usize::try_from(CHUNK).unwrap()];
     for chunk in 0..CHUNKS {
         file.read_exact_at(&mut bytes, chunk * CHUNK).unwrap();
-        for (at, got) in bytes.chunks_exact(BLOCK as usize).enumerate() {
+        for (at, got) in bytes.chunks_exact(BLOCK_LEN).enumerate() {
             assert!(got == block(chunk * CHUNK / BLOCK + at as u64), "chunk {chunk} block {at}");
         }
     }
@@ -189,7 +190,7 @@ fn a_block_that_no_member_has_is_told_of_and_not_made_up() {
     // The rest of the file is as it was, and the block is an error, not something else.
     let file = fs::File::open(&path).unwrap();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
-    let mut bytes = vec![0; BLOCK as usize];
+    let mut bytes = vec![0; BLOCK_LEN];
     for place in [0, 2, 4, 255, 256] {
         file.read_exact_at(&mut bytes, place * BLOCK).unwrap();
         assert!(bytes == block(place), "block {place}");
