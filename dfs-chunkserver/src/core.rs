@@ -10,8 +10,8 @@
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
 //! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `close`, `fill`,
-//! `learner`, `remove` (the master), `damage`, `mend`, `scrub`, `agree` (what rots), `work`, `answers`, `timers`
-//! (what is under way), `heat`.
+//! `learner`, `remove` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`, `answers`,
+//! `timers` (what is under way), `heat`.
 
 pub mod io;
 
@@ -34,6 +34,7 @@ mod learner;
 mod remove;
 mod damage;
 mod mend;
+mod mended;
 mod scrub;
 mod agree;
 mod answers;

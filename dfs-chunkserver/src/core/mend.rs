@@ -280,7 +280,7 @@ impl Core {
     }
 
     /// Takes a disk's word on a mending: whether other blocks were given than expected. `None` when it failed.
-    fn note_mended(
+    pub(crate) fn note_mended(
         &mut self,
         chunk: ChunkId,
         range: Range,
@@ -430,80 +430,6 @@ impl Core {
     }
 }
 
-impl Core {
-    /// A primary wants what is here, to mend its own.
-    pub(crate) fn take_fetch(
-        &mut self,
-        call: crate::core::io::CallToken,
-        meta: &ForwardMeta,
-        out: &mut Vec<Effect>,
-    ) {
-        let chunk = meta.chunk;
-        let range = meta.ranges.first().copied().filter(|range| is_whole(*range, self.chunk_size));
-        let (Some(range), Some(replica)) = (range, self.replicas.get(&chunk)) else {
-            return crate::core::refuse(call, Status::Invalid, out);
-        };
-        let work = DiskWork::Stock { chunk, range, call };
-        self.work.disk(replica.disk, work, DiskOp::Stock { chunk, range }, out);
-    }
-
-    pub(crate) fn stock_on_disk(
-        &mut self,
-        now: Micros,
-        (chunk, range, call): (ChunkId, Range, crate::core::io::CallToken),
-        done: DiskDone,
-        out: &mut Vec<Effect>,
-    ) {
-        match done {
-            DiskDone::Stock { entries, data } => {
-                let seq = self.replicas.get(&chunk).map_or(Seq(0), |replica| replica.applied.highest());
-                self.damage_found(now, chunk, &damaged_of(range, &entries), seq, out);
-                crate::core::answer(call, crate::core::io::Reply::Stock { entries, data }, out);
-            }
-            DiskDone::Failed(fault) => crate::core::refuse(call, fault.status(), out),
-            _ => crate::core::refuse(call, Status::Invalid, out),
-        }
-    }
-
-    /// The primary gives what it has for damaged blocks here.
-    pub(crate) fn take_mend(
-        &mut self,
-        call: crate::core::io::CallToken,
-        meta: ForwardMeta,
-        data: Bytes,
-        out: &mut Vec<Effect>,
-    ) {
-        let chunk = meta.chunk;
-        let range = meta.ranges.first().copied().filter(|range| is_whole(*range, self.chunk_size));
-        let Some(range) = range else { return crate::core::refuse(call, Status::Invalid, out) };
-        if self.damage.is_older(chunk, range, meta.version, meta.seq) {
-            return crate::core::refuse(call, Status::Stale, out);
-        }
-        let Some(replica) = self.replicas.get_mut(&chunk) else {
-            return crate::core::refuse(call, Status::NoChunk, out);
-        };
-        replica.disk_ops += 1;
-        let (offset, entries) = (range.offset, meta.crcs);
-        let op = DiskOp::Mend { chunk, offset, entries, data, insist: true };
-        self.work.disk(replica.disk, DiskWork::Mended { chunk, range, call }, op, out);
-    }
-
-    pub(crate) fn mended_on_disk(
-        &mut self,
-        (chunk, range, call): (ChunkId, Range, crate::core::io::CallToken),
-        done: &DiskDone,
-        out: &mut Vec<Effect>,
-    ) {
-        self.disk_op_over(chunk);
-        self.note_mended(chunk, range, done, out);
-        match done {
-            DiskDone::Failed(fault) => crate::core::refuse(call, fault.status(), out),
-            _ => crate::core::answer(call, crate::core::io::Reply::Done, out),
-        }
-        self.drained(chunk, out);
-    }
-}
-
 impl Lead {
     /// The range, or its first block that can be mended now, for the primary itself or for another member: where
     /// no write is under way but those that wait for it, and nothing is being copied.
@@ -528,13 +454,13 @@ impl Lead {
 }
 
 /// Whole blocks of a chunk, no more than one message carries.
-fn is_whole(range: Range, chunk_size: u32) -> bool {
+pub(crate) fn is_whole(range: Range, chunk_size: u32) -> bool {
     let aligned = range.offset.is_multiple_of(BLOCK_SIZE) && range.len.is_multiple_of(BLOCK_SIZE);
     aligned && range.len > 0 && range.len <= IO_MAX && range.end() <= chunk_size
 }
 
 /// The blocks that are damaged where this was read.
-fn damaged_of(range: Range, entries: &[u32]) -> Vec<u32> {
+pub(crate) fn damaged_of(range: Range, entries: &[u32]) -> Vec<u32> {
     let blocks = (range.offset / BLOCK_SIZE..).zip(entries);
     blocks.filter(|(_, entry)| **entry == LOST).map(|(block, _)| block).collect()
 }
