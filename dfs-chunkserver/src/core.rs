@@ -265,6 +265,13 @@ impl Core {
         !self.stopped && self.lease.is_valid(now)
     }
 
+    /// The version at which clients are served of a chunk while the lease is valid, for oracles.
+    #[must_use]
+    pub fn serves(&self, chunk: ChunkId) -> Option<ChunkVersion> {
+        let replica = self.replicas.get(&chunk).filter(|_| !self.stopped)?;
+        (replica.standing == Standing::Active).then_some(replica.version)
+    }
+
     /// The busiest chunks.
     pub fn hottest(&mut self, now: Micros, most: usize) -> Vec<ChunkHeat> {
         self.heat.hottest(now, most)

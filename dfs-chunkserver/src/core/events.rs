@@ -147,7 +147,12 @@ impl Core {
         config: ConfigNum,
         out: &mut Vec<Effect>,
     ) {
-        let Some(replica) = self.replicas.get_mut(&chunk) else { return };
+        let Some(replica) = self.replicas.get_mut(&chunk) else {
+            // A first write of an older version may be on its way still, and would make one.
+            let fence = self.fences.entry(chunk).or_insert(version);
+            *fence = version.max(*fence);
+            return;
+        };
         if (version, config) < (replica.version, replica.config) || replica.standing == Standing::Failed {
             return;
         }

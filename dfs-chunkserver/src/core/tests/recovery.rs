@@ -116,6 +116,17 @@ fn fences_only_rise_and_stop_late_creations() {
 }
 
 #[test]
+fn who_was_left_out_before_the_first_write_makes_no_replica_by_it() {
+    let mut bench = Bench::new(2);
+    let members = bench.members(&[1, 2]);
+    let out = ServerEvent::NotMember { chunk: CHUNK, version: ChunkVersion(2), config: ConfigNum(2) };
+    bench.event(1, out);
+    let call = bench.write_new(1, bench.cap(1, 1), 1, BLOCK0, 1, members);
+    assert_eq!(bench.replies[&call], Reply::Failed(Status::WrongChunkVersion));
+    assert_eq!(bench.nodes[&num(1)].core.serves(CHUNK), None);
+}
+
+#[test]
 fn a_restarted_member_tells_what_its_disk_has() {
     let mut bench = Bench::new(2);
     bench.create(&[1, 2]);
