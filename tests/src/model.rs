@@ -5,12 +5,13 @@
 //! end, because some outcomes are only known later: a buffered write counts once a flush succeeded.
 //!
 //! Reading order: [`stamp`] (what is written), [`history`] (what is recorded), [`register`] (what a read
-//! may return), [`names`] (what a directory may hold).
+//! may return), [`size`] (where a file may end), [`names`] (what a directory may hold).
 
 pub mod stamp;
 pub mod history;
 pub mod register;
 pub mod names;
+pub mod size;
 
 /// A point in the total order of everything recorded.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]

@@ -9,7 +9,7 @@
 //! hash map's order.
 //!
 //! Reading order: [`fabric`] (events, time, network), [`master`], [`server`], [`client`] (the nodes),
-//! [`faults`], [`work`] (the programs), [`verify`] (after healing), [`trace`].
+//! [`faults`], [`work`] (the programs), [`watch`] (at every moment), [`verify`] (after healing), [`trace`].
 
 pub mod trace;
 pub mod describe;
@@ -22,6 +22,7 @@ pub mod faults;
 pub mod options;
 pub mod work;
 pub mod verify;
+pub mod watch;
 pub mod world;
 
 use std::cell::RefCell;

@@ -71,6 +71,8 @@ pub struct Read {
     pub found: Vec<Found>,
     pub invoke: Tick,
     pub at: Tick,
+    /// It may have come out of its mount's cache.
+    pub cached: bool,
 }
 
 /// An event after which what was not synced may be gone.
@@ -161,9 +163,25 @@ impl History {
         self.flushes[which.0].returned = Some(Returned { at, outcome });
     }
 
-    pub fn read(&mut self, actor: Actor, file: FileNum, first: u64, found: Vec<Found>, invoke: Tick) {
+    pub fn read(
+        &mut self,
+        actor: Actor,
+        file: FileNum,
+        first: u64,
+        found: Vec<Found>,
+        invoke: Tick,
+        cached: bool,
+    ) {
         let at = self.tick();
-        self.reads.push(Read { actor, file, first, found, invoke, at });
+        self.reads.push(Read { actor, file, first, found, invoke, at, cached });
+    }
+
+    /// Since when the bytes of a read were on the servers for certain: a cache may have had them from the mount's
+    /// first open on.
+    #[must_use]
+    pub fn fetched_since(&self, read: &Read) -> Tick {
+        let opens = self.opens.iter().filter(|open| read.cached && open.actor.client == read.actor.client);
+        opens.map(|open| open.at).min().unwrap_or(read.invoke)
     }
 
     pub fn server_lost_power(&mut self, server: u16) {

@@ -42,7 +42,7 @@ pub fn check(history: &History, min_write: usize) -> Vec<Violation> {
         let reads: Vec<&Read> = history.reads.iter().filter(|read| read.file == file).collect();
         let end = reads.iter().map(|read| read.first + read.found.len() as u64).max().unwrap_or(0);
         for sector in 0..end {
-            Register::new(sector, &writes, &reads).check(&mut found);
+            Register::new(history, sector, &writes, &reads).check(&mut found);
         }
     }
     found
@@ -169,12 +169,12 @@ struct Register<'a> {
     sector: u64,
     writes: Vec<&'a Judged<'a>>,
     reads: Vec<(&'a Read, Found)>,
-    /// Other mounts' reads that saw a write: begin and end.
+    /// Other mounts' reads that saw a write: since when they may have had the bytes, and their end.
     seen: BTreeMap<Stamp, Vec<(Tick, Tick)>>,
 }
 
 impl<'a> Register<'a> {
-    fn new(sector: u64, writes: &'a [Judged<'a>], reads: &[&'a Read]) -> Register<'a> {
+    fn new(history: &History, sector: u64, writes: &'a [Judged<'a>], reads: &[&'a Read]) -> Register<'a> {
         let covers = |judged: &&Judged<'_>| (judged.write.first..judged.write.end).contains(&sector);
         let writes: Vec<&Judged<'_>> = writes.iter().filter(covers).collect();
         let value = |read: &&'a Read| {
@@ -190,7 +190,7 @@ impl<'a> Register<'a> {
                 && w.write.actor.client != read.actor.client
                 && !writes.iter().any(|cut| cut_meanwhile(w.write, cut.write, read.at))
             {
-                seen.entry(*stamp).or_default().push((read.invoke, read.at));
+                seen.entry(*stamp).or_default().push((history.fetched_since(read), read.at));
             }
         }
         Register { sector, writes, reads, seen }
@@ -220,8 +220,9 @@ impl<'a> Register<'a> {
         if stamp != Stamp::ZERO && candidates.is_empty() {
             return Some(format!("{stamp:?} was not written yet"));
         }
-        if candidates.iter().any(|w| self.over(read, self.stands_from(w, read)).is_none()) {
-            return None;
+        let stands = |w: &&&&Judged<'a>| self.over(read, self.stands_from(w, read)).is_none();
+        if let Some(w) = candidates.iter().find(stands) {
+            return self.buried(w, read);
         }
         if candidates.iter().filter_map(|w| w.again).any(|end| self.over(read, end).is_none()) {
             return None;
@@ -241,6 +242,38 @@ impl<'a> Register<'a> {
         ))
     }
 
+    /// What is wrong with a read of `w`, if an earlier read that began when `w` stood had found something else: then
+    /// that came after `w`, though the two were under way together, and `w` can't come back.
+    fn buried(&self, w: &Judged<'_>, read: &Read) -> Option<String> {
+        if w.write.stamp == Stamp::ZERO || w.again.is_some() {
+            return None;
+        }
+        let from = self.stands_from(w, read);
+        let lost = |other: &Judged<'_>| other.losses.iter().any(|loss| *loss < read.at);
+        // What a mount buffers is shown to itself before it takes effect, and may be lost with it.
+        let effective = |by: &Read, found: Found| match found {
+            Found::Garbage => false,
+            Found::Stamp(stamp) => {
+                let mut writes = self.writes.iter().filter(|other| other.write.stamp == stamp);
+                writes.all(|other| {
+                    let own = other.write.actor.client == by.actor.client && stamp != Stamp::ZERO;
+                    !own && !lost(other) && other.again.is_none()
+                })
+            }
+        };
+        let earlier = self.reads.iter().find(|(by, found)| {
+            by.invoke > from
+                && by.at < read.invoke
+                && *found != Found::Stamp(w.write.stamp)
+                && effective(by, *found)
+        });
+        let (by, found) = earlier?;
+        Some(format!(
+            "{:?} is back, which stood from {} on: the read from {} to {} by {:?} had found {found:?}",
+            w.write.stamp, from.0, by.invoke.0, by.at.0, by.actor
+        ))
+    }
+
     /// A write that began after `at` and certainly stood before the read began.
     fn over(&self, read: &Read, at: Tick) -> Option<&Judged<'a>> {
         let over = |w: &&&Judged<'_>| w.write.invoke > at && self.stands_from(w, read) < read.invoke;
@@ -255,8 +288,9 @@ impl<'a> Register<'a> {
             return settled;
         }
         let lost = judged.losses.iter().rev().find(|loss| **loss < read.at).copied();
-        // A read that was under way at the loss may have had its bytes from before: it shows nothing of what is left.
-        let after = |(begin, _): &&(Tick, Tick)| lost.is_none_or(|lost| *begin > lost);
+        // A read that was under way at the loss, or out of a cache, may have had its bytes from before: it shows
+        // nothing of what is left.
+        let after = |(since, _): &&(Tick, Tick)| lost.is_none_or(|lost| *since > lost);
         let seen =
             self.seen.get(&judged.write.stamp).into_iter().flatten().filter(after).map(|(_, end)| *end);
         // A loss while it was under way may have come after the servers' acknowledgement and before the call's
@@ -267,203 +301,4 @@ impl<'a> Register<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Actor;
-    use super::*;
-
-    const F: FileNum = FileNum(1);
-    const A: Actor = Actor { client: 1, stream: 0 };
-    const B: Actor = Actor { client: 2, stream: 0 };
-
-    struct Run(History);
-
-    impl Run {
-        fn wrote(&mut self, actor: Actor, through: bool) -> Stamp {
-            let stamp = self.0.stamp();
-            let write = self.0.write(actor, F, stamp, 0, 1);
-            self.0.write_returned(write, Outcome::Done, through);
-            stamp
-        }
-
-        fn flushed(&mut self, actor: Actor, kind: FlushKind, outcome: Outcome) {
-            let flush = self.0.flush(actor, F, kind);
-            self.0.flush_returned(flush, outcome);
-        }
-
-        fn read(&mut self, actor: Actor, stamp: Stamp) {
-            let invoke = self.0.tick();
-            self.0.read(actor, F, 0, vec![Found::Stamp(stamp)], invoke);
-        }
-
-        fn wrong(&self) -> usize {
-            check(&self.0, 2).len()
-        }
-    }
-
-    fn run() -> Run {
-        Run(History::default())
-    }
-
-    #[test]
-    fn stale_reads_are_found() {
-        let mut run = run();
-        let first = run.wrote(A, true);
-        let second = run.wrote(A, true);
-        run.read(B, second);
-        assert_eq!(run.wrong(), 0);
-        run.read(B, first);
-        assert_eq!(run.wrong(), 1);
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 2);
-        run.read(B, Stamp(99));
-        assert_eq!(run.wrong(), 3);
-    }
-
-    #[test]
-    fn a_buffered_write_counts_once_flushed() {
-        let mut lost = run();
-        lost.wrote(A, false);
-        lost.read(B, Stamp::ZERO);
-        assert_eq!(lost.wrong(), 0, "its actor may have died");
-        let mut failed = lost.0.clone();
-        lost.flushed(A, FlushKind::Close, Outcome::Done);
-        assert_eq!(lost.wrong(), 1);
-        let flush = failed.flush(A, F, FlushKind::Close);
-        failed.flush_returned(flush, Outcome::Failed);
-        assert_eq!(check(&failed, 2).len(), 0, "it was reported as lost");
-    }
-
-    #[test]
-    fn what_was_seen_stays_seen() {
-        let mut run = run();
-        let stamp = run.0.stamp();
-        run.0.write(A, F, stamp, 0, 1);
-        run.read(B, Stamp::ZERO);
-        run.read(B, stamp);
-        assert_eq!(run.wrong(), 0, "not returned: before or after");
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 1);
-    }
-
-    #[test]
-    fn power_cuts_of_enough_servers_lose_what_was_not_synced() {
-        let mut run = run();
-        let old = run.wrote(A, true);
-        run.flushed(A, FlushKind::Fsync, Outcome::Done);
-        let new = run.wrote(A, true);
-        run.0.server_lost_power(1);
-        run.0.server_lost_power(1);
-        run.read(B, new);
-        let mut one = Run(run.0.clone());
-        one.read(B, old);
-        assert_eq!(one.wrong(), 1, "another server has it");
-        run.0.server_lost_power(2);
-        run.read(B, old);
-        assert_eq!(run.wrong(), 0);
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 1, "that was synced");
-    }
-
-    #[test]
-    fn power_cuts_under_a_write_may_take_it() {
-        let mut run = run();
-        let old = run.wrote(A, true);
-        run.flushed(A, FlushKind::Fsync, Outcome::Done);
-        let new = run.0.stamp();
-        let write = run.0.write(A, F, new, 0, 1);
-        run.0.server_lost_power(1);
-        run.0.server_lost_power(2);
-        run.0.write_returned(write, Outcome::Done, true);
-        run.read(B, old);
-        assert_eq!(run.wrong(), 0, "the answer was on its way when the power failed");
-        run.read(B, new);
-        run.read(B, old);
-        assert_eq!(run.wrong(), 1, "it was seen since");
-    }
-
-    #[test]
-    fn a_read_under_way_at_a_power_cut_shows_nothing_of_what_is_left() {
-        let mut run = run();
-        let stamp = run.wrote(A, true);
-        let begun = run.0.tick();
-        run.0.server_lost_power(1);
-        run.0.server_lost_power(2);
-        run.0.read(B, F, 0, vec![Found::Stamp(stamp)], begun);
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 0);
-        run.read(B, stamp);
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 1, "this one had begun after it");
-    }
-
-    #[test]
-    fn what_all_servers_forgot_may_be_done_again() {
-        let mut run = run();
-        let slow = run.0.stamp();
-        let write = run.0.write(A, F, slow, 0, 1);
-        run.read(B, slow);
-        let other = run.wrote(B, true);
-        run.read(B, slow);
-        assert_eq!(run.wrong(), 1);
-        run.0.server_ended(1);
-        run.0.server_ended(2);
-        assert_eq!(run.wrong(), 0);
-        run.0.write_returned(write, Outcome::Done, true);
-        run.wrote(B, true);
-        run.read(A, other);
-        assert_eq!(run.wrong(), 1, "that was written over since");
-        run.read(A, slow);
-        assert_eq!(run.wrong(), 2, "and it has returned");
-    }
-
-    #[test]
-    fn a_loss_is_reported_to_descriptors_that_are_open() {
-        let mut run = run();
-        let other = Actor { client: A.client, stream: 1 };
-        run.0.opened(A, F);
-        run.wrote(A, true);
-        run.0.server_lost_power(1);
-        run.0.server_lost_power(2);
-        let mut unreported = Run(run.0.clone());
-        unreported.0.opened(A, F);
-        unreported.flushed(A, FlushKind::Fsync, Outcome::Done);
-        unreported.read(B, Stamp::ZERO);
-        assert_eq!(unreported.wrong(), 1, "nobody was told");
-        run.flushed(other, FlushKind::Fsync, Outcome::Failed);
-        let mut open = Run(run.0.clone());
-        open.flushed(A, FlushKind::Fsync, Outcome::Done);
-        open.read(B, Stamp::ZERO);
-        assert_eq!(open.wrong(), 1, "its descriptor was open, and reported nothing");
-        run.0.opened(A, F);
-        run.flushed(A, FlushKind::Fsync, Outcome::Done);
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 0);
-    }
-
-    #[test]
-    fn a_lost_tail_takes_what_settled_in_it() {
-        let mut run = run();
-        let old = run.wrote(A, true);
-        let since = run.0.tick();
-        run.wrote(A, true);
-        run.0.tail_lost(since);
-        run.read(B, old);
-        assert_eq!(run.wrong(), 0);
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 1);
-    }
-
-    #[test]
-    fn truncation_writes_zeros() {
-        let mut run = run();
-        let stamp = run.wrote(A, true);
-        let cut = run.0.write(A, F, Stamp::ZERO, 0, u64::MAX);
-        run.read(B, stamp);
-        run.read(B, Stamp::ZERO);
-        run.0.write_returned(cut, Outcome::Done, true);
-        run.read(B, Stamp::ZERO);
-        assert_eq!(run.wrong(), 0);
-        run.read(B, stamp);
-        assert_eq!(run.wrong(), 1);
-    }
-}
+mod tests;

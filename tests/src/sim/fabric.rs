@@ -86,8 +86,14 @@ struct Process {
     up: bool,
     /// Its machine runs, with or without the process.
     kernel: bool,
-    /// Stopped by a signal: what happens to it waits here.
+    /// Stopped: what happens to it waits here.
     backlog: Option<Vec<Happening>>,
+    /// To be stopped when it is next in the middle of something.
+    stop_at_work: bool,
+    /// Since when its whole machine stands still, its clock included.
+    stalled_us: Option<u64>,
+    /// What its clock showed when it last went on after that.
+    went_on: Micros,
     /// Its clock against the simulation's.
     clock: Clock,
     /// Longer way to and from it: a slow link.
@@ -100,13 +106,15 @@ pub struct Clock {
     zero_us: u64,
     /// Parts of a million that it runs fast (or slow, below zero).
     drift_ppm: i64,
+    /// How long it stood still.
+    stood_us: u64,
 }
 
 impl Clock {
     /// What it shows at `now_us` of the simulation.
     #[must_use]
     pub fn read(&self, now_us: u64) -> Micros {
-        let now = i128::from(now_us);
+        let now = i128::from(now_us.saturating_sub(self.stood_us));
         let shown = i128::from(self.zero_us) + now + now * i128::from(self.drift_ppm) / 1_000_000;
         Micros(u64::try_from(shown).unwrap_or(0))
     }
@@ -135,6 +143,8 @@ pub struct Fabric {
     hosts: BTreeMap<Node, u16>,
     /// The numbers that the master gave to servers: every node can look them up.
     numbers: BTreeMap<ServerNum, Node>,
+    /// An invariant that a node was seen to break, and how: the world ends the run.
+    pub broken: Option<(&'static str, String)>,
 }
 
 impl Fabric {
@@ -151,6 +161,7 @@ impl Fabric {
             cuts: Cuts::default(),
             hosts: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            broken: None,
         }
     }
 
@@ -173,6 +184,8 @@ impl Fabric {
         process.kernel = true;
         process.backlog = None;
         process.clock = clock;
+        process.went_on = Micros(0);
+        process.stop_at_work = false;
         process.life
     }
 
@@ -180,7 +193,7 @@ impl Fabric {
     pub fn new_clock(&mut self) -> Clock {
         // Half the fault model's 1 %, so that two clocks together keep to it.
         let drift_ppm = i64::try_from(self.rng.below(10_001)).unwrap_or(0) - 5000;
-        Clock { zero_us: 1_000_000 + self.rng.below(1 << 40), drift_ppm }
+        Clock { zero_us: 1_000_000 + self.rng.below(1 << 40), drift_ppm, stood_us: 0 }
     }
 
     #[must_use]
@@ -190,6 +203,7 @@ impl Fabric {
 
     /// The process is gone. With its kernel alive, peers learn it at once.
     pub fn stop(&mut self, node: Node, kernel_alive: bool) {
+        self.go_on(node);
         if let Some(process) = self.processes.get_mut(&node) {
             process.up = false;
             process.kernel = kernel_alive;
@@ -234,9 +248,52 @@ impl Fabric {
         }
     }
 
+    /// The same, but in the middle of the next thing that it does in two steps.
+    pub fn pause_at_work(&mut self, node: Node) {
+        if let Some(process) = self.processes.get_mut(&node) {
+            process.stop_at_work = true;
+        }
+    }
+
+    /// The node is between two steps.
+    pub fn at_work(&mut self, node: Node) {
+        let stops = |process: &mut Process| std::mem::take(&mut process.stop_at_work);
+        if self.processes.get_mut(&node).is_some_and(stops) {
+            self.pause(node);
+        }
+    }
+
+    /// A virtual machine that is stopped: as [`Fabric::pause`], and its clock stands still.
+    pub fn stall(&mut self, node: Node) {
+        let now_us = self.now_us;
+        if let Some(process) = self.processes.get_mut(&node).filter(|process| process.backlog.is_none()) {
+            process.backlog = Some(Vec::new());
+            process.stalled_us = Some(now_us);
+        }
+    }
+
+    /// A machine that stood still goes on, without knowing.
+    fn go_on(&mut self, node: Node) {
+        let now_us = self.now_us;
+        let Some(process) = self.processes.get_mut(&node) else { return };
+        if let Some(since) = process.stalled_us.take() {
+            process.clock.stood_us += now_us - since;
+            process.went_on = process.clock.read(now_us);
+        }
+    }
+
+    /// Whether the node's machine stood still since its clock showed `since`.
+    #[must_use]
+    pub fn stood_still(&self, node: Node, since: Micros) -> bool {
+        let process = self.processes.get(&node);
+        process.is_some_and(|process| process.stalled_us.is_some() || process.went_on >= since)
+    }
+
     /// SIGCONT: what waited happens now, in order.
     pub fn resume(&mut self, node: Node) {
+        self.go_on(node);
         let Some(process) = self.processes.get_mut(&node) else { return };
+        process.stop_at_work = false;
         let life = process.life;
         for what in process.backlog.take().unwrap_or_default() {
             self.at(0, Event::To { node, life, what });

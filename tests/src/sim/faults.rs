@@ -30,6 +30,8 @@ pub enum Fault {
     KillServers(u64),
     PowerAll(u64),
     Pause(Node, u64),
+    /// A virtual machine is stopped, and its clock with it.
+    Stall(Node, u64),
     Cut(Node, Node, Way, u64),
     /// From everybody.
     Isolate(Node, u64),
@@ -55,6 +57,7 @@ enum Kind {
     KillServers,
     PowerAll,
     PauseServer,
+    StallServer,
     Cut,
     Isolate,
     Break,
@@ -68,13 +71,14 @@ enum Kind {
     CutClient,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::KillServer,
     Kind::PowerServer,
     Kind::StrikeServer,
     Kind::KillServers,
     Kind::PowerAll,
     Kind::PauseServer,
+    Kind::StallServer,
     Kind::Cut,
     Kind::Isolate,
     Kind::Break,
@@ -181,6 +185,7 @@ fn draw(fabric: &mut Fabric, shape: Shape, kind: Kind) -> Fault {
         Kind::KillServers => Fault::KillServers(down_us),
         Kind::PowerAll => Fault::PowerAll(down_us),
         Kind::PauseServer => Fault::Pause(server(fabric, shape), down_us),
+        Kind::StallServer => Fault::Stall(server(fabric, shape), down_us),
         Kind::Cut => {
             let (a, b) = (server(fabric, shape), server_or_master(fabric, shape));
             let b = if a == b { Node::Master } else { b };
@@ -229,6 +234,7 @@ impl Fault {
                 nodes.into_iter().for_each(|node| go_down(world, node, true, down_us));
             }
             Fault::Pause(node, for_us) => pause(world, node, for_us),
+            Fault::Stall(node, for_us) => stall(world, node, for_us),
             Fault::Cut(a, b, way, for_us) => cut(world, a, b, way, for_us),
             Fault::Isolate(node, for_us) => {
                 let mut others = all_servers(world);
@@ -283,7 +289,23 @@ fn go_down(world: &mut World, node: Node, power: bool, down_us: u64) {
 }
 
 fn pause(world: &mut World, node: Node, for_us: u64) {
-    world.fabric.pause(node);
+    // What is checked before and not after is found by a stop in between.
+    if matches!(node, Node::Server(_)) && world.fabric.rng.coin() {
+        world.fabric.pause_at_work(node);
+    } else {
+        world.fabric.pause(node);
+    }
+    world.plan.add(&mut world.fabric, for_us, Fault::Resume(node));
+}
+
+fn stall(world: &mut World, node: Node, for_us: u64) {
+    // With clients on the same machine it is outside of the fault model.
+    let alone = world.live_clients().into_iter().all(|client| !world.fabric.same_host(client, node));
+    if alone {
+        world.fabric.stall(node);
+    } else {
+        world.fabric.pause(node);
+    }
     world.plan.add(&mut world.fabric, for_us, Fault::Resume(node));
 }
 

@@ -3,13 +3,14 @@
 //! they do on a disk's threads.
 
 mod master_link;
+mod oracle;
 mod requests;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dfs_chunkserver::core::io::{
-    CallToken, DiskDone, DiskIx, DiskSetup, DiskTask, DiskToken, Effect, Identity, Input, PeerAnswer,
+    CallToken, DiskDone, DiskIx, DiskOp, DiskSetup, DiskTask, DiskToken, Effect, Identity, Input, PeerAnswer,
     PeerToken,
 };
 use dfs_chunkserver::core::{Core, ReadRequest, ReadTicket};
@@ -20,13 +21,16 @@ use dfs_proto::chunk::{Committed, ForwardSync, Member, Synced, entries_from_byte
 use dfs_proto::conn::Role;
 use dfs_proto::frame::Outgoing;
 use dfs_proto::header::{Header, Words};
-use dfs_proto::ids::{BootId, ChunkId, ClusterId, DiskId, Generation, OsBootId, ServerId};
+use dfs_proto::ids::{
+    BootId, ChunkId, ChunkVersion, ClusterId, DiskId, Generation, OsBootId, ServerId, ServerNum,
+};
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkSize, Micros};
 
 use super::fabric::{CallEnd, CallRef, ConnRef, Fabric, Happening, Links, Node, Who};
 use master_link::MasterLink;
+use oracle::Oracle;
 
 /// One try of a message to another server.
 const PEER_DEADLINE_US: u64 = 2_000_000;
@@ -71,6 +75,7 @@ struct Running {
     todo: BTreeMap<u64, Todo>,
     /// When the core is woken next.
     wake: Option<Micros>,
+    oracle: Oracle,
 }
 
 /// What a timer is for.
@@ -145,6 +150,21 @@ impl Server {
         self.running.is_some()
     }
 
+    /// The version at which clients are served of a chunk now, by a lease that is valid; `None` too where the machine
+    /// stood still since that was asked for, which only R4 makes up for.
+    #[must_use]
+    pub fn serves(&self, fabric: &Fabric, chunk: ChunkId) -> Option<ChunkVersion> {
+        let running = self.running.as_ref()?;
+        let asked = running.oracle.serves_by(running.now(fabric))?;
+        running.core.serves(chunk).filter(|_| !fabric.stood_still(self.node, asked))
+    }
+
+    /// Its number, and the replicas that it deleted since this was asked last.
+    pub fn take_trashed(&mut self) -> Option<(ServerNum, Vec<ChunkId>)> {
+        let running = self.running.as_mut()?;
+        Some((running.core.server_num()?, std::mem::take(&mut running.oracle.trashed)))
+    }
+
     /// Whether its disk stopped under it, as a fault had it.
     #[must_use]
     pub fn struck(&self) -> bool {
@@ -199,6 +219,7 @@ impl Server {
             reads: BTreeMap::new(),
             todo: BTreeMap::new(),
             wake: None,
+            oracle: Oracle::default(),
         }));
         if let Some(running) = &mut self.running {
             running.step(
@@ -283,6 +304,9 @@ impl Running {
         match todo {
             Todo::Disk(task) => {
                 let done = exec::execute(&self.store, self.context, &task.op);
+                if let (DiskOp::Trash { chunk }, DiskDone::Done) = (&task.op, &done) {
+                    self.oracle.trashed.push(*chunk);
+                }
                 let delay = if fabric.rng.coin() { 0 } else { fabric.between(1, 500) };
                 self.later(fabric, delay, Todo::DiskDone(task.token, done));
             }

@@ -229,7 +229,12 @@ async fn read_file(shared: &Arc<Shared>, client: &Client<SimNet>, actor: Actor, 
             world.note([60, u64::from(file.0), bytes.len() as u64], || {
                 format!("{file:?} at last: {}", work::data::brief(&found))
             });
-            world.history.read(actor, file, 0, found, invoke);
+            let size = bytes.len() / SECTOR;
+            let last = size.checked_sub(1).and_then(|last| found.get(last)).copied();
+            if let Some(wrong) = crate::model::size::check(&world.history, file, size as u64, last) {
+                world.violate("size", format!("{file:?} {wrong}"));
+            }
+            world.history.read(actor, file, 0, found, invoke, true);
         }
         Err(error) => world.violate("alive", format!("{file:?} is not readable after healing: {error:?}")),
     });

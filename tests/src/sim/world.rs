@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use dfs_disk::sim::SimDisk;
 use dfs_master::core::{CoreConfig, MetadataSync};
 use dfs_proto::conn::Role;
-use dfs_proto::ids::{ClusterId, Ino, OsBootId, ServerNum};
+use dfs_proto::ids::{ClusterId, Ino, LogIndex, OsBootId, ServerNum};
 use dfs_proto::units::ChunkSize;
 use tokio::sync::oneshot;
 
@@ -78,6 +78,8 @@ pub struct World {
     faults: u64,
     power_cuts: u64,
     over: bool,
+    /// The master's last record that the oracles looked at.
+    pub(super) watched: LogIndex,
 }
 
 fn shape_of(fabric: &mut Fabric, options: &Options) -> Shape {
@@ -154,6 +156,7 @@ impl World {
             faults: 0,
             power_cuts: 0,
             over: false,
+            watched: LogIndex(0),
         };
         world.note([0, 0, 0], || format!("{shape:?}"));
         world.start_all();
@@ -208,6 +211,7 @@ impl World {
                 if let Some(what) = self.fabric.admit(node, life, what) {
                     self.note_happening(node, &what);
                     self.happening(node, what);
+                    self.watch(node);
                 }
             }
         }

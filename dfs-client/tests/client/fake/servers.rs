@@ -25,7 +25,7 @@ pub(crate) struct Servers {
     pub(crate) applied: usize,
     pub(crate) repeated: usize,
     pub(crate) ranges: Vec<usize>,
-    /// Milliseconds that this server's stamps lie in the past.
+    /// Milliseconds that this server's stamps lie in the past. It answers with bytes that nobody wrote.
     pub(crate) stale: BTreeMap<ServerNum, u64>,
     pub(crate) reads: BTreeMap<ServerNum, usize>,
 }
@@ -71,7 +71,11 @@ impl Servers {
         let words = frame.header.words;
         let from = usize::try_from(words.word2).unwrap() / 4096 * 4096;
         let to = usize::try_from(words.word2 + words.word3).unwrap().div_ceil(4096) * 4096;
-        let blocks = &data[from.min(data.len())..to.min(data.len())];
+        let mut blocks = data[from.min(data.len())..to.min(data.len())].to_vec();
+        if self.stale.contains_key(&num) {
+            blocks.fill(0xee);
+        }
+        let blocks = &blocks[..];
         let crcs: Vec<u8> = block_crcs(blocks).flat_map(|crc| crc.0.to_le_bytes()).collect();
         let stamp = now.as_ms().saturating_sub(self.stale.get(&num).copied().unwrap_or(0));
         let reply = Outgoing::reply_to(&frame.header)

@@ -154,6 +154,9 @@ impl Running {
             }
             MasterCall::Heartbeat if status == Status::Ok => {
                 if let Ok(body) = reply.decode::<HeartbeatReply>() {
+                    let lease_ms =
+                        self.master.registered.as_ref().map_or(0, |registered| registered.lease_ms);
+                    self.oracle.heartbeat(&body, lease_ms);
                     self.step(fabric, Input::Heartbeat(body));
                 }
             }
@@ -174,6 +177,7 @@ impl Running {
         fabric.name_server(body.num, self.node);
         self.who.server = Some(body.num);
         self.master.registered = Some(body.clone());
+        self.oracle.registered(body.term);
         self.step(fabric, Input::Registered(body));
         let replicas = self.core.inventory();
         let parts = replicas.chunks(INVENTORY_PART).count().max(1);

@@ -12,6 +12,7 @@ use dfs_proto::chunk::{
 use dfs_proto::control::{Applied, Deleted};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::Words;
+use dfs_proto::ids::ChunkId;
 use dfs_proto::meta::Done;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
@@ -49,7 +50,10 @@ impl Running {
             }
         };
         match input {
-            Asked::Input(input) => self.step(fabric, input),
+            Asked::Input(input) => {
+                self.oracle.asked(call, &input);
+                self.step(fabric, input);
+            }
             Asked::Read(request) => {
                 self.reads.insert(call, request);
                 self.begin_read(fabric, call, request);
@@ -96,6 +100,8 @@ impl Running {
 
     pub(super) fn reply(&mut self, fabric: &mut Fabric, call: CallToken, reply: Reply) {
         self.reads.remove(&call);
+        let wrong = self.oracle.answers(self.now(fabric), call, &reply);
+        self.broken(fabric, wrong);
         let Some((conn, header)) = self.calls.remove(&call) else { return };
         let ok = Outgoing::reply_to(&header);
         let out = match reply {
@@ -129,6 +135,7 @@ impl Running {
             ReadStart::Go(ticket) => {
                 let delay = super::disk_delay_us(fabric);
                 self.later(fabric, delay, Todo::Read(call, ticket));
+                fabric.at_work(self.node);
             }
             ReadStart::Nothing(stamp) => self.send_blocks(fabric, call, stamp, None),
             ReadStart::Wait => {
@@ -178,6 +185,12 @@ impl Running {
         }
     }
 
+    fn broken(&self, fabric: &mut Fabric, wrong: Option<(&'static str, String)>) {
+        if let Some((invariant, what)) = wrong {
+            fabric.broken = Some((invariant, format!("{} {what}", self.who.name)));
+        }
+    }
+
     fn send_blocks(
         &mut self,
         fabric: &mut Fabric,
@@ -187,6 +200,8 @@ impl Running {
     ) {
         self.reads.remove(&call);
         let Some((conn, header)) = self.calls.remove(&call) else { return };
+        let wrong = self.oracle.served(self.now(fabric), ChunkId(header.words.word0));
+        self.broken(fabric, wrong);
         let words = Words {
             word0: header.words.word0,
             word1: stamp.now.0,

@@ -89,10 +89,11 @@ async fn one(program: &mut Program, open: &Open) -> Next {
     }
 }
 
-/// A place in the file: mostly whole blocks, as programs with pages write.
+/// A place in the file: mostly whole blocks, as programs with pages write. Some are where all programs meet.
 fn place(program: &mut Program) -> (u64, u64) {
     let most = FILE_SECTORS;
     let (first, len) = match program.below(10) {
+        2..5 => (program.below(4) * BLOCK_SECTORS, BLOCK_SECTORS * (1 + program.below(2))),
         0 => (program.below(most), 1 + program.below(20)),
         1 => (program.below(most / BLOCK_SECTORS) * BLOCK_SECTORS, 8 + program.below(most / 2)),
         _ => (program.below(most / BLOCK_SECTORS) * BLOCK_SECTORS, BLOCK_SECTORS * (1 + program.below(4))),
@@ -198,7 +199,9 @@ async fn read(program: &mut Program, open: &Open) -> Next {
         world.history.tick()
     });
     let len = u32::try_from(count * SECTOR_U64).unwrap_or(u32::MAX);
+    let before = program.client.cache_state(open.ino);
     let read = program.client.read(&open.handle, first * SECTOR_U64, len).await;
+    let cached = before != CacheState::Shared || program.client.cache_state(open.ino) != CacheState::Shared;
     program.shared.act(|world| {
         world.operations += 1;
         let sum = read.as_ref().map_or(0, |bytes| bytes.len() as u64);
@@ -209,7 +212,7 @@ async fn read(program: &mut Program, open: &Open) -> Next {
             Err(error) => format!("{actor:?} read {file:?} at {first}: {error:?}"),
         });
         if let Ok(bytes) = &read {
-            world.history.read(actor, file, first, found_in(bytes, file, first, count), invoke);
+            world.history.read(actor, file, first, found_in(bytes, file, first, count), invoke, cached);
         }
     });
     Next::Go
