@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, seeds of the simulator,
+# Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, seeds of the simulator, planted mistakes,
 # the mounted and kill tests with real processes, and the POSIX suites. As root, with /dev/fuse.
 . "$(dirname "$0")/lib.sh"
 cd "$root"
@@ -12,6 +12,7 @@ scripts/check.sh; took "checks done"
 build_release; took "release build done"
 say "simulated clusters"
 "$bin/simulate" --seed 1 --seeds "${SEEDS:-2500}"; took "simulation done"
+scripts/planted.sh --few; took "planted mistakes done"
 say "tests"
 # The mounted tests run the release binaries, so they are told where those are.
 DFS_BIN=$bin cargo test --workspace --locked --quiet; took "tests done"

@@ -8,6 +8,7 @@ use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{ServerNum, SizeEpoch};
 use dfs_proto::meta::{ChunkPlace, Suspicion};
+use dfs_proto::planted;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
 use dfs_proto::units::{BLOCK_SIZE, IO_MAX, MasterMs};
@@ -177,7 +178,7 @@ impl<N: Net> Shared<N> {
             self.renew(until).await?;
             verdict = stamp();
         }
-        if verdict != Stamp::Live {
+        if verdict != Stamp::Live && !planted!(SkipReadBound) {
             log::info!("a read came back under a lease that may be over");
             return Ok(None);
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_proto::ids::{ChunkId, SizeEpoch};
 use dfs_proto::meta::{ChunkPlace, Commit, SetTime};
+use dfs_proto::planted;
 use dfs_proto::units::{ChunkIndex, FILE_SIZE_MAX};
 
 use crate::call::{Refused, Scope};
@@ -220,7 +221,7 @@ impl<N: Net> Shared<N> {
             Err(refused) => {
                 let error = Error::from(refused);
                 log::error!("inode {}: {bytes} buffered bytes are lost: {error}", inode.ino);
-                if !state.dead {
+                if !state.dead && !planted!(LossNotLatched) {
                     state.latch.set(error);
                 }
             }

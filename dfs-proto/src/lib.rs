@@ -4,7 +4,7 @@
 //! Reading order: [`ids`] and [`units`] (the words), [`status`] (what can go wrong), [`checksum`],
 //! [`header`] and [`frame`] (the bytes), [`request`] (how a message is bound to its reply), [`meta`]
 //! (client to master), [`chunk`] (client to chunk server, chunk server to chunk server), [`control`]
-//! (chunk server to master and tools to master), [`conn`] (the connection).
+//! (chunk server to master and tools to master), [`conn`] (the connection), [`mod@planted`] (mistakes for tests).
 
 pub mod ids;
 pub mod units;
@@ -18,3 +18,4 @@ pub mod chunk;
 pub mod key;
 pub mod control;
 pub mod conn;
+pub mod planted;

@@ -12,6 +12,7 @@ use dfs_proto::checksum::{Crc, HOLE, entry_of};
 use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Member, Range};
 use dfs_proto::control::{AddLearner, LearnerReady, OpRecord};
 use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, OpId, Seq, ServerNum, SessionId};
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::{BLOCK_SIZE, IO_MAX, Micros};
 
@@ -185,7 +186,7 @@ impl Core {
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
         let made = replica.made;
         let Some(fill) = replica.lead.as_mut().and_then(|lead| lead.fill.as_mut()) else { return };
-        if fill.copied >= chunk_size || !made {
+        if fill.copied >= chunk_size || !made || planted!(LearnerUnfilled) {
             fill.stage = Stage::Syncing;
             fill.waits = 1;
             return self.sync_learner(chunk, false, out);
@@ -379,7 +380,7 @@ impl Core {
         if fill.waits > 0 {
             return;
         }
-        if theirs != Some(ours) {
+        if theirs != Some(ours) && !planted!(LearnerUnfilled) {
             return self.end_fill(now, chunk, out);
         }
         fill.stage = Stage::Ready;

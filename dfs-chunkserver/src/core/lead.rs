@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use dfs_proto::chunk::{ForwardMeta, Member, Range, WriteMeta};
 use dfs_proto::ids::{OpId, Seq, ServerNum, SessionId, SizeEpoch};
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -194,7 +195,8 @@ impl Ack {
 impl Flight {
     /// Applied here and by every other member.
     pub(crate) fn is_done(&self) -> bool {
-        self.local == Local::Applied && self.acks.iter().all(|ack| ack.state == AckState::Acked)
+        let missing = self.acks.iter().filter(|ack| ack.state != AckState::Acked).count();
+        self.local == Local::Applied && missing <= usize::from(planted!(AckOneShort))
     }
 
     /// What everyone refused it for: it took effect nowhere.

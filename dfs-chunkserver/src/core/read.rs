@@ -4,6 +4,7 @@
 use dfs_proto::chunk::{Capability, Range};
 use dfs_proto::ids::{ChunkId, ChunkVersion};
 use dfs_proto::key::IssuedKey;
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::{IO_MAX, Micros};
 
@@ -81,7 +82,7 @@ impl Core {
             if replica.lead.as_ref().is_some_and(|lead| lead.is_written(&blocks)) {
                 return Ok(ReadStart::Wait);
             }
-        } else if replica.is_pending(&blocks) {
+        } else if replica.is_pending(&blocks) && !planted!(ShowPending) {
             return Err(Status::Redirect);
         }
         self.heat.note(now, cap.chunk, Access::Read, request.range.len);
@@ -114,6 +115,7 @@ impl Core {
         read: Result<(), DiskFault>,
         out: &mut Vec<Effect>,
     ) -> ReadEnd {
+        let now = if planted!(LeaseCheckedOnce) { Micros(0) } else { now };
         let Some(stamp) = self.lease.stamp(now) else { return ReadEnd::Refused(Status::NotServing) };
         let Some(replica) = self.replicas.get(&ticket.chunk) else {
             return ReadEnd::Refused(Status::NoChunk);
@@ -121,7 +123,7 @@ impl Core {
         if let Err(status) = check_standing(replica, ticket.version) {
             return ReadEnd::Refused(status);
         }
-        if replica.begun.since(ticket.begun, &ticket.blocks) {
+        if replica.begun.since(ticket.begun, &ticket.blocks) && !planted!(OvertakenRead) {
             return ReadEnd::Again;
         }
         match read {

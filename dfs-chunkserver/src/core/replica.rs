@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use dfs_proto::chunk::{Member, Range};
 use dfs_proto::control::{ActiveConfig, ReplicaClass};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Ino, OpenNum, Seq, ServerNum, SizeEpoch};
+use dfs_proto::planted;
 use dfs_proto::units::{BLOCK_SIZE, ChunkIndex};
 
 use crate::core::io::{CallToken, DiskIx, FoundReplica, ReplicaHeader};
@@ -299,7 +300,8 @@ impl Replica {
         self.index = config.index;
         self.members.clone_from(&config.members);
         if unclean {
-            self.ops = OpTable::from_records(&config.ops);
+            let ops = if planted!(ForgetOps) { &[] } else { config.ops.as_slice() };
+            self.ops = OpTable::from_records(ops);
             self.applied = SeqWindow::starting_at(config.seq);
             self.committed = config.seq;
             self.pending.clear();

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use dfs_disk::{Disk, DiskFile};
 use dfs_proto::ids::{ChunkId, ChunkVersion, Seq};
+use dfs_proto::planted;
 
 use super::Store;
 use super::chunk::{Place, Shared, State, locked};
@@ -47,8 +48,8 @@ impl<D: Disk> Store<D> {
         let _one = locked(&chunk.syncing);
         let Some(Begun { file, named, mark }) = self.begin_sync(&chunk, seq)? else { return Ok(()) };
         self.counters.syncs.add(1);
-        let mut result = file.sync_data();
-        if result.is_ok() && !named {
+        let mut result = if planted!(SkipDataSync) { Ok(()) } else { file.sync_data() };
+        if result.is_ok() && !named && !planted!(SkipDirSync) {
             result = self.disk.sync_dir(&chunk_dir(id));
         }
         let mut state = chunk.write();
@@ -61,6 +62,10 @@ impl<D: Disk> Store<D> {
             }
             Err(err) => {
                 self.suspect.store(true, Ordering::Relaxed);
+                if planted!(SyncErrorForgotten) {
+                    self.finish_sync(&mut state, mark);
+                    return Err(StoreError::Io { what: "sync a chunk", source: err });
+                }
                 Err(self.fail(&mut state, "sync a chunk", err))
             }
         }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::control::{COMMAND_BATCH, Delete, DeleteChunk, Deleted};
 use dfs_proto::ids::{ChunkId, Ino, LogIndex, ServerNum};
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -168,7 +169,7 @@ impl Core {
                 continue;
             }
             let up_to = match self.state.chunks.get(*chunk) {
-                None if tombstone.is_some() => None,
+                None if tombstone.is_some() || planted!(DeleteFromInventory) => None,
                 None => continue,
                 Some(meta) => {
                     let holds = meta.members.contains(*server) || meta.learners.contains(server);

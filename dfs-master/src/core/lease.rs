@@ -1,6 +1,7 @@
 //! The arithmetic of leases, on the master's side: over-estimates, so that nothing is taken from a server
 //! or a session that may still believe in its right (L2, L4, L7, I8). Pure.
 
+use dfs_proto::planted;
 use dfs_proto::units::Micros;
 
 /// How wrong a clock's rate may be: 1 %. A lease spans two clocks, so it counts twice.
@@ -29,7 +30,11 @@ impl Lease {
     /// its lease just before the election (L4).
     #[must_use]
     pub fn unknown(elected: Micros, lease_ms: u64) -> Lease {
-        Lease::Until(surely_over(elected, lease_ms))
+        if planted!(NewMasterDoesNotWait) {
+            Lease::Over
+        } else {
+            Lease::Until(surely_over(elected, lease_ms))
+        }
     }
 
     /// Renews for a heartbeat that is answered at `now`. What was granted before is never shortened.

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::control::{COMMAND_BATCH, Fence, FenceAnswer, FenceChunk, Fenced, OpRecord};
 use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, LogIndex, Seq, ServerNum};
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -188,7 +189,7 @@ impl Core {
                 self.soft.recovery.starting.iter().take(COMMAND_BATCH).copied().collect();
             let versioned = batch.iter().filter_map(|chunk| {
                 let meta = self.state.chunks.get(*chunk)?;
-                Some((*chunk, ChunkVersion(meta.fence().0 + 1)))
+                Some((*chunk, ChunkVersion(meta.fence().0 + u32::from(!planted!(SameVersion)))))
             });
             let chunks: Vec<_> = versioned.collect();
             if !self.propose_own(Command::Recovering { chunks: chunks.clone() }) {

@@ -6,6 +6,7 @@ use dfs_proto::control::{Applied, Apply, HeartbeatReply};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{ChunkId, ChunkVersion, Ino, LogIndex, ServerNum, SizeEpoch};
 use dfs_proto::meta::Attr;
+use dfs_proto::planted;
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
 use serde::Serialize;
@@ -59,7 +60,11 @@ fn encode<T: Serialize>(message: &T) -> Bytes {
 impl Core {
     /// What a reply that rests on `index` waits for, when it must not be taken back.
     pub(super) fn after_durable(&self, index: LogIndex) -> After {
-        if index <= self.log.durable { After::Now } else { After::Durable(index) }
+        if index <= self.log.durable || planted!(ReplyBeforeDurable) {
+            After::Now
+        } else {
+            After::Durable(index)
+        }
     }
 
     fn words(&self, index: LogIndex, after: After) -> Words {

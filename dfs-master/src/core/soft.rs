@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use dfs_proto::ids::{ChunkId, Ino, LogIndex, ServerNum, Term};
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -45,7 +46,8 @@ impl Ids {
     /// by a record that a power cut took back.
     #[must_use]
     pub fn after(below: u64) -> Ids {
-        Ids { floor: below, next: below, below, coming: None, asked: false }
+        let next = if planted!(ReuseIds) { below.saturating_sub(ID_RANGE) } else { below };
+        Ids { floor: below, next, below, coming: None, asked: false }
     }
 
     /// Whether only this leader can have given the id out.

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dfs_disk::{Disk, DiskFile};
+use dfs_proto::planted;
 
 use super::DIR;
 use super::entry::Position;
@@ -78,7 +79,7 @@ impl<D: Disk> SyncHandle<D> {
     pub fn run(self) -> io::Result<Synced> {
         let _one_at_a_time = self.latch.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.latch.check()?;
-        let result = self.sync_all();
+        let result = if planted!(LogNotSynced) { Ok(()) } else { self.sync_all() };
         match result {
             // A write that failed meanwhile may be why this sync had nothing to complain about.
             Ok(()) => self.latch.check().map(|()| Synced { position: self.position }),

@@ -95,6 +95,10 @@ fn main() -> ExitCode {
         sums.failed.len(),
         std::time::Duration::from_secs(sums.seeds).as_secs_f64() / took,
     );
+    #[cfg(dfs_planted)]
+    if let Some(mistake) = dfs_proto::planted::active() {
+        println!("planted {mistake:?}: reached {} times", dfs_proto::planted::reached());
+    }
     if sums.failed.is_empty() {
         return ExitCode::SUCCESS;
     }

@@ -11,6 +11,7 @@ use dfs_proto::control::{
 use dfs_proto::ids::{BootId, ChunkId, KeyId, LogIndex, Seq, ServerNum};
 use dfs_proto::key::IssuedKey;
 use dfs_proto::meta::Done;
+use dfs_proto::planted;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
 
@@ -273,7 +274,7 @@ impl Core {
 
     /// A replica of a chunk that is not in the map.
     fn inventoried_unknown(&mut self, server: ServerNum, chunk: ChunkId) {
-        if self.state.tombstones.get(chunk).is_some() {
+        if self.state.tombstones.get(chunk).is_some() || planted!(DeleteFromInventory) {
             self.soft.gc.stale(server, chunk, self.state.applied, self.now.mono);
         } else {
             // D4: kept where it is until an operator decides.

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 
 use dfs_proto::control::{ReplicaClass, ReplicaState};
+use dfs_proto::planted;
 
 /// The choice.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,11 +20,12 @@ pub(super) struct Base {
 
 /// How good a replica is; greater is better.
 fn rank(state: &ReplicaState) -> (ReplicaClass, bool, u32, u64, u32) {
-    let amount = match state.class {
+    let class = if planted!(BaseIgnoresClass) { ReplicaClass::Rebooted } else { state.class };
+    let amount = match class {
         ReplicaClass::Intact => state.applied.0,
         ReplicaClass::Restarted | ReplicaClass::Rebooted => state.synced.0,
     };
-    (state.class, state.bad_blocks == 0, state.version.0, amount, state.good_blocks)
+    (class, state.bad_blocks == 0, state.version.0, amount, state.good_blocks)
 }
 
 /// The best of the holders, the earliest among equals. `None` when there are none.

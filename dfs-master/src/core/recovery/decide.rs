@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{FenceAnswer, Reconcile, Reconciled, ReplicaClass, ReplicaState, ServerEvent};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, LogIndex, Seq, ServerNum};
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 
 use super::{Asking, Base, Phase, Plan, Process, choose};
@@ -150,7 +151,7 @@ impl Core {
             members,
             ops: base.ops.clone(),
             seq: base.applied,
-            lossy: base.class == ReplicaClass::Rebooted,
+            lossy: base.class == ReplicaClass::Rebooted && !planted!(LossNotRecorded),
         })
     }
 

@@ -1,6 +1,7 @@
 //! What a member of a chunk can do now, and whether its chunk must and can be recovered.
 
 use dfs_proto::ids::{BootId, ChunkId, ServerNum};
+use dfs_proto::planted;
 
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
@@ -61,7 +62,7 @@ impl Core {
     pub(super) fn is_fenced(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
         let Some(live) = self.soft.servers.get(server) else { return false };
         let confirmed = self.soft.confirmed.get(chunk, at).is_some_and(|then| live.is_of_boot(then));
-        live.lease.is_over(self.now.mono) || (live.boot_is_new && !confirmed)
+        live.lease.is_over(self.now.mono) || (live.boot_is_new && !confirmed) || planted!(ExcludeUnfenced)
     }
 
     /// Whether the process that runs now was confirmed for the member at place `at`, by this leader or by
