@@ -1,8 +1,9 @@
 //! The simulated disk: in memory, deterministic for a seed, and as forgetful as the contract of
 //! [`Disk`] allows.
 //!
-//! - [`SimDisk::power_cut`]: each unsynced sector is found old or new, each directory keeps a prefix of
-//!   its unsynced changes, lengths likewise. Open handles die.
+//! - [`SimDisk::power_cut`]: of a file's unsynced bytes nothing is left, or some pages, or some sectors of them, the
+//!   others are found as they were; each directory keeps a prefix of its unsynced changes, lengths likewise. Open
+//!   handles die.
 //! - [`SimDisk::crash_process`]: kill -9; everything written stays, handles and the lock go.
 //! - Faults: calls that fail by kind, path and range, the nth operation, a full disk, rotten bits, and
 //!   [`SimDisk::stop_after`], by which a test ends the world at each operation in turn.

@@ -216,7 +216,7 @@ impl Image {
     /// either still shows its new bytes until it is evicted, or shows the old ones at once.
     pub(super) fn fail_sync(&mut self, rng: &mut Rng) {
         for (page, mut durable) in std::mem::take(&mut self.undo) {
-            self.write_back_some(page, &mut durable, rng);
+            self.write_back_some(page, &mut durable, rng.bits());
             if rng.coin() {
                 self.revert(page, durable);
             } else {
@@ -230,8 +230,15 @@ impl Image {
 
     /// Replaces what a process saw by what the platter holds.
     pub(super) fn power_cut(&mut self, rng: &mut Rng) {
+        let survive = rng.below(3);
         for (page, mut durable) in std::mem::take(&mut self.undo) {
-            self.write_back_some(page, &mut durable, rng);
+            match survive {
+                // Nothing was written back yet: what is lost whole leaves no torn block to be found by.
+                0 => {}
+                1 if rng.coin() => self.write_back_some(page, &mut durable, u64::MAX),
+                1 => {}
+                _ => self.write_back_some(page, &mut durable, rng.bits()),
+            }
             self.revert(page, durable);
         }
         for (page, durable) in std::mem::take(&mut self.lost) {
@@ -250,8 +257,8 @@ impl Image {
         self.sync();
     }
 
-    fn write_back_some(&self, page: usize, durable: &mut Option<Page>, rng: &mut Rng) {
-        let coins = rng.bits();
+    /// The sectors of which `coins` has the bit.
+    fn write_back_some(&self, page: usize, durable: &mut Option<Page>, coins: u64) {
         match &self.slots[page] {
             Slot::Data(live) => copy_some_sectors(live, durable.get_or_insert_with(zeros), 0..PAGE, coins),
             Slot::Hole | Slot::Reserved => {
