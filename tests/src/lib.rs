@@ -2,4 +2,6 @@
 
 pub mod cluster;
 pub mod model;
+pub mod real;
+pub mod crash;
 pub mod sim;

@@ -184,6 +184,29 @@ impl History {
         opens.map(|open| open.at).min().unwrap_or(read.invoke)
     }
 
+    /// The history from here on, when all that `files` hold was just read and is durable: `actor` synced it. No
+    /// stamp is given out twice, and no loss counts that came before.
+    #[must_use]
+    pub fn continued(&self, actor: Actor, files: &[(FileNum, Vec<Found>)]) -> History {
+        let mut next = History { tick: self.tick, stamps: self.stamps, ..History::default() };
+        for (file, found) in files {
+            let mut first = 0;
+            for run in found.chunk_by(|a, b| a == b) {
+                let end = first + run.len() as u64;
+                if let Found::Stamp(stamp) = run[0]
+                    && stamp != Stamp::ZERO
+                {
+                    let written = next.write(actor, *file, stamp, first, end);
+                    next.write_returned(written, Outcome::Done, true);
+                }
+                first = end;
+            }
+            let synced = next.flush(actor, *file, FlushKind::Fsync);
+            next.flush_returned(synced, Outcome::Done);
+        }
+        next
+    }
+
     pub fn server_lost_power(&mut self, server: u16) {
         let at = self.tick();
         self.losses.push(Loss::Server { server, at });

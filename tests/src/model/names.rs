@@ -118,6 +118,12 @@ fn fits(op: NameOp, got: Answer, expected: Answer) -> bool {
 }
 
 impl Directory {
+    /// A directory of which every name is known, durable, and changed by nothing that is under way.
+    #[must_use]
+    pub fn holding(names: BTreeMap<Name, u64>) -> Directory {
+        Directory { states: BTreeSet::from([State { names, happened: 0 }]), ..Directory::default() }
+    }
+
     /// An operation begins.
     pub fn begin(&mut self, op: NameOp) {
         self.pending = Some(op);

@@ -220,6 +220,23 @@ fn a_lost_tail_takes_what_settled_in_it() {
 }
 
 #[test]
+fn a_continued_history_keeps_what_was_found_durable() {
+    let mut run = run();
+    let old = run.wrote(A, true);
+    let kept = run.wrote(A, true);
+    run.read(B, kept);
+    let mut run = Run(run.0.continued(B, &[(F, vec![Found::Stamp(kept)])]));
+    assert!(run.0.stamp() > kept, "stamps go on");
+    run.0.server_lost_power(1);
+    run.0.server_lost_power(2);
+    run.read(A, kept);
+    assert_eq!(run.wrong(), 0);
+    run.read(A, old);
+    run.read(A, Stamp::ZERO);
+    assert_eq!(run.wrong(), 2);
+}
+
+#[test]
 fn truncation_writes_zeros() {
     let mut run = run();
     let stamp = run.wrote(A, true);

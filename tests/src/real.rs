@@ -1,0 +1,19 @@
+//! Clusters of real processes whose parts can be broken as the fault model says: daemons that are killed,
+//! paused and placed in hosts of their own, filesystems whose power is cut.
+//!
+//! What a test found wrong is an error value, not a panic: a runner of hundreds of faults says which one it was,
+//! and takes everything down again.
+//!
+//! Reading order: [`clock`], [`threads`] and [`held`] (who opens files on a mount), [`daemon`] (one process),
+//! [`volume`] (a filesystem in a file), [`nodes`] (a cluster of daemons), [`work`] (programs on its mounts),
+//! [`look`] (what they left), [`power`] (the cuts).
+
+pub mod clock;
+pub mod threads;
+pub mod held;
+pub mod daemon;
+pub mod volume;
+pub mod nodes;
+pub mod work;
+pub mod look;
+pub mod power;
