@@ -9,8 +9,8 @@ use dfs_proto::ids::{ChunkId, OsBootId, Seq};
 use dfs_proto::units::BLOCK_SIZE;
 
 use crate::core::io::{
-    BlockRun, CloseItem, DiskDone, DiskFault, DiskIx, DiskOp, FenceItem, FencedReplica, FoundReplica, MendDone,
-    ReplicaHeader, ScrubDone, ScrubMark,
+    BlockRun, CloseItem, DiskDone, DiskFault, DiskIx, DiskOp, FenceItem, FencedReplica, FoundReplica,
+    MendDone, ReplicaHeader, ScrubDone, ScrubMark,
 };
 use crate::store::{
     Durability, Header, HeaderChange, Mended, Mhwm, Opened, Progress, ReadBlocks, ReadMode, Scrubbed, Stock,
