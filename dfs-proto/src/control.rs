@@ -344,6 +344,8 @@ pub struct CloseChunk {
     pub chunk: ChunkId,
     pub version: ChunkVersion,
     pub open_num: OpenNum,
+    /// The last number that the primary gave out: from there all count on. `None` to the primary itself.
+    pub seq: Option<Seq>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 
 use dfs_proto::checksum::digest_of;
 use dfs_proto::control::{COMMAND_BATCH, Close, CloseAnswer, CloseChunk, Closed};
-use dfs_proto::ids::ChunkId;
+use dfs_proto::ids::{ChunkId, Seq};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
 use crate::core::io::{CallToken, CloseItem, DiskDone, DiskFault, DiskIx, DiskOp, Effect, Reply};
 use crate::core::read::check_standing;
+use crate::core::window::SeqWindow;
 use crate::core::work::{CloseJob, ClosePart, DiskWork, Job, JobId};
 use crate::core::{Core, answer, refuse};
 
@@ -35,7 +36,7 @@ impl Core {
         let mut chunks = Vec::with_capacity(body.chunks.len());
         let mut work: BTreeMap<DiskIx, Vec<CloseItem>> = BTreeMap::new();
         for asked in &body.chunks {
-            let CloseChunk { chunk, version, open_num } = *asked;
+            let CloseChunk { chunk, version, open_num, seq: _ } = *asked;
             let step = self.close_chunk(asked).unwrap_or_else(|why| Step::Done(CloseAnswer::Refused(why)));
             let seq = self.replicas.get(&chunk).map(|replica| replica.applied.highest()).unwrap_or_default();
             let answer = match step {
@@ -69,18 +70,26 @@ impl Core {
         if busy || replica.lead.as_deref().is_some_and(led) {
             return Err(Status::Recovering);
         }
+        // Numbers that were given out and took effect nowhere count too: a member that was filled since has them.
+        let last = replica.lead.as_ref().map_or(Seq(0), |lead| lead.last).max(replica.applied.highest());
+        let seq = asked.seq.unwrap_or(last);
+        if seq < last {
+            return Err(Status::Stale);
+        }
+        replica.applied = SeqWindow::starting_at(seq);
+        replica.commit(seq);
         if asked.open_num == replica.open_num
             && let Some(digest) = replica.digest
         {
             replica.closed = true;
-            return Ok(Step::Done(CloseAnswer::Closed { digest, seq: replica.applied.highest() }));
+            return Ok(Step::Done(CloseAnswer::Closed { digest, seq }));
         }
         replica.open_num = asked.open_num;
         if !replica.made {
             // All of its bytes were lost with every member's power before a sync: there is nothing to write down.
             let digest = digest_of(&[]).0;
             (replica.closed, replica.digest) = (true, Some(digest));
-            return Ok(Step::Done(CloseAnswer::Closed { digest, seq: replica.applied.highest() }));
+            return Ok(Step::Done(CloseAnswer::Closed { digest, seq }));
         }
         (replica.closed, replica.digest) = (true, None);
         // A fence waits for the disk, so that the header of this close is not written over a later one.

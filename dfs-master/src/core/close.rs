@@ -182,6 +182,7 @@ impl Core {
                     chunk: *chunk,
                     version: of.version,
                     open_num: of.open_num,
+                    seq: jobs.get(chunk).and_then(|job| job.held).map(|(_, seq)| seq),
                 };
                 let request = Close { term, chunks: named.iter().map(chunk).collect() };
                 self.soft.closing.tried.extend(named.iter().map(|(chunk, _)| *chunk));
@@ -222,6 +223,7 @@ impl Core {
             let held = *job.held.get_or_insert((digest, seq));
             job.waits.remove(&server);
             if held.1 != seq {
+                log::warn!("chunk {chunk}: {server} closes it at write {seq}, its primary at {}", held.1);
                 self.close_failed(*chunk);
             } else if held.0 != digest {
                 self.replicas_differ(*chunk, server);

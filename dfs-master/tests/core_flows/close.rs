@@ -100,6 +100,12 @@ fn a_reboot_of_every_server_costs_a_closed_chunk_nothing() {
     cluster.run(3_000);
     assert_eq!(cluster.meta(place.chunk()).version, ChunkVersion(1));
     assert_eq!(readers(&mut cluster, client, &attr).len(), 3);
+    let now: Vec<_> = place.members.iter().map(|member| cluster.member(member.server)).collect();
+    assert_ne!(now, place.members);
+    for member in &now {
+        let known = &cluster.server(member.server).replicas[&place.chunk()].members;
+        assert_eq!(*known, now, "each knows the others' new processes");
+    }
 }
 
 #[test]

@@ -231,18 +231,7 @@ impl FakeServer {
                 self.learners_asked.push(asked);
                 encode(&Done {})
             }
-            Op::Close => {
-                let close: Close = decode(body);
-                let answer = |asked: &CloseChunk| match self.replicas.get_mut(&asked.chunk) {
-                    Some(replica) if replica.active && replica.version == asked.version => {
-                        (replica.open_num, replica.closed) = (asked.open_num, true);
-                        CloseAnswer::Closed { digest: replica.digest, seq: replica.applied }
-                    }
-                    Some(_) | None => CloseAnswer::Refused(Status::NoChunk),
-                };
-                self.closes += 1;
-                encode(&Closed { answers: close.chunks.iter().map(answer).collect() })
-            }
+            Op::Close => self.close(&decode(body)),
             Op::Zero => {
                 let zero: Zero = decode(body);
                 let replica =
@@ -272,6 +261,18 @@ impl FakeServer {
             }
             other => panic!("the master called {other:?}"),
         })
+    }
+
+    fn close(&mut self, close: &Close) -> Bytes {
+        self.closes += 1;
+        let answer = |asked: &CloseChunk| match self.replicas.get_mut(&asked.chunk) {
+            Some(replica) if replica.active && replica.version == asked.version => {
+                (replica.open_num, replica.closed) = (asked.open_num, true);
+                CloseAnswer::Closed { digest: replica.digest, seq: replica.applied }
+            }
+            Some(_) | None => CloseAnswer::Refused(Status::NoChunk),
+        };
+        encode(&Closed { answers: close.chunks.iter().map(answer).collect() })
     }
 
     pub(crate) fn take(&mut self, number: u64, event: ServerEvent) {

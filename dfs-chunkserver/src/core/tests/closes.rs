@@ -11,7 +11,8 @@ use crate::core::io::{Input, Reply};
 const BLOCK0: Range = Range { offset: 0, len: 4096 };
 
 fn close(bench: &mut Bench, at: u16, open_num: u32) -> CloseAnswer {
-    let asked = CloseChunk { chunk: CHUNK, version: ChunkVersion(1), open_num: OpenNum(open_num) };
+    let (version, open_num) = (ChunkVersion(1), OpenNum(open_num));
+    let asked = CloseChunk { chunk: CHUNK, version, open_num, seq: None };
     let call = bench.ask(at, |call| Input::Close { call, body: Close { term: TERM, chunks: vec![asked] } });
     match &bench.replies[&call] {
         Reply::Closed(closed) => closed.answers[0],

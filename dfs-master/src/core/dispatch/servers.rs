@@ -19,6 +19,7 @@ use super::{Then, decode};
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
 use crate::core::command::{Answer, Command};
+use crate::core::recovery::MemberStanding;
 use crate::core::reply::{Caller, low_half};
 use crate::core::servers::live;
 use crate::core::servers::{Server, ServerInfo};
@@ -251,7 +252,11 @@ impl Core {
                 && replica.open_num == meta.open_num
                 && replica.closed == Some(meta.digest);
             if current && (unchanged || self.held_all_along(chunk, at, server)) {
+                let new = !self.held_all_along(chunk, at, server);
                 self.confirm(chunk, &meta, at, server);
+                if new {
+                    self.tell_new_boot(chunk, &meta, server);
+                }
                 // A primary that was away may have given up what it was filling; the scan asks it again.
                 if at == 0 && !meta.learners.is_empty() {
                     self.soft.repair.forget(chunk);
@@ -270,6 +275,17 @@ impl Core {
         self.soft.confirmed.set(chunk, at, live.incarnation);
         let config = self.active_config(chunk, meta, Vec::new(), Seq(0));
         self.soft.servers.tell(server, self.state.applied, ServerEvent::Active(config));
+    }
+
+    /// The other members are told which process of `server` is in the config now: a message of theirs names it.
+    fn tell_new_boot(&mut self, chunk: ChunkId, meta: &ChunkMeta, server: ServerNum) {
+        let config = self.active_config(chunk, meta, Vec::new(), Seq(0));
+        for (at, other) in meta.members.iter().enumerate() {
+            let standing = self.member_standing(chunk, meta, at, other);
+            if other != server && matches!(standing, MemberStanding::Serving(_)) {
+                self.soft.servers.tell(other, self.state.applied, ServerEvent::Active(config.clone()));
+            }
+        }
     }
 
     /// A replica of a chunk that is not in the map.

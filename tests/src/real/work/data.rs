@@ -162,7 +162,8 @@ fn read_at(
     let read = shared.call(actor, Kind::Read, what, || read_full(handle, &mut bytes, bytes_of(first)));
     bytes.truncate(read?);
     let found = found_in(&bytes, file, first, count);
-    shared.record().history.read(actor, file, first, found.clone(), invoke);
+    // The kernel may have had it cached.
+    shared.record().history.read(actor, file, first, found.clone(), invoke, true);
     Ok((bytes, found))
 }
 
