@@ -192,15 +192,7 @@ pub(in crate::sim) fn found_in(bytes: &[u8], file: FileNum, first: u64, count: u
 }
 
 async fn read(program: &mut Program, open: &Open) -> Next {
-    let place = place(program);
-    // What one member has shown, the next must not take back.
-    for _ in 0..=program.below(3) {
-        read_once(program, open, place).await;
-    }
-    Next::Go
-}
-
-async fn read_once(program: &mut Program, open: &Open, (first, count): (u64, u64)) {
+    let (first, count) = place(program);
     let (actor, file) = (program.actor, open.file);
     let invoke: Tick = program.shared.act(|world| {
         world.note([47, first, count], || format!("{actor:?} reads {file:?} at {first}+{count}"));
@@ -223,6 +215,7 @@ async fn read_once(program: &mut Program, open: &Open, (first, count): (u64, u64
             world.history.read(actor, file, first, found_in(bytes, file, first, count), invoke, cached);
         }
     });
+    Next::Go
 }
 
 /// Runs of equal stamps, for people.
