@@ -6,6 +6,7 @@ use crate::connect::Target;
 use crate::output::{Tone, bytes, pairs, span};
 
 /// Asks and prints. A degraded cluster is shown, not an error.
+#[expect(clippy::too_many_lines, reason = "one line of the page after the other")]
 pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
     let report = target.ask(&ClusterStatus {}, None)?;
     if target.json {

@@ -43,10 +43,23 @@ enum Buffered {
 #[derive(Debug, Default)]
 struct Placed {
     at: u64,
-    /// Which chunk took the piece of each index.
-    chunks: BTreeMap<ChunkIndex, ChunkId>,
-    /// The end of the last piece that was put since the epoch was learned: the size that is to be committed.
-    end: Option<u64>,
+    pieces: BTreeMap<ChunkIndex, PutPiece>,
+}
+
+/// A piece that all members of a chunk have.
+#[derive(Clone, Copy, Debug)]
+struct PutPiece {
+    chunk: ChunkId,
+    /// A cut of a later epoch came after it.
+    epoch: SizeEpoch,
+    end: u64,
+}
+
+impl Placed {
+    /// How long the file is at least, of what no cut up to `epoch` came after.
+    fn end(&self, epoch: SizeEpoch) -> Option<u64> {
+        self.pieces.values().filter(|piece| piece.epoch == epoch).map(|piece| piece.end).max()
+    }
 }
 
 impl<N: Net> Client<N> {
@@ -247,7 +260,7 @@ impl<N: Net> Shared<N> {
             if inode.lock().may_buffer() {
                 return Ok(false);
             }
-            if append && done.chunks.is_empty() {
+            if append && done.pieces.is_empty() {
                 done.at = self.ask_map(inode, ChunkIndex(0), 1, until).await?.size;
             } else if !append {
                 done.at = offset;
@@ -256,13 +269,10 @@ impl<N: Net> Shared<N> {
                 inode.lock().places.clear();
                 continue;
             };
-            match self.commit_through(inode, done.end, epoch, until).await {
+            match self.commit_through(inode, done.end(epoch), epoch, until).await {
                 Ok(()) => break,
                 // Truncated by another mount in between: what lay in chunks that were dropped is written again.
-                Err(Refused::OldEpoch) => {
-                    inode.lock().places.clear();
-                    done.end = None;
-                }
+                Err(Refused::OldEpoch) => inode.lock().places.clear(),
                 Err(refused) => return Err(refused.into()),
             }
         }
@@ -290,10 +300,10 @@ impl<N: Net> Shared<N> {
             let stop = from + usize::try_from(piece.range.len).map_err(|_| Error::TooBig)?;
             let part = data.slice(from..stop);
             from = stop;
-            let place = match done.chunks.get(&piece.index) {
-                Some(chunk) => {
+            let place = match done.pieces.get(&piece.index) {
+                Some(put) => {
                     let place = self.write_place(inode, piece.index, None, until).await?;
-                    let kept = place.chunk() == *chunk;
+                    let kept = place.chunk() == put.chunk;
                     if append && !kept {
                         // Cut away: it goes to where the file ends now.
                         *done = Placed::default();
@@ -310,8 +320,9 @@ impl<N: Net> Shared<N> {
                     part_crcs(piece.range.offset, std::slice::from_ref(&part), &mut crcs);
                     let put = Put { index: piece.index, ranges: vec![piece.range], crcs, parts: vec![part] };
                     let place = self.put(inode, &put, until).await?;
-                    done.chunks.insert(piece.index, place.chunk());
-                    done.end = done.end.max(Some(piece.offset + u64::from(piece.range.len)));
+                    let end = piece.offset + u64::from(piece.range.len);
+                    let put = PutPiece { chunk: place.chunk(), epoch: place.capability.size_epoch, end };
+                    done.pieces.insert(piece.index, put);
                     place
                 }
             };

@@ -29,7 +29,9 @@ fn is_closed(status: &Value) -> bool {
 fn what_was_closed_outlives_every_process_without_a_recovery() {
     let cluster = Cluster::up(&["--chunk-size", "1048576", "--", "master", "--close-after", "1"]);
     for n in 0..FILES {
-        fs::write(cluster.path(&format!("f{n}")), contents(n)).unwrap();
+        let mut file = fs::File::create(cluster.path(&format!("f{n}"))).unwrap();
+        file.write_all(&contents(n)).unwrap();
+        file.sync_all().unwrap();
     }
     let names: Vec<String> = (0..FILES).map(|n| format!("f{n}")).collect();
     // The count is of the last walk over all chunks: the files are asked too.

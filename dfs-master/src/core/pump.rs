@@ -29,8 +29,6 @@ pub(super) struct Pending {
 pub(super) struct LogProgress {
     /// On the disk up to here.
     pub(super) durable: LogIndex,
-    /// Where the log ended when this process began.
-    pub(super) at_start: LogIndex,
     pub(super) applied_term: Term,
     /// The term and vote written last.
     voted: HardState,
@@ -57,8 +55,7 @@ impl LogProgress {
         snapshot: LogIndex,
         voted: HardState,
     ) -> LogProgress {
-        let (durable, at_start) = (last.index, last.index);
-        LogProgress { durable, at_start, applied_term, voted, snapshot, ..LogProgress::default() }
+        LogProgress { durable: last.index, applied_term, voted, snapshot, ..LogProgress::default() }
     }
 }
 

@@ -141,6 +141,16 @@ fn a_lost_tail_is_told() {
     assert!(cluster.ask(conn, &resume).unwrap().tail_lost);
     resume.seen_index = LogIndex(made.words.word0 - 1);
     assert!(!cluster.ask(conn, &resume).unwrap().tail_lost);
+    // The next leader has logged something else in its place, and dies: the one after it has a log that is long enough.
+    let other = cluster.client();
+    let req = cluster.send(other.conn, &mkdir("e"), 1, 1);
+    assert!(cluster.answer(other.conn, req).unwrap().words.word0 >= made.words.word0);
+    cluster.restart(0);
+    let conn = cluster.connect(Role::Client);
+    resume.seen_index = LogIndex(made.words.word0);
+    assert!(cluster.ask(conn, &resume).unwrap().tail_lost);
+    resume.seen_index = LogIndex(made.words.word0 - 1);
+    assert!(!cluster.ask(conn, &resume).unwrap().tail_lost);
 }
 
 #[test]
