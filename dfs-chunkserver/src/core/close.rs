@@ -58,6 +58,8 @@ impl Core {
 
     /// Refuses everything of the opening from now on.
     fn close_chunk(&mut self, asked: &CloseChunk) -> Result<Step, Status> {
+        // What its bytes must hash to is for bytes that are there.
+        let hurt = self.damage.is_hurt(asked.chunk);
         let replica = self.replicas.get_mut(&asked.chunk).ok_or(Status::NoChunk)?;
         check_standing(replica, asked.version)?;
         if asked.open_num < replica.open_num {
@@ -66,7 +68,7 @@ impl Core {
         let led = |lead: &crate::core::lead::Lead| {
             !lead.flights.is_empty() || !lead.queue.is_empty() || lead.fill.is_some()
         };
-        let busy = replica.disk_ops > 0 || !replica.applying.is_empty();
+        let busy = hurt || replica.disk_ops > 0 || !replica.applying.is_empty();
         if busy || replica.lead.as_deref().is_some_and(led) {
             return Err(Status::Recovering);
         }

@@ -400,7 +400,7 @@ impl Core {
 
     fn write_again(&mut self, now: Micros, chunk: ChunkId, seq: Seq, out: &mut Vec<Effect>) {
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
-        let (disk, version) = (replica.disk, replica.version);
+        let (disk, version, create) = (replica.disk, replica.version, replica.due_header());
         let lead = replica.lead.as_mut();
         let Some(flight) = lead.and_then(|lead| lead.flights.get_mut(&seq)) else { return };
         match self.damage.among(chunk, &flight.blocks) {
@@ -414,11 +414,11 @@ impl Core {
         let meta = &flight.meta;
         let op = match (meta.kind, meta.ranges.first()) {
             (ForwardKind::Zero, Some(&range)) => {
-                DiskOp::Zero { chunk, create: None, range, size_epoch: meta.size_epoch }
+                DiskOp::Zero { chunk, create, range, size_epoch: meta.size_epoch }
             }
             _ => DiskOp::Write {
                 chunk,
-                create: None,
+                create,
                 ranges: meta.ranges.clone(),
                 crcs: meta.crcs.clone(),
                 payload: flight.payload.clone(),
