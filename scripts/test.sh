@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, seeds of the simulator,
-# planted mistakes, the mounted and kill tests with real processes, power cuts on loop-mounted filesystems, faults in
+# the mounted and kill tests with real processes, power cuts on loop-mounted filesystems, faults in
 # network namespaces, and the POSIX suites. As root, with /dev/fuse, loop devices and network namespaces.
 . "$(dirname "$0")/lib.sh"
 cd "$root"
@@ -13,7 +13,6 @@ scripts/check.sh; took "checks done"
 build_release; took "release build done"
 say "simulated clusters"
 "$bin/simulate" --seed 1 --seeds "${SEEDS:-2500}"; took "simulation done"
-scripts/planted.sh --few; took "planted mistakes done"
 say "tests"
 # The mounted tests run the release binaries, so they are told where those are.
 DFS_BIN=$bin cargo test --workspace --locked --quiet; took "tests done"

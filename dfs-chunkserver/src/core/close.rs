@@ -70,6 +70,12 @@ impl Core {
         };
         let busy = hurt || replica.disk_ops > 0 || !replica.applying.is_empty();
         if busy || replica.lead.as_deref().is_some_and(led) {
+            log::debug!(
+                "chunk {}: not closed: {} disk operations, {} forwards, damaged: {hurt}",
+                asked.chunk,
+                replica.disk_ops,
+                replica.applying.len()
+            );
             return Err(Status::Recovering);
         }
         // Numbers that were given out and took effect nowhere count too: a member that was filled since has them.

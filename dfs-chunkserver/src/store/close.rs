@@ -2,7 +2,7 @@
 //! says "closed" is believed after a power cut, so it must never be on the disk before what it speaks of.
 
 use dfs_disk::Disk;
-use dfs_proto::checksum::Digest;
+use dfs_proto::checksum::{Digest, digest_of};
 use dfs_proto::ids::{ChunkId, OpenNum, Seq};
 
 use super::Store;
@@ -48,7 +48,8 @@ impl<D: Disk> Store<D> {
         if state.dirty() || state.header.open_num > open_num {
             return Ok(None);
         }
-        let Some(digest) = state.body.as_ref().map(|body| body.table.digest()) else { return Ok(None) };
+        // One that only zeros were ever written to has no file; it is what a hole is.
+        let digest = state.body.as_ref().map_or_else(|| digest_of(&[]), |body| body.table.digest());
         let header = &mut state.header;
         (header.open_num, header.open, header.digest) = (open_num, false, digest);
         header.seq_synced = seq;

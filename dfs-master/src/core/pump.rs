@@ -1,7 +1,7 @@
 //! From a proposal to its effects: what is persisted, what is committed, what it did, who waits for it,
 //! and when a snapshot is due.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use dfs_proto::ids::{LogIndex, Term};
 use dfs_proto::status::Status;
@@ -30,6 +30,8 @@ pub(super) struct LogProgress {
     /// On the disk up to here.
     pub(super) durable: LogIndex,
     pub(super) applied_term: Term,
+    /// Where each term that is known begins; before the first is what a snapshot covers, of that term or lower ones.
+    terms: BTreeMap<LogIndex, Term>,
     /// The term and vote written last.
     voted: HardState,
     /// Persist effects under way that are synced: when they are done the log is durable up to there.
@@ -56,6 +58,19 @@ impl LogProgress {
         voted: HardState,
     ) -> LogProgress {
         LogProgress { durable: last.index, applied_term, voted, snapshot, ..LogProgress::default() }
+    }
+
+    /// Takes note of an entry's term.
+    pub(super) fn note_term(&mut self, id: EntryId) {
+        if self.terms.last_key_value().is_none_or(|(_, term)| *term < id.term) {
+            self.terms.insert(id.index, id.term);
+        }
+    }
+
+    /// The term of the entry at `index`; of what a snapshot covers, the highest that it can be.
+    pub(super) fn term_at(&self, index: LogIndex) -> Term {
+        let known = self.terms.range(..=index).next_back().or_else(|| self.terms.first_key_value());
+        known.map_or(Term(0), |(_, term)| *term)
     }
 }
 
@@ -149,6 +164,7 @@ impl Core {
     }
 
     fn take_entry(&mut self, entry: &LogEntry) {
+        self.log.note_term(entry.id());
         match entry.kind {
             // The state stands at this entry; an election's after it does not move it.
             EntryKind::Command => self.log.applied_term = entry.term,

@@ -11,7 +11,7 @@ use super::pump::LogProgress;
 use super::raft::{RaftConfig, RaftNode, RaftStart};
 use super::soft::Soft;
 use super::state::State;
-use crate::log::entry::{ConfState, EntryId, EntryKind};
+use crate::log::entry::{ConfState, EntryId, EntryKind, LogEntry};
 
 impl Core {
     /// The core as it stands after what the disk holds. An empty log gets its first record with the
@@ -31,6 +31,8 @@ impl Core {
         state.applied = base.index;
         let mut applied_term = base.term;
         let snapshot_index = base.index;
+        let mut terms = vec![base];
+        terms.extend(entries.iter().map(LogEntry::id));
         if let Some(first) = entries.first()
             && first.index.0 != base.index.0 + 1
         {
@@ -61,6 +63,7 @@ impl Core {
         let soft = Soft::new(&state, now.mono, config.server_lease_ms, hard_state.term, config.seed);
         let mut log = LogProgress::recovered(last, applied_term, snapshot_index, hard_state);
         log.records = last.index.0 - snapshot_index.0;
+        terms.into_iter().for_each(|id| log.note_term(id));
         Ok(Core {
             raft,
             state,

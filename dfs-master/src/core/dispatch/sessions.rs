@@ -98,8 +98,7 @@ impl Core {
         let (term, index) = (request.seen_term, request.seen_index);
         // What the leader of that term had there is there still, unless a later one has put something else in its
         // place, whose term is higher. Of what a snapshot covers, only that the terms up to it are not higher.
-        let newest = self.raft.term_of(index).unwrap_or_else(|| self.raft.snapshot_term());
-        index > self.raft.last() || low_half(newest.0) > low_half(term.0)
+        index > self.raft.last() || low_half(self.log.term_at(index).0) > low_half(term.0)
     }
 
     pub(super) fn close_session(&mut self, client: &Client) -> Result<(), Status> {

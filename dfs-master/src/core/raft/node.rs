@@ -334,21 +334,6 @@ impl RaftNode {
         LogIndex(self.raw.raft.raft_log.last_index())
     }
 
-    /// The term of an entry; none of what a snapshot covers, or is not there.
-    #[must_use]
-    pub fn term_of(&self, index: LogIndex) -> Option<Term> {
-        let first = self.raw.raft.raft_log.first_index();
-        let known = (first..=self.last().0).contains(&index.0);
-        known.then(|| self.raw.raft.raft_log.term(index.0).ok().map(Term)).flatten()
-    }
-
-    /// The term of the last entry that the snapshot covers.
-    #[must_use]
-    pub fn snapshot_term(&self) -> Term {
-        let before = self.raw.raft.raft_log.first_index().saturating_sub(1);
-        Term(self.raw.raft.raft_log.term(before).unwrap_or(0))
-    }
-
     /// The last entry known committed.
     #[must_use]
     pub fn commit(&self) -> LogIndex {

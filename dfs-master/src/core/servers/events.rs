@@ -64,9 +64,11 @@ impl EventQueue {
         Some(EventBatch { events, index })
     }
 
-    /// The server registered and counts from 1 again; what waits is told afresh.
+    /// The server registered and counts from 1 again. What it was to be told of configs is of before, and may be
+    /// outdated: its inventory is answered with what is true now. Sessions that ended stay ended.
     pub fn renumber(&mut self) {
         (self.last, self.pushed) = (0, 0);
+        self.waiting.retain(|waiting| matches!(waiting.event, ServerEvent::SessionEnded { .. }));
         for waiting in &mut self.waiting {
             self.last += 1;
             waiting.number = self.last;
