@@ -14,6 +14,7 @@ declare -A tests=(
   [SkipReadBound]="dfs-client --test client reads_that_may_be_old_or_are_spoiled_are_made_elsewhere"
   [MergeUnverified]="dfs-chunkserver --test store every_rotten_bit_of_data_is_noticed"
   [SyncErrorForgotten]="dfs-chunkserver --test store a_failed_sync_is_final"
+  [OvertakenRead]="dfs-chunkserver --lib a_write_that_overtakes_a_read_sends_it_back"
   [ObeyOlderMaster]="dfs-chunkserver --lib an_older_master_is_not_obeyed"
 )
 mapfile -t all < <(sed -n '/mistakes! {$/,/^    }$/s/^        \([A-Z][A-Za-z]*\),$/\1/p' $source)
@@ -58,11 +59,11 @@ by_simulation() {
   fi
 }
 
-# by_test MISTAKE PACKAGE TARGET... NAME: the same for a test.
+# by_test MISTAKE PACKAGE TARGET... NAME: the same for a test, built as the simulator was, so that nothing is built twice.
 by_test() {
   local log=$out/$1.log
-  build test -p "${@:2}" >"$log" 2>&1 && grep -q '^test result: ok. [1-9]' "$log" || { echo "MISSED: the test fails without it"; return; }
-  if DFS_PLANTED=$1 build test -p "${@:2}" >"$log" 2>&1; then echo "MISSED: the test passes"; else echo "\`${*: -1}\`|-"; fi
+  build test -p dfs-tests -p "${@:2}" >"$log" 2>&1 && grep -q '^test result: ok. [1-9]' "$log" || { echo "MISSED: the test fails without it"; return; }
+  if DFS_PLANTED=$1 build test -p dfs-tests -p "${@:2}" >"$log" 2>&1; then echo "MISSED: the test passes"; else echo "\`${*: -1}\`|-"; fi
 }
 
 hunt() {
