@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -21,6 +21,7 @@ use fuser::{
     LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
+use rustix::fs::FallocateFlags;
 
 use self::tree::Tree;
 
@@ -37,7 +38,8 @@ pub enum Fault {
     Write = 2,
     /// fsync and fdatasync fail with EIO.
     Sync = 3,
-    /// Everything that takes space fails with ENOSPC, and no space is free.
+    /// Everything that takes space fails with ENOSPC, and no space is free. Overwriting goes on, and filling
+    /// what was allocated, as on a filesystem that writes blocks in place.
     Full = 4,
 }
 
@@ -46,6 +48,8 @@ pub enum Fault {
 struct Shown {
     tree: Tree,
     fault: AtomicU8,
+    /// Calls that failed by it.
+    failed: AtomicU64,
 }
 
 /// A directory that can be broken, mounted.
@@ -62,12 +66,19 @@ impl Faulty {
     /// # Errors
     /// When there is no FUSE to mount.
     pub fn new(under: &Path, at: &Path) -> anyhow::Result<Faulty> {
-        let shown = Arc::new(Shown { tree: Tree::new(under), fault: AtomicU8::new(Fault::None as u8) });
+        let fault = AtomicU8::new(Fault::None as u8);
+        let shown = Arc::new(Shown { tree: Tree::new(under), fault, failed: AtomicU64::new(0) });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("dfs-faulty".to_owned())];
         let session = fuser::spawn_mount(Server(Arc::clone(&shown)), at, &config);
         let session = Some(session.with_context(|| format!("cannot mount {}", at.display()))?);
         Ok(Faulty { shown, session, at: at.to_owned() })
+    }
+
+    /// How many calls it has made fail.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.shown.failed.load(Ordering::Relaxed)
     }
 
     /// Breaks it, or mends it.
@@ -91,8 +102,12 @@ impl Shown {
 
     /// Fails if that is the fault.
     fn pass(&self, fault: Fault) -> io::Result<()> {
+        if !self.has(fault) {
+            return Ok(());
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
         let errno = if fault == Fault::Full { libc::ENOSPC } else { libc::EIO };
-        if self.has(fault) { Err(io::Error::from_raw_os_error(errno)) } else { Ok(()) }
+        Err(io::Error::from_raw_os_error(errno))
     }
 }
 
@@ -255,7 +270,9 @@ impl Filesystem for Server {
     ) {
         let write = || {
             self.0.pass(Fault::Write)?;
-            self.0.pass(Fault::Full)?;
+            if offset + data.len() as u64 > self.0.tree.room(ino)? {
+                self.0.pass(Fault::Full)?;
+            }
             self.0.tree.file(ino)?.write_all_at(data, offset)
         };
         match write() {
@@ -290,9 +307,15 @@ impl Filesystem for Server {
     ) {
         let allocate = || {
             self.0.pass(Fault::Write)?;
-            self.0.pass(Fault::Full)?;
-            let how = rustix::fs::FallocateFlags::from_bits_retain(mode.cast_unsigned());
-            Ok(rustix::fs::fallocate(&*self.0.tree.file(ino)?, how, offset, length)?)
+            let how = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+            if !how.contains(FallocateFlags::PUNCH_HOLE) {
+                self.0.pass(Fault::Full)?;
+            }
+            rustix::fs::fallocate(&*self.0.tree.file(ino)?, how, offset, length)?;
+            if !how.contains(FallocateFlags::PUNCH_HOLE) {
+                self.0.tree.allocated(ino, offset + length);
+            }
+            Ok(())
         };
         empty(reply, allocate());
     }
@@ -315,7 +338,7 @@ impl Filesystem for Server {
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         match rustix::fs::statvfs(self.0.tree.root()) {
             Ok(stat) => {
-                let full = self.0.has(Fault::Full);
+                let full = self.0.pass(Fault::Full).is_err();
                 let free = |blocks: u64| if full { 0 } else { blocks };
                 let block = u32::try_from(stat.f_frsize).unwrap_or(4096);
                 let (bfree, bavail) = (free(stat.f_bfree), free(stat.f_bavail));

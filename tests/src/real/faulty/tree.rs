@@ -21,6 +21,8 @@ struct State {
     /// Opened once and kept until the kernel forgets the inode: a file that is removed goes on for those who have
     /// it open, and its number is nobody else's meanwhile.
     files: BTreeMap<u64, Arc<File>>,
+    /// Up to where space was allocated ahead.
+    room: BTreeMap<u64, u64>,
 }
 
 /// A directory tree by inode numbers.
@@ -66,7 +68,22 @@ impl Tree {
 
     /// The kernel knows the inode no more.
     pub(super) fn forget(&self, ino: INodeNo) {
-        self.state().files.remove(&ino.0);
+        let mut state = self.state();
+        state.files.remove(&ino.0);
+        state.room.remove(&ino.0);
+    }
+
+    /// Space was allocated up to `end`.
+    pub(super) fn allocated(&self, ino: INodeNo, end: u64) {
+        let mut state = self.state();
+        let room = state.room.entry(ino.0).or_default();
+        *room = end.max(*room);
+    }
+
+    /// Up to where a file has its space: it was written or allocated.
+    pub(super) fn room(&self, ino: INodeNo) -> io::Result<u64> {
+        let len = self.file(ino)?.metadata()?.len();
+        Ok(self.state().room.get(&ino.0).copied().unwrap_or(0).max(len))
     }
 
     pub(super) fn attr(&self, ino: INodeNo) -> io::Result<FileAttr> {

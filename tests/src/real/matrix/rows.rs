@@ -266,6 +266,10 @@ fn slow_link(rig: &mut Rig) -> anyhow::Result<Bounds> {
 
 fn break_disks(rig: &mut Rig, fault: Fault, bounds: Bounds) -> anyhow::Result<Bounds> {
     rig.break_disks(fault, seconds(5));
+    anyhow::ensure!(
+        rig.faulty.iter().all(|disk| disk.failed() > 0),
+        "a disk was not used while it was broken"
+    );
     // A disk that failed stays failed for its process.
     for server in (0..SERVERS).take(rig.faulty.len()).map(Who::Server) {
         if fault != Fault::Full {
