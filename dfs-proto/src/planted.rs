@@ -1,7 +1,7 @@
 //! Mistakes that are planted on purpose, so that it can be seen that the tests find them.
 //!
 //! Only a build with `--cfg dfs_planted` has any of this: there the environment variable `DFS_PLANTED` names the one
-//! mistake that is active, and [`planted!`](crate::planted) asks for it where a programmer could have made it.
+//! mistake that is active, and `planted!` asks for it where a programmer could have made it.
 //! Everywhere else `planted!` is the word `false`.
 //!
 //! `scripts/planted.sh` runs them all, and says which part of the suite finds each.
