@@ -10,8 +10,8 @@
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
 //! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `close`, `fill`,
-//! `learner`, `remove` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`, `answers`,
-//! `timers` (what is under way), `heat`.
+//! `learner`, `remove`, `look` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`,
+//! `answers`, `timers` (what is under way), `heat`.
 
 pub mod io;
 
@@ -32,6 +32,7 @@ mod close;
 mod fill;
 mod learner;
 mod remove;
+mod look;
 mod damage;
 mod mend;
 mod mended;
@@ -190,6 +191,8 @@ impl Core {
             Input::Delete { call, body } => self.delete(call, &body, out),
             Input::Close { call, body } => self.close(now, call, &body, out),
             Input::StartScrub { call, body } => self.hurry_scrubs(now, call, &body, out),
+            Input::Look { call, body } => self.look(call, &body, out),
+            Input::Examine { call, body } => self.examine(call, &body, out),
             Input::LearnerJudged { chunk, learner, accepted } => {
                 self.learner_judged(now, chunk, learner, accepted, out);
             }

@@ -9,7 +9,7 @@ use dfs_proto::chunk::{
 };
 use dfs_proto::conn::{Conn, Handler, PeerSaid, Responder, Role};
 use dfs_proto::control::{
-    AddLearner, Applied, Apply, Close, Delete, Deleted, Fence, Reconcile, StartScrub, Zero,
+    AddLearner, Applied, Apply, Close, Delete, Deleted, Examine, Fence, Look, Reconcile, StartScrub, Zero,
 };
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::{Load, Words};
@@ -137,6 +137,10 @@ impl Handler for FromMaster {
             Op::StartScrub => take_message::<StartScrub>(server, &frame, reply, |call, body| {
                 Input::StartScrub { call, body }
             }),
+            Op::Look => take_message::<Look>(server, &frame, reply, |call, body| Input::Look { call, body }),
+            Op::Examine => {
+                take_message::<Examine>(server, &frame, reply, |call, body| Input::Examine { call, body })
+            }
             _ => reply.fail(Status::UnknownOp, "no command of a master to a chunk server"),
         }
     }
@@ -184,6 +188,8 @@ pub(crate) fn send_reply(call: OwedCall, reply: &Reply, load: Load) {
         Reply::Reconciled(body) => Outgoing::reply(header, body),
         Reply::Closed(body) => Outgoing::reply(header, body),
         Reply::Deleted(results) => Outgoing::reply(header, &Deleted { results: results.clone() }),
+        Reply::Held(body) => Outgoing::reply(header, body),
+        Reply::Examined(body) => Outgoing::reply(header, body),
     };
     call.reply.send(out.with_load(load));
 }

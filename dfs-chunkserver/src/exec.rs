@@ -5,6 +5,7 @@ use bytes::Bytes;
 use dfs_disk::Disk;
 use dfs_proto::checksum::{Crc, Digest, LOST, digest_of};
 use dfs_proto::chunk::Range;
+use dfs_proto::control::Settle;
 use dfs_proto::ids::{ChunkId, OsBootId, Seq};
 use dfs_proto::units::BLOCK_SIZE;
 
@@ -87,6 +88,10 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
             }
         }
         DiskOp::KeepScrub(mark) => done(store.keep_progress(&progress_of(mark), context.now_s)),
+        DiskOp::Look { chunks } => {
+            DiskDone::Looked(chunks.iter().map(|chunk| store.is_on_disk(*chunk)).collect())
+        }
+        DiskOp::Examine { chunk } => examine(store, *chunk),
         DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
         DiskOp::HighWater { generation, term, index } => {
             let (max_term, max_meta_index) = (*term, *index);
@@ -275,12 +280,31 @@ fn digest<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
     }
 }
 
-fn reconcile<D: Disk>(store: &Store<D>, chunk: ChunkId, settle: bool) -> DiskDone {
+fn examine<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
+    if !store.is_on_disk(chunk) {
+        // A descriptor may still show what nobody finds after a restart.
+        return DiskDone::Failed(DiskFault::Missing);
+    }
+    let look = || -> Result<DiskDone, StoreError> {
+        let synced = store.header(chunk)?.seq_synced;
+        let verified = store.verify(chunk)?;
+        Ok(DiskDone::Examined { synced, good: verified.good, bad: verified.bad })
+    };
+    look().unwrap_or_else(|error| DiskDone::Failed(fault_of(&error)))
+}
+
+fn reconcile<D: Disk>(store: &Store<D>, chunk: ChunkId, settle: Settle) -> DiskDone {
     let sync = || -> Result<DiskDone, StoreError> {
         let mut torn = 0;
-        let bad = if settle { store.verify(chunk)?.bad } else { Vec::new() };
+        let bad = if settle == Settle::Keep { Vec::new() } else { store.verify(chunk)?.bad };
         for block in bad {
-            torn += u32::from(store.resolve_torn(chunk, block)?);
+            if settle == Settle::Zeros {
+                log::warn!("chunk {chunk}: an operator gives block {block} up; it becomes zeros");
+                store.repair_hole(chunk, block)?;
+                torn += 1;
+            } else {
+                torn += u32::from(store.resolve_torn(chunk, block)?);
+            }
         }
         let synced = store.header(chunk)?.seq_synced;
         store.sync(chunk, synced)?;

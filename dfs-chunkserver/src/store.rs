@@ -179,6 +179,13 @@ impl<D: Disk> Store<D> {
         Ok(state.place == Place::Here)
     }
 
+    /// Whether the replica's file is where it has to be, asked of the filesystem: an open descriptor of a file
+    /// that somebody removed does not count.
+    #[must_use]
+    pub fn is_on_disk(&self, id: ChunkId) -> bool {
+        matches!(self.has_file(id), Ok(true)) && self.disk.exists(&layout::chunk_path(id)).unwrap_or(false)
+    }
+
     /// How many replicas there are.
     #[must_use]
     pub fn count(&self) -> u64 {

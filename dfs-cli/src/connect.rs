@@ -12,12 +12,28 @@ use dfs_proto::request::Request;
 /// How long a command waits for the master: long enough for one that replays its log on a busy machine,
 /// short enough that nobody thinks the command hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where the master asks a chunk server first, which reads its disks.
+const PATIENCE_OF_LINE: Duration = Duration::from_secs(15);
 
 /// What the global options say.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) master: Option<String>,
     pub(crate) json: bool,
+}
+
+/// A connection that stands.
+#[derive(Debug)]
+pub(crate) struct Line {
+    runtime: tokio::runtime::Runtime,
+    conn: Conn,
+}
+
+impl Line {
+    pub(crate) fn ask<R: Request>(&self, request: &R) -> anyhow::Result<R::Reply> {
+        let reply = self.runtime.block_on(self.conn.call(request, PATIENCE_OF_LINE));
+        Ok(reply.context("the master refused")?.body)
+    }
 }
 
 impl Target {
@@ -29,6 +45,14 @@ impl Target {
             let reply = conn.call(request, PATIENCE).await.context("the master refused")?;
             Ok(reply.body)
         })
+    }
+
+    /// A connection to the same master for many questions.
+    pub(crate) fn line(&self, path: Option<&Path>) -> anyhow::Result<Line> {
+        let addr = self.addr(path)?;
+        let runtime = runtime()?;
+        let conn = runtime.block_on(dial(&addr))?;
+        Ok(Line { runtime, conn })
     }
 
     /// Whether the master that [`Target::ask`] would ask can be reached.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::dev::cluster::{Cluster, Member, Spec};
+pub(crate) use crate::dev::process::find;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

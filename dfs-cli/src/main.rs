@@ -3,11 +3,14 @@
 
 mod clock;
 mod connect;
+mod damaged;
 mod dev;
 mod file;
+mod fsck;
 mod output;
 mod recover;
 mod scrub;
+mod repair;
 mod server;
 mod status;
 
@@ -35,6 +38,12 @@ enum Command {
     Status,
     /// Why the master is on hold, what going on costs, and to go on
     Recover(recover::Args),
+    /// Check the master's state and what servers have. Exit code: 0 clean, 1 findings, 2 not all could be checked
+    Fsck(fsck::Args),
+    /// Files with bytes of which no good replica is left or can be reached. Exit code: 0 none, 1 some, 2 not known
+    Damaged(damaged::Args),
+    /// Make a damaged file readable by giving up what is lost of it, after asking
+    RepairFile(repair::Args),
     /// Chunk servers
     #[command(subcommand)]
     Server(server::Command),
@@ -64,6 +73,9 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Status => status::run(&target),
         Command::Recover(args) => recover::run(&target, &args),
+        Command::Fsck(args) => return fsck::run(&target, &args),
+        Command::Damaged(args) => return damaged::run(&target, &args),
+        Command::RepairFile(args) => repair::run(&target, &args),
         Command::Server(command) => server::run(&target, &command),
         Command::Scrub(command) => scrub::run(&target, &command),
         Command::File(command) => file::run(&target, &command),

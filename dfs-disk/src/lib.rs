@@ -1,11 +1,13 @@
 //! The filesystem calls that durability rests on, as a contract with two implementations: [`real`], on
-//! Linux, and [`sim`], which forgets what was not synced, tears writes and fails on demand.
+//! Linux, and [`sim`], which forgets what was not synced, tears writes and fails on demand. [`read_only`] lays over
+//! one of them and changes nothing.
 //!
 //! The master's log and the chunk store are written against [`Disk`] only, so the code that a simulated
 //! power cut exercises is the code that runs in production. Nothing here knows chunks or logs.
 //!
 //! Paths are relative to the disk's root, use `/`, and never contain `..`.
 
+pub mod read_only;
 pub mod real;
 pub mod sim;
 

@@ -19,6 +19,19 @@ pub(crate) enum Command {
     Init(Init),
     /// Serve the cluster of a directory
     Run(Box<Run>),
+    /// Check the log and snapshot of a master that does not run; nothing is changed. Exit code: 0 clean, 1
+    /// findings, 2 could not check
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The directory that `dfs-master init` made
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

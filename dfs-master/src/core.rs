@@ -9,7 +9,8 @@
 //!
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
-//! [`grants`], [`lease`], [`placement`], `recovery`, `repair`, `close`, `truncate`, `gc`, `scan`.
+//! [`grants`], [`lease`], [`placement`], `recovery`, `repair`, `close`, `truncate`, `gc`, `scan`, [`check`]
+//! and `fsck`, `damage`.
 
 pub mod contract;
 pub mod config;
@@ -28,7 +29,7 @@ pub mod soft;
 pub mod grants;
 pub mod lease;
 pub mod placement;
-pub mod invariants;
+pub mod check;
 
 mod start;
 mod pump;
@@ -43,6 +44,8 @@ mod gc;
 mod hold;
 mod scan;
 mod scrub;
+mod fsck;
+mod damage;
 mod reports;
 
 use self::hold::Hold;
@@ -189,6 +192,7 @@ impl Core {
     fn disconnected(&mut self, conn: ConnId) {
         let Some(link) = self.links.remove(&conn) else { return };
         self.soft.watched.end_conn(conn);
+        self.soft.checks.end_conn(conn);
         if let Some(session) = link.session
             && let Some(live) = self.soft.sessions.get_mut(session)
             && live.conn == Some(conn)

@@ -1,6 +1,7 @@
-//! `dfs-master`: makes a cluster's directory, or serves it. Parses, recovers, starts the driver, waits for
+//! `dfs-master`: makes a cluster's directory, serves it, or checks it. Parses, recovers, starts the driver, waits for
 //! the end; every failure is one line that says what to do, and exit code 1.
 
+mod check;
 mod clock;
 mod config;
 mod driver;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match &cli.command {
         Command::Init(_) => "info",
+        Command::Check(_) => "warn",
         Command::Run(run) => run.log_level.as_str(),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Init(init) => start::init(init),
         Command::Run(run) => serve(run),
+        Command::Check(check) => return check::run(check),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

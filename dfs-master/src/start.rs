@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use dfs_disk::Disk;
 use dfs_disk::real::RealDisk;
 use dfs_master::core::image::ImageReader;
 use dfs_master::core::{Core, CoreConfig, MetadataSync, Recovered, RecoveredSnapshot};
@@ -57,6 +58,35 @@ fn stranger(dir: &std::path::Path) -> std::io::Result<Option<String>> {
     Ok(None)
 }
 
+/// What a directory's log comes to, and the log.
+pub(crate) struct Read<D: Disk> {
+    pub(crate) log: wal::Recovered<D>,
+    pub(crate) state: Recovered,
+}
+
+/// Recovers the log of `at`, which is `disk`.
+pub(crate) fn read<D: Disk>(at: &Path, disk: &D) -> anyhow::Result<Read<D>> {
+    let at = at.display();
+    let mut log = wal::recover(disk, Options::default())
+        .with_context(|| format!("{at} (a new cluster is made with `dfs-master init --data DIR`)"))?;
+    let snapshot = loop {
+        match load(&log) {
+            Ok(snapshot) => break snapshot,
+            Err(Unloaded::Damaged(error)) => {
+                log::error!("{error}; falling back to the snapshot before");
+                log = log.fall_back(error)?;
+            }
+            Err(Unloaded::Other(error)) => return Err(error),
+        }
+    };
+    if let Some(torn) = log.torn() {
+        log::warn!("the log's torn tail was dropped: {torn:?}");
+    }
+    let entries = log.replay(log.base().index).collect::<Result<Vec<_>, _>>()?;
+    let hard_state = log.hard_state();
+    Ok(Read { log, state: Recovered { snapshot, entries, hard_state } })
+}
+
 /// Recovers the log and builds the core from it.
 pub(crate) fn recover(run: &Run) -> anyhow::Result<Started> {
     let at = run.data.display();
@@ -64,26 +94,10 @@ pub(crate) fn recover(run: &Run) -> anyhow::Result<Started> {
         bail!("{at} is no directory: make a cluster with `dfs-master init --data {at}`");
     }
     let disk = RealDisk::new(&run.data).with_context(|| format!("{at}"))?;
-    let mut recovered = wal::recover(&disk, Options::default())
-        .with_context(|| format!("{at} (a new cluster is made with `dfs-master init --data DIR`)"))?;
-    let snapshot = loop {
-        match load(&recovered) {
-            Ok(snapshot) => break snapshot,
-            Err(Unloaded::Damaged(error)) => {
-                log::error!("{error}; falling back to the snapshot before");
-                recovered = recovered.fall_back(error)?;
-            }
-            Err(Unloaded::Other(error)) => return Err(error),
-        }
-    };
-    if let Some(torn) = recovered.torn() {
-        log::warn!("the log's torn tail was dropped: {torn:?}");
-    }
-    let identity = *recovered.identity();
-    let entries = recovered.replay(recovered.base().index).collect::<Result<Vec<_>, _>>()?;
-    let hard_state = recovered.hard_state();
-    let log = recovered.into_writer(LogConfig::default())?;
-    let core = Core::new(config(run, &identity)?, Recovered { snapshot, entries, hard_state }, clock::now())?;
+    let Read { log, state } = read(&run.data, &disk)?;
+    let identity = *log.identity();
+    let log = log.into_writer(LogConfig::default())?;
+    let core = Core::new(config(run, &identity)?, state, clock::now())?;
     Ok(Started { core, log, disk, identity })
 }
 
@@ -92,7 +106,7 @@ enum Unloaded {
     Other(anyhow::Error),
 }
 
-fn load(recovered: &wal::Recovered<RealDisk>) -> Result<Option<RecoveredSnapshot>, Unloaded> {
+fn load<D: Disk>(recovered: &wal::Recovered<D>) -> Result<Option<RecoveredSnapshot>, Unloaded> {
     let Some(mut blocks) = recovered.open_snapshot().map_err(Unloaded::Damaged)? else { return Ok(None) };
     let meta = blocks.meta().clone();
     let mut image = ImageReader::new(&meta.sections).map_err(|error| Unloaded::Other(anyhow!(error)))?;

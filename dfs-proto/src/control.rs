@@ -5,8 +5,10 @@
 //! again in every heartbeat reply until the server says that it applied them, so that none is missed and
 //! none is used late (L5).
 
+mod look;
 mod scrub;
 
+pub use look::*;
 pub use scrub::*;
 
 use serde::{Deserialize, Serialize};
@@ -281,14 +283,25 @@ pub struct Reconcile {
     pub term: Term,
     pub chunk: ChunkId,
     pub version: ChunkVersion,
-    /// Bad blocks are taken as they are; else they stay bad.
-    pub settle: bool,
+    pub settle: Settle,
 }
 request!(Reconcile => Reconciled);
+
+/// What becomes of blocks that do not match their checksums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Settle {
+    /// They stay bad.
+    Keep,
+    /// Their bytes are taken as they are (B3).
+    AsTheyAre,
+    /// They become zeros: an operator gave them up.
+    Zeros,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reconciled {
     pub digest: u128,
+    /// Blocks that were settled.
     pub torn_resolved: u32,
 }
 

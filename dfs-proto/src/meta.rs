@@ -18,8 +18,12 @@ mod names;
 mod files;
 mod scrub;
 mod tools;
+mod check;
+mod damage;
 
 pub use attr::*;
+pub use check::*;
+pub use damage::*;
 pub use files::*;
 pub use names::*;
 pub use scrub::*;

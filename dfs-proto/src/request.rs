@@ -112,12 +112,19 @@ ops! {
     Zero = 149;
     Close = 150;
     StartScrub = 152;
+    Look = 153;
+    Examine = 154;
 
     // Tools to master.
     ClusterStatus = 192;
     ServerList = 193;
     FileInfo = 194;
     Recover = 195;
+    Fsck = 196;
+    FsckServer = 197;
+    Damaged = 198;
+    RepairChunk = 199;
     ScrubStatus = 200;
     ScrubNow = 201;
+    ExamineChunk = 202;
 }

@@ -41,6 +41,8 @@ impl Core {
             }
             DiskWork::Scrub { disk, chunk, from } => self.scrubbed(now, (disk, chunk, from), done, out),
             DiskWork::Agree { chunk, version } => self.own_digest(chunk, version, &done, out),
+            DiskWork::Look { job, chunks } => self.looked_on_disk(job, &chunks, &done, out),
+            DiskWork::Examine { call, chunk } => self.examined_on_disk(call, chunk, done, out),
             DiskWork::Trash { job, chunk } => self.trashed(job, chunk, &done, out),
         }
     }

@@ -202,6 +202,10 @@ impl Core {
     ) {
         match done {
             DiskDone::Resolved { digest, torn } => {
+                if *torn > 0 {
+                    // What was found damaged is settled; what is not, the next read or scrub finds again.
+                    self.damage.forget(chunk);
+                }
                 answer(call, Reply::Reconciled(Reconciled { digest: *digest, torn_resolved: *torn }), out);
             }
             DiskDone::Failed(fault) => {

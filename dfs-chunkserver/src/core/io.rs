@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use dfs_proto::chunk::{AskMend, ForwardMeta, ForwardSyncChunk, Member, Range, SyncChunk, WriteMeta};
 use dfs_proto::control::{
-    AddLearner, Apply, Close, Closed, Delete, Fence, Fenced, HeartbeatReply, LearnerReady, Reconcile,
-    Reconciled, Registered, ReportTrouble, StartScrub, Zero,
+    AddLearner, Apply, Close, Closed, Delete, Examine, Examined, Fence, Fenced, HeartbeatReply, Holdings,
+    LearnerReady, Look, Reconcile, Reconciled, Registered, ReportTrouble, Settle, StartScrub, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerNum,
@@ -150,6 +150,14 @@ pub enum Input {
         call: CallToken,
         body: StartScrub,
     },
+    Look {
+        call: CallToken,
+        body: Look,
+    },
+    Examine {
+        call: CallToken,
+        body: Examine,
+    },
     /// A disk finished what it was given.
     Disk {
         token: DiskToken,
@@ -273,8 +281,12 @@ pub enum DiskOp {
     Digest { chunk: ChunkId },
     /// Reads the written blocks of a range. Answer: `Blocks`.
     ReadBlocks { chunk: ChunkId, range: Range },
-    /// Takes blocks with invalid checksums as they are (B3). Answer: `Resolved`.
-    Reconcile { chunk: ChunkId, settle: bool },
+    /// Makes durable what is there, and settles blocks with invalid checksums. Answer: `Resolved`.
+    Reconcile { chunk: ChunkId, settle: Settle },
+    /// Which of these chunks have their files on the disk. Answer: `Looked`.
+    Look { chunks: Vec<ChunkId> },
+    /// Compares every block with its checksum. Answer: `Examined`.
+    Examine { chunk: ChunkId },
     /// Makes a replica to be filled: from the one that is here if it is to be kept, durably marked as no
     /// member's copy; else an empty one, and an old one goes to the trash. Answer: `Done`.
     BeginLearner { header: ReplicaHeader, keep: bool },
@@ -341,6 +353,12 @@ pub enum DiskDone {
     },
     Mended(MendDone),
     Scrubbed(ScrubDone),
+    Looked(Vec<bool>),
+    Examined {
+        synced: Seq,
+        good: u32,
+        bad: Vec<u32>,
+    },
 }
 
 /// What a step of a scrub found.
@@ -466,6 +484,8 @@ pub enum Reply {
     Reconciled(Reconciled),
     Closed(Closed),
     Deleted(Vec<Status>),
+    Held(Holdings),
+    Examined(Examined),
 }
 
 /// The lease grant that a read rests on; the client checks it (R4).

@@ -5,6 +5,7 @@ mod bench;
 mod closes;
 mod learners;
 mod mend;
+mod look;
 mod reads;
 mod recovery;
 mod scrub;

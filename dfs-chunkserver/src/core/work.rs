@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member, Range};
-use dfs_proto::control::{CloseAnswer, FenceAnswer};
+use dfs_proto::control::{CloseAnswer, FenceAnswer, Holdings};
 use dfs_proto::ids::{ChunkId, ChunkVersion, OpId, OpenNum, Seq, ServerNum, SessionId};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -130,6 +130,14 @@ pub(crate) enum DiskWork {
         job: JobId,
         chunk: ChunkId,
     },
+    Look {
+        job: JobId,
+        chunks: Vec<ChunkId>,
+    },
+    Examine {
+        call: CallToken,
+        chunk: ChunkId,
+    },
 }
 
 /// Which write of a primary.
@@ -249,6 +257,7 @@ pub(crate) enum Job {
     Fence(FenceJob),
     Close(CloseJob),
     Delete(DeleteJob),
+    Look(LookJob),
 }
 
 /// A client's SYNC.
@@ -328,6 +337,15 @@ pub(crate) struct DeleteJob {
     pub(crate) waits: BTreeSet<ChunkId>,
 }
 
+/// A LOOK whose files are being looked up.
+#[derive(Debug)]
+pub(crate) struct LookJob {
+    pub(crate) call: CallToken,
+    pub(crate) held: Holdings,
+    /// Disks still to answer.
+    pub(crate) waits: usize,
+}
+
 impl Jobs {
     pub(crate) fn add(&mut self, job: Job) -> JobId {
         self.next += 1;
@@ -371,6 +389,13 @@ impl Jobs {
     pub(crate) fn delete(&mut self, id: JobId) -> Option<&mut DeleteJob> {
         match self.jobs.get_mut(&id) {
             Some(Job::Delete(job)) => Some(job),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn look(&mut self, id: JobId) -> Option<&mut LookJob> {
+        match self.jobs.get_mut(&id) {
+            Some(Job::Look(job)) => Some(job),
             _ => None,
         }
     }

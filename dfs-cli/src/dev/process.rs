@@ -106,7 +106,7 @@ fn runs(pid: Pid, binary: &str) -> bool {
 }
 
 /// The binary beside this one, else from PATH.
-fn find(binary: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn find(binary: &str) -> anyhow::Result<PathBuf> {
     let beside = std::env::current_exe()?.with_file_name(binary);
     if beside.is_file() {
         return Ok(beside);

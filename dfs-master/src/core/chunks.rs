@@ -203,6 +203,11 @@ impl Chunks {
         self.replicas.get(&server).copied().unwrap_or(0)
     }
 
+    /// The same for every server that ever had one.
+    pub fn replica_counts(&self) -> impl Iterator<Item = (ServerNum, u64)> + '_ {
+        self.replicas.iter().map(|(server, count)| (*server, *count))
+    }
+
     /// The chunks from `from` on, by rising id.
     pub fn iter_from(&self, from: ChunkId) -> impl Iterator<Item = (ChunkId, ChunkMeta)> + '_ {
         self.table.iter_from(from.0).map(|(id, packed)| {
@@ -257,6 +262,18 @@ impl Chunks {
         }
         self.count(&meta.members, -1);
         Some(meta)
+    }
+
+    /// Puts a chunk there that no record could have made.
+    #[cfg(test)]
+    pub(crate) fn plant(&mut self, id: ChunkId, meta: &ChunkMeta) {
+        self.put(id, meta);
+    }
+
+    /// Makes a counter wrong.
+    #[cfg(test)]
+    pub(crate) fn plant_count(&mut self, server: ServerNum, count: u64) {
+        Arc::make_mut(&mut self.replicas).insert(server, count);
     }
 
     fn put(&mut self, id: ChunkId, meta: &ChunkMeta) {

@@ -124,6 +124,8 @@ pub enum Command {
         chunk: ChunkId,
         open_num: OpenNum,
     },
+    /// An operator has given up what a chunk's members held.
+    GiveUp(GiveUp),
 }
 
 /// A chunk to be.
@@ -178,6 +180,18 @@ pub struct CloseDone {
 pub struct LearnerChange {
     pub chunk: ChunkId,
     pub server: ServerNum,
+}
+
+/// [`Command::GiveUp`]: the chunk goes on with other members, by a recovery that asks only these.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GiveUp {
+    pub chunk: ChunkId,
+    /// What the operator saw: the highest version that a member may be fenced at, and the configuration.
+    pub version: ChunkVersion,
+    pub config: ConfigNum,
+    pub members: Vec<ServerNum>,
+    /// They have an older replica to go on from; else nothing, and the chunk begins as zeros.
+    pub filled: bool,
 }
 
 /// What came of a command: what a client's reply is made from, now or when it asks again.

@@ -131,9 +131,17 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::ReportTrouble
         | Op::LearnerReady
         | Op::GracefulStop => Some(Role::ChunkServer),
-        Op::ClusterStatus | Op::ServerList | Op::FileInfo | Op::Recover | Op::ScrubStatus | Op::ScrubNow => {
-            Some(Role::Tool)
-        }
+        Op::ClusterStatus
+        | Op::ServerList
+        | Op::FileInfo
+        | Op::Recover
+        | Op::ScrubStatus
+        | Op::ScrubNow
+        | Op::Fsck
+        | Op::FsckServer
+        | Op::Damaged
+        | Op::RepairChunk
+        | Op::ExamineChunk => Some(Role::Tool),
         Op::Recall
         | Op::LocationsChanged
         | Op::DirChanged
@@ -151,7 +159,9 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Delete
         | Op::Zero
         | Op::Close
-        | Op::StartScrub => None,
+        | Op::StartScrub
+        | Op::Look
+        | Op::Examine => None,
     }
 }
 

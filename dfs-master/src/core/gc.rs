@@ -70,6 +70,11 @@ impl Gc {
         self.stale.contains_key(&(server, chunk))
     }
 
+    /// Servers that have a replica of the chunk which no configuration counts on.
+    pub(super) fn stale_holders(&self, chunk: ChunkId) -> impl Iterator<Item = ServerNum> + '_ {
+        self.stale.keys().filter(move |(_, of)| *of == chunk).map(|(server, _)| *server)
+    }
+
     /// Whether an order to delete is under way there.
     pub(super) fn is_deleting(&self, server: ServerNum, chunk: ChunkId) -> bool {
         self.busy.get(&server).is_some_and(|chunks| chunks.contains(&chunk))
@@ -123,7 +128,9 @@ impl Core {
             last = Some(chunk);
             let age_s = wall.saturating_sub(tombstone.sec);
             if tombstone.done {
-                if age_s > HORIZON_S.saturating_add(delay_s) {
+                // What a person is to look at must not come back as a chunk that nobody knows.
+                let kept = self.state.given_up.contains_key(&chunk);
+                if !kept && age_s > HORIZON_S.saturating_add(delay_s) {
                     forget.push(chunk);
                 }
                 continue;
@@ -159,7 +166,8 @@ impl Core {
     fn order_stale(&self, orders: &mut BTreeMap<ServerNum, Vec<DeleteChunk>>) -> bool {
         let mut wants_snapshot = false;
         for ((server, chunk), stale) in self.soft.gc.stale.iter().take(TOMBSTONES) {
-            if self.now.mono.ms_since(stale.since) < self.config.gc_delay_ms {
+            let kept = self.state.given_up.contains_key(chunk);
+            if kept || self.now.mono.ms_since(stale.since) < self.config.gc_delay_ms {
                 continue;
             }
             let tombstone = self.state.tombstones.get(*chunk);

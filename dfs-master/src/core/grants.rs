@@ -104,6 +104,11 @@ impl Grants {
         opens.iter().any(|open| open.session == session && open.handle == handle && open.write)
     }
 
+    /// Which sessions have which inodes open.
+    pub fn opens(&self) -> impl Iterator<Item = (SessionId, Ino)> + '_ {
+        self.inodes.iter().flat_map(|(ino, inode)| inode.opens.iter().map(|open| (open.session, *ino)))
+    }
+
     #[must_use]
     pub fn is_open_by_any(&self, ino: Ino) -> bool {
         self.inodes.get(&ino).is_some_and(|inode| !inode.opens.is_empty())

@@ -49,6 +49,7 @@ struct Head {
     last_session: SessionId,
     servers_epoch: u64,
     cuts: Vec<(Ino, Origin)>,
+    given_up: Vec<(ChunkId, Vec<ServerNum>)>,
 }
 
 /// Why blocks are no image.
@@ -131,6 +132,7 @@ impl State {
             last_session: self.sessions.last(),
             servers_epoch: self.servers.epoch(),
             cuts: self.cuts.iter().map(|(ino, origin)| (*ino, *origin)).collect(),
+            given_up: self.given_up.iter().map(|(chunk, servers)| (*chunk, servers.clone())).collect(),
         })?;
         head.end()?;
         let mut failed = Ok(());
@@ -279,6 +281,7 @@ impl ImageReader {
                     state.sessions.restore_last(head.last_session);
                     state.servers.restore_epoch(head.servers_epoch);
                     state.cuts = Arc::new(head.cuts.into_iter().collect());
+                    state.given_up = Arc::new(head.given_up.into_iter().collect());
                 })
             }
             NAMESPACE => Ok(self.namespace.block(bytes)?),

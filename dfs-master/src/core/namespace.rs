@@ -27,7 +27,7 @@ use dfs_proto::units::{ChunkSize, Timespec};
 pub use access::{Caller, READ, SEARCH, WRITE};
 pub use snapshot::{LoadError, NamespaceReader};
 
-pub(crate) use directory::Directory;
+pub(crate) use directory::{Directory, NameEntry};
 pub(crate) use inode::{Inode, MODE_MASK, Payload, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP};
 pub(crate) use read::check_name;
 pub(crate) use time::{advance, check_time};

@@ -207,6 +207,7 @@ impl Core {
             Command::Allocate { chunk, .. } | Command::Create { first: Some(chunk), .. } => {
                 self.allocated(chunk.id);
             }
+            Command::GiveUp(give_up) => self.chunk_given_up(index, give_up, &outcome.answer),
             Command::Commit(commit) => self.committed_sizes(record.origin, commit),
             Command::DropUnused { chunks } => {
                 for unused in chunks {

@@ -104,6 +104,8 @@ pub(super) struct Recovery {
     decided: BTreeMap<ChunkId, Activation>,
     /// Members to be left out although they live.
     excluded: BTreeMap<ChunkId, BTreeSet<ServerNum>>,
+    /// Chunks whose bad blocks an operator has given up: they become zeros.
+    zeroing: BTreeSet<ChunkId>,
 }
 
 impl Recovery {
@@ -123,6 +125,17 @@ impl Recovery {
         self.starting.remove(&chunk);
         self.decided.remove(&chunk);
         self.excluded.remove(&chunk);
+        self.zeroing.remove(&chunk);
+    }
+
+    /// What a member answered that is the same process still.
+    pub(super) fn answer_of(&self, chunk: ChunkId, server: ServerNum) -> Option<(&Process, &FenceAnswer)> {
+        let Phase::Asking(asking) = self.jobs.get(&chunk)? else { return None };
+        asking.answers.get(&server).map(|(process, answer)| (process, answer))
+    }
+
+    pub(super) fn zero_bad_blocks(&mut self, chunk: ChunkId) {
+        self.zeroing.insert(chunk);
     }
 
     fn start(&mut self, chunk: ChunkId) {
@@ -152,6 +165,12 @@ impl Core {
         {
             self.soft.recovery.start(chunk);
         }
+    }
+
+    /// The chunk has other members now: whatever was asked of those before is void.
+    pub(super) fn recover_anew(&mut self, chunk: ChunkId) {
+        self.soft.recovery.forget(chunk);
+        self.soft.recovery.start(chunk);
     }
 
     /// The chunk needs a new version although its members are well.
@@ -267,7 +286,7 @@ impl Core {
     }
 
     /// What runs on the server now.
-    fn process(&self, server: ServerNum) -> Option<Process> {
+    pub(super) fn process(&self, server: ServerNum) -> Option<Process> {
         let live = self.soft.servers.get(server)?;
         Some(Process { server, boot: live.boot?, incarnation: live.incarnation })
     }

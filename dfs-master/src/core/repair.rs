@@ -162,6 +162,7 @@ impl Core {
             |server: &ServerNum| self.is_copying_enough(*server) || self.soft.gc.is_deleting(*server, chunk);
         let busy: Vec<ServerNum> = busy.filter(|server| unfit(server) && !holders.contains(server)).collect();
         holders.extend(busy);
+        holders.extend(self.keeps_given_up(chunk));
         match self.repair_target(chunk, &holders) {
             Some(target) => {
                 let copy = Copy::new(source, target, self.now.mono);

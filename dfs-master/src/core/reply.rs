@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dfs_proto::chunk::Member;
-use dfs_proto::control::{Applied, Apply, HeartbeatReply};
+use dfs_proto::control::{Applied, Apply, HeartbeatReply, Settle};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{ChunkId, ChunkVersion, Ino, LogIndex, ServerNum, SizeEpoch};
 use dfs_proto::meta::Attr;
@@ -15,6 +15,7 @@ use super::Core;
 use super::chunks::confirm::Incarnation;
 use super::close::Opening;
 use super::contract::{After, CallNum, ConnId, Effect, ReqId};
+use super::fsck::Looking;
 use super::recovery::Process;
 
 /// Who waits for a reply.
@@ -38,12 +39,14 @@ impl Caller {
 pub(super) enum Asked {
     Apply { server: ServerNum, incarnation: Incarnation },
     Fence { process: Process, chunks: Vec<(ChunkId, ChunkVersion)> },
-    Reconcile { process: Process, chunk: ChunkId, version: ChunkVersion, settle: bool },
+    Reconcile { process: Process, chunk: ChunkId, version: ChunkVersion, settle: Settle },
     AddLearner { chunk: ChunkId, learner: Member },
     Delete { server: ServerNum, chunks: Vec<ChunkId> },
     Zero { ino: Ino, size_epoch: SizeEpoch },
     Close { server: ServerNum, chunks: Vec<(ChunkId, Opening)> },
     StartScrub { server: ServerNum },
+    Look(Box<Looking>),
+    Examine { caller: Caller },
 }
 
 /// How long servers have for commands that read or write a lot, in milliseconds.
@@ -163,6 +166,8 @@ impl Core {
                     log::warn!("{server} was told to scrub and has not answered: {status}");
                 }
             }
+            Asked::Examine { caller } => self.examined(caller, decode(result)),
+            Asked::Look(looking) => self.looked(&looking, decode(result)),
         }
     }
 

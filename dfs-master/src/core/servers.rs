@@ -86,6 +86,12 @@ impl Registry {
         self.epoch
     }
 
+    /// The last number given.
+    #[must_use]
+    pub fn last(&self) -> ServerNum {
+        self.last
+    }
+
     /// Whether every number is taken.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -49,6 +49,18 @@ impl Session {
         }
     }
 
+    /// How many answers are kept.
+    #[must_use]
+    pub fn kept_len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether an answer is kept that the client has: no record leaves one.
+    #[must_use]
+    pub fn keeps_arrived(&self) -> bool {
+        self.kept.first_key_value().is_some_and(|(rid, _)| *rid < self.done)
+    }
+
     fn keep(&mut self, origin: &Origin, answer: Answer) {
         if origin.done > self.done {
             self.done = origin.done;

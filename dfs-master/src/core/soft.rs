@@ -10,7 +10,9 @@ use dfs_proto::units::Micros;
 
 use super::chunks::confirm::Confirmed;
 use super::close::Closing;
+use super::damage::Damage;
 use super::dispatch::Doubts;
+use super::fsck::Checks;
 use super::gc::Gc;
 use super::grants::Grants;
 use super::placement::{self, Candidate, NoPlace, Rng};
@@ -102,6 +104,7 @@ pub struct Soft {
     pub(super) candidates: Vec<Candidate>,
     pub(super) rng: Rng,
     pub(super) doubts: Doubts,
+    pub(super) damage: Damage,
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
     pub(super) closing: Closing,
@@ -109,6 +112,7 @@ pub struct Soft {
     pub(super) watched: Watched,
     pub(super) gc: Gc,
     pub(super) scan: Scan,
+    pub(super) checks: Checks,
     /// Inodes below this may be held by sessions that have not come back yet.
     pub(super) grace_floor: Ino,
 }
@@ -139,6 +143,7 @@ impl Soft {
             candidates: Vec::new(),
             rng: Rng(seed ^ term.0),
             doubts: Doubts::default(),
+            damage: Damage::default(),
             recovery: Recovery::default(),
             repair: Repair::default(),
             closing: Closing::default(),
@@ -146,6 +151,7 @@ impl Soft {
             watched: Watched::default(),
             gc: Gc::default(),
             scan: Scan::default(),
+            checks: Checks::default(),
             grace_floor: state.ns.next_ino(),
         }
     }
@@ -168,6 +174,7 @@ impl Soft {
         self.confirmed.forget(chunk);
         self.seen.remove(chunk.0);
         self.doubts.forget(chunk);
+        self.damage.forget(chunk);
         self.recovery.forget(chunk);
         self.repair.forget(chunk);
         self.closing.forget(chunk);

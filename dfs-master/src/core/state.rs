@@ -7,7 +7,7 @@ mod membership;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dfs_proto::ids::{ChunkId, ClusterId, Generation, Ino, LogIndex};
+use dfs_proto::ids::{ChunkId, ClusterId, Generation, Ino, LogIndex, ServerNum};
 use dfs_proto::units::{ChunkSize, Timespec};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,9 @@ pub struct State {
     pub servers: Registry,
     /// Whose request a truncation is that is between its records.
     pub cuts: Arc<BTreeMap<Ino, Origin>>,
+    /// Chunks whose members an operator gave up, and those members. No replica that is left of such a chunk is
+    /// deleted or filled: it is for a person to look at.
+    pub given_up: Arc<BTreeMap<ChunkId, Vec<ServerNum>>>,
     /// The last record applied.
     pub applied: LogIndex,
 }
@@ -60,6 +63,7 @@ impl State {
             sessions: Sessions::default(),
             servers: Registry::default(),
             cuts: Arc::default(),
+            given_up: Arc::default(),
             applied: LogIndex(0),
         }
     }

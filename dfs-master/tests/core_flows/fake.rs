@@ -6,9 +6,9 @@ use bytes::Bytes;
 use dfs_master::core::ConnId;
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{
-    AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, Delete, Deleted, DiskReport, Fence,
-    FenceAnswer, Fenced, Reconcile, Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState,
-    ScrubReport, ServerEvent, StartScrub, Zero,
+    AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, Delete, Deleted, DiskReport, Examine,
+    Examined, Fence, FenceAnswer, Fenced, HeldReplica, HeldState, Holdings, Look, Reconcile, Reconciled,
+    Register, ReplicaClass, ReplicaInfo, ReplicaState, ScrubReport, ServerEvent, Settle, StartScrub, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
@@ -32,8 +32,8 @@ pub(crate) struct Replica {
     pub(crate) applied: Seq,
     pub(crate) synced: Seq,
     pub(crate) bad_blocks: u32,
-    /// Reconciled: with bad blocks taken as they are, or only synced.
-    pub(crate) reconciled: Vec<bool>,
+    /// How it was reconciled, each time.
+    pub(crate) reconciled: Vec<Settle>,
     pub(crate) digest: u128,
     pub(crate) open_num: OpenNum,
     /// Refuses writes of that opening, and its header says what it has.
@@ -221,8 +221,9 @@ impl FakeServer {
                 let request: Reconcile = decode(body);
                 let replica = self.replicas.get_mut(&request.chunk).ok_or(Status::NoChunk)?;
                 replica.reconciled.push(request.settle);
-                let torn_resolved = if request.settle { std::mem::take(&mut replica.bad_blocks) } else { 0 };
-                replica.digest += u128::from(request.settle);
+                let settles = request.settle != Settle::Keep;
+                let torn_resolved = if settles { std::mem::take(&mut replica.bad_blocks) } else { 0 };
+                replica.digest += u128::from(settles);
                 encode(&Reconciled { digest: replica.digest, torn_resolved })
             }
             Op::AddLearner => {
@@ -244,20 +245,17 @@ impl FakeServer {
                 self.scrubs_asked += 1;
                 encode(&Done {})
             }
+            Op::Look => {
+                let look: Look = decode(body);
+                encode(&self.look(look.from))
+            }
+            Op::Examine => {
+                let examine: Examine = decode(body);
+                encode(&self.examine(examine.chunk))
+            }
             Op::Delete => {
                 let delete: Delete = decode(body);
-                let mut results = Vec::new();
-                for order in &delete.chunks {
-                    assert!(order.tombstone <= delete.checkpoint, "D1: {order:?}");
-                    let keeps = self.replicas.get(&order.chunk).is_some_and(|replica| {
-                        order.up_to.is_some_and(|up_to| (replica.version, replica.config) > up_to)
-                    });
-                    results.push(if keeps { Status::WrongChunkVersion } else { Status::Ok });
-                    if !keeps && self.replicas.remove(&order.chunk).is_some() {
-                        self.deleted.push(order.chunk);
-                    }
-                }
-                encode(&Deleted { results })
+                encode(&Deleted { results: self.delete(&delete) })
             }
             other => panic!("the master called {other:?}"),
         })
@@ -273,6 +271,41 @@ impl FakeServer {
             Some(_) | None => CloseAnswer::Refused(Status::NoChunk),
         };
         encode(&Closed { answers: close.chunks.iter().map(answer).collect() })
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Vec<Status> {
+        let mut results = Vec::new();
+        for order in &delete.chunks {
+            assert!(order.tombstone <= delete.checkpoint, "D1: {order:?}");
+            let keeps = self.replicas.get(&order.chunk).is_some_and(|replica| {
+                order.up_to.is_some_and(|up_to| (replica.version, replica.config) > up_to)
+            });
+            results.push(if keeps { Status::WrongChunkVersion } else { Status::Ok });
+            if !keeps && self.replicas.remove(&order.chunk).is_some() {
+                self.deleted.push(order.chunk);
+            }
+        }
+        results
+    }
+
+    fn examine(&self, chunk: ChunkId) -> Examined {
+        let replica = self.replicas.get(&chunk);
+        let bad = replica.map_or(0, |replica| replica.bad_blocks);
+        Examined {
+            replica: replica.map(|replica| held(chunk, replica)),
+            class: replica.map_or(ReplicaClass::Rebooted, |replica| replica.class),
+            applied: replica.map_or(Seq(0), |replica| replica.applied),
+            synced: replica.map_or(Seq(0), |replica| replica.synced),
+            good_blocks: 1,
+            bad: if bad == 0 { Vec::new() } else { vec![(2, bad)] },
+        }
+    }
+
+    /// Two at a time, so that a look has parts.
+    fn look(&self, from: ChunkId) -> Holdings {
+        let mut list = self.replicas.range(from..);
+        let replicas = list.by_ref().take(2).map(|(chunk, replica)| held(*chunk, replica)).collect();
+        Holdings { replicas, next: list.next().map(|(chunk, _)| *chunk) }
     }
 
     pub(crate) fn take(&mut self, number: u64, event: ServerEvent) {
@@ -327,5 +360,17 @@ impl FakeServer {
             digest: replica.digest,
             ops: Vec::new(),
         })
+    }
+}
+
+fn held(chunk: ChunkId, replica: &Replica) -> HeldReplica {
+    HeldReplica {
+        chunk,
+        version: replica.version,
+        config: replica.config,
+        learner: false,
+        ino: Ino(0),
+        index: ChunkIndex(0),
+        state: HeldState::Present,
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use dfs_master::core::command::{
-    Activation, Command, CommitFile, LearnerChange, NewChunk, Origin, Record, Unused,
+    Activation, Command, CommitFile, GiveUp, LearnerChange, NewChunk, Origin, Record, Unused,
 };
 use dfs_master::core::ops;
 use dfs_master::core::servers::ServerInfo;
@@ -25,6 +25,16 @@ fn set_while_making(now: Timespec, by: dfs_master::core::namespace::Caller) -> o
         now,
         by,
     }
+}
+
+fn given_up() -> Command {
+    Command::GiveUp(GiveUp {
+        chunk: ChunkId(77),
+        version: ChunkVersion(3),
+        config: ConfigNum(4),
+        members: vec![ServerNum(5)],
+        filled: true,
+    })
 }
 
 /// One of every command, in the order of their numbers.
@@ -94,6 +104,7 @@ fn samples() -> Vec<Command> {
         Command::FreeInodes(ops::FreeInodes { inos: vec![Ino(9)] }),
         Command::Tombstones { done: vec![ChunkId(77)], forget: vec![ChunkId(70)] },
         Command::NewGeneration { generation: Generation(2) },
+        given_up(),
     ]
 }
 

@@ -8,8 +8,10 @@ mod fake;
 
 mod chaos;
 mod close;
+mod damage;
 mod files;
 mod format;
+mod fsck;
 mod garbage;
 mod grants;
 mod recovery;

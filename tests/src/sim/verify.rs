@@ -1,5 +1,5 @@
-//! After healing: the cluster comes to rest within a bound, serves every file, and its replicas are equal
-//! and as many as the goal.
+//! After healing: the cluster comes to rest within a bound, serves every file, its replicas are equal and as
+//! many as the goal, and `dfs fsck` finds nothing.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use dfs_client::net::{LinkId, Net, NetError};
 use dfs_disk::sim::Rng;
 use dfs_proto::checksum::digest_of;
 use dfs_proto::conn::Role;
-use dfs_proto::ids::{ChunkId, Ino};
+use dfs_proto::ids::{ChunkId, Ino, ServerNum};
 use dfs_proto::meta::{
-    ChunkReport, ClusterReport, ClusterStatus, FileInfo, FileReport, ScrubNow, ScrubStatus, ServerScrub,
+    ChunkReport, ClusterReport, ClusterStatus, FileInfo, FileReport, Finding, FindingKind, Fsck, FsckServer,
+    ScrubNow, ScrubStatus, ServerList, ServerScrub,
 };
 use tokio::sync::mpsc;
 
@@ -28,6 +29,9 @@ use crate::model::{Actor, FileNum};
 /// it, a session's lease, because waits follow one another.
 const REST_LIMIT_US: u64 = 100_000_000;
 const LOOK_EVERY_US: u64 = 300_000;
+/// As `dfs fsck` does it.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS_US: u64 = 1_200_000;
 /// Reading everything takes at most this.
 const READ_LIMIT_US: u64 = 60_000_000;
 
@@ -63,6 +67,7 @@ pub(super) async fn verify(shared: &Arc<Shared>) {
     }
     // What the reading found damaged is repaired now.
     let Some(link) = rest(shared, &net, "reading everything").await else { return };
+    fsck(shared, &net, link).await;
     let files = shared.act(|world| {
         check_closed(world);
         world.files.clone()
@@ -97,6 +102,63 @@ async fn scrub(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> Result<(), N
     net.ask(link, &ScrubNow { server: None }).await?;
     shared.act(|world| world.scrubs_due = due);
     Ok(())
+}
+
+/// The Whole oracle: what `dfs fsck` asks, over the network.
+async fn fsck(shared: &Arc<Shared>, net: &SimNet, link: LinkId) {
+    let checked = work::within(shared, READ_LIMIT_US, find(shared, net, link)).await;
+    shared.act(|world| match checked {
+        Ok(Ok(found)) => {
+            // What a power cut took back of the master's log, servers may have been told.
+            let explained = |finding: &&Finding| finding.kind == FindingKind::Unknown && world.tails_lost > 0;
+            let wrong: Vec<String> =
+                found.iter().filter(|finding| !explained(finding)).map(ToString::to_string).collect();
+            wrong.into_iter().for_each(|finding| world.violate("whole", format!("fsck: {finding}")));
+        }
+        Ok(Err(why)) => world.violate("alive", format!("fsck: {why}")),
+        Err(_) => world.violate("alive", format!("fsck takes over {READ_LIMIT_US} us")),
+    });
+}
+
+/// All findings. Those about replicas count when they stay: what a server is about to be told shows, too.
+async fn find(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> Result<Vec<Finding>, String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    let mut found = Vec::new();
+    let mut begin = true;
+    loop {
+        let part = net.ask(link, &Fsck { begin }).await.map_err(|error| failed(&error))?;
+        begin = false;
+        found.extend(part.found);
+        if part.done {
+            break;
+        }
+    }
+    let servers = net.ask(link, &ServerList {}).await.map_err(|error| failed(&error))?.servers;
+    for server in servers {
+        let num = server.addr.num;
+        let mut left = look_at(net, link, num).await?;
+        for _ in 0..LOOKS {
+            if left.is_empty() {
+                break;
+            }
+            shared.sleep_us(BETWEEN_LOOKS_US).await;
+            let again = look_at(net, link, num).await?;
+            left.retain(|finding| again.contains(finding));
+        }
+        found.extend(left);
+    }
+    Ok(found)
+}
+
+async fn look_at(net: &SimNet, link: LinkId, server: ServerNum) -> Result<Vec<Finding>, String> {
+    let (mut found, mut from) = (Vec::new(), Some(ChunkId(0)));
+    while let Some(at) = from {
+        let part = net.ask(link, &FsckServer { server, from: at }).await;
+        let part = part.map_err(|error| format!("server {server}: {error}"))?;
+        found.extend(part.found);
+        from = part.next;
+    }
+    Ok(found)
 }
 
 /// Waits until the cluster is at rest. `None`, and a violation, when that takes too long.

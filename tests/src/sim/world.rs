@@ -77,6 +77,8 @@ pub struct World {
     pub operations: u64,
     faults: u64,
     power_cuts: u64,
+    /// How often the master lost records with its power.
+    pub tails_lost: u64,
     over: bool,
     /// The master's last record that the oracles looked at.
     pub(super) watched: LogIndex,
@@ -155,6 +157,7 @@ impl World {
             operations: 0,
             faults: 0,
             power_cuts: 0,
+            tails_lost: 0,
             over: false,
             watched: LogIndex(0),
         };
@@ -344,6 +347,7 @@ impl World {
 
     fn tail_lost(&mut self, since: Tick) {
         self.note([23, since.0, 0], || format!("the master lost what it logged after tick {}", since.0));
+        self.tails_lost += 1;
         self.history.tail_lost(since);
         for directory in self.directories.values_mut() {
             directory.tail_lost(since);

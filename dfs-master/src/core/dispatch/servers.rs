@@ -54,7 +54,7 @@ impl Core {
             Op::ReportTrouble => {
                 let ReportTrouble { reports, failed } = decode(body)?;
                 self.suspected(&reports);
-                failed.iter().for_each(|chunk| self.exclude(*chunk, server));
+                failed.iter().for_each(|chunk| self.lost_at(*chunk, server));
                 self.reply(caller, &Done {});
                 Ok(())
             }
@@ -218,7 +218,7 @@ impl Core {
         }
         self.reply_heartbeat(caller, &reply, index);
         if granted {
-            request.lost.iter().for_each(|chunk| self.exclude(*chunk, server));
+            request.lost.iter().for_each(|chunk| self.lost_at(*chunk, server));
         }
         Ok(())
     }

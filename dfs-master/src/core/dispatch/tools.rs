@@ -34,6 +34,14 @@ impl Core {
                 self.reply(caller, &started);
             }
             Op::Recover => return self.recover(caller, decode(body)?),
+            Op::Fsck => return self.fsck(caller, decode(body)?),
+            Op::FsckServer => return self.fsck_server(caller, decode(body)?),
+            Op::Damaged => {
+                let part = self.damaged(decode(body)?)?;
+                self.reply(caller, &part);
+            }
+            Op::ExamineChunk => return self.examine_chunk(caller, decode(body)?),
+            Op::RepairChunk => return self.repair_chunk(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }
         Ok(())

@@ -91,8 +91,13 @@ impl InodeTable {
 
     /// All records by rising number.
     pub(crate) fn records(&self) -> impl Iterator<Item = (Ino, &[u8])> {
-        self.tree
-            .pages_from(0)
-            .flat_map(|(base, page)| ids_of(base, page.used).map(Ino).zip(page.records.iter()))
+        self.records_from(0)
+    }
+
+    /// The records from `ino` on, by rising number.
+    pub(crate) fn records_from(&self, ino: u64) -> impl Iterator<Item = (Ino, &[u8])> {
+        self.tree.pages_from(ino).flat_map(move |(base, page)| {
+            ids_of(base, page.used).map(Ino).zip(page.records.iter()).skip_while(move |(at, _)| at.0 < ino)
+        })
     }
 }

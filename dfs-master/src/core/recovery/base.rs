@@ -15,7 +15,7 @@ pub(super) struct Base {
     /// Its place among the holders.
     pub(super) at: usize,
     /// It has torn blocks, as all of its class have, and must settle them before it is copied from.
-    pub(super) settle: bool,
+    pub(super) torn: bool,
 }
 
 /// How good a replica is; greater is better.
@@ -34,7 +34,7 @@ pub(super) fn choose(holders: &[&ReplicaState]) -> Option<Base> {
     best.map(|(at, state)| {
         // A bad block under a process that never stopped is rot, and rot is not settled by belief.
         let torn = state.class != ReplicaClass::Intact && state.bad_blocks > 0;
-        Base { at, settle: torn }
+        Base { at, torn }
     })
 }
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     fn best(holders: &[ReplicaState]) -> Option<(usize, bool)> {
-        choose(&holders.iter().collect::<Vec<_>>()).map(|base| (base.at, base.settle))
+        choose(&holders.iter().collect::<Vec<_>>()).map(|base| (base.at, base.torn))
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use dfs_proto::chunk::Member;
-use dfs_proto::control::{FenceAnswer, Reconcile, Reconciled, ReplicaClass, ReplicaState, ServerEvent};
+use dfs_proto::control::{
+    FenceAnswer, Reconcile, Reconciled, ReplicaClass, ReplicaState, ServerEvent, Settle,
+};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, LogIndex, Seq, ServerNum};
 use dfs_proto::planted;
 use dfs_proto::status::Status;
@@ -47,7 +49,7 @@ enum Verdict {
     Again,
     Reconcile {
         base: Process,
-        settle: bool,
+        settle: Settle,
     },
     Go(Plan),
 }
@@ -122,14 +124,18 @@ impl Core {
             holders.clone_from(&tally.holders);
         }
         let states: Vec<&ReplicaState> = holders.iter().map(|(_, state)| *state).collect();
-        let Some(Base { at, settle }) = choose(&states) else { return Verdict::Wait };
+        let Some(Base { at, torn }) = choose(&states) else { return Verdict::Wait };
         let (process, base) = holders[at];
         if base.class == ReplicaClass::Rebooted && tally.missed && !tally.untouched {
             // It lacks what was acknowledged and not synced; one whose kernel ran on has it.
             return Verdict::Wait;
         }
-        if settle {
-            return Verdict::Reconcile { base: process, settle };
+        let zeroing = self.soft.recovery.zeroing.contains(&chunk);
+        if zeroing && asking.synced != Some(process) {
+            return Verdict::Reconcile { base: process, settle: Settle::Zeros };
+        }
+        if torn {
+            return Verdict::Reconcile { base: process, settle: Settle::AsTheyAre };
         }
         // The digest is of the stored checksums: a power cut can leave those without the bytes. What rots under a
         // process that never stopped is mended among members that are equal, and could not be from a learner.
@@ -141,7 +147,7 @@ impl Core {
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
         // Others had these bytes too and are left out: one power cut must not take the last copy of them.
         if members.len() < self.state.min_write() && asking.synced != Some(process) {
-            return Verdict::Reconcile { base: process, settle };
+            return Verdict::Reconcile { base: process, settle: Settle::Keep };
         }
         let stale = tally.holders.iter().map(|(other, _)| *other).filter(|other| !members.contains(other));
         Verdict::Go(Plan {
@@ -151,7 +157,7 @@ impl Core {
             members,
             ops: base.ops.clone(),
             seq: base.applied,
-            lossy: base.class == ReplicaClass::Rebooted && !planted!(LossNotRecorded),
+            lossy: (base.class == ReplicaClass::Rebooted && !planted!(LossNotRecorded)) || zeroing,
         })
     }
 
@@ -187,7 +193,7 @@ impl Core {
         })
     }
 
-    fn reconcile(&mut self, chunk: ChunkId, process: Process, settle: bool) {
+    fn reconcile(&mut self, chunk: ChunkId, process: Process, settle: Settle) {
         let Some(Phase::Asking(asking)) = self.soft.recovery.jobs.get(&chunk) else { return };
         let asking = asking.clone();
         let (version, index) = (asking.version, asking.index);
@@ -203,7 +209,7 @@ impl Core {
         &mut self,
         process: Process,
         (chunk, version): (ChunkId, ChunkVersion),
-        settle: bool,
+        settle: Settle,
         result: Result<Reconciled, Status>,
     ) {
         let Some(Phase::Reconciling { asking, base }) = self.soft.recovery.jobs.get(&chunk) else { return };
@@ -218,8 +224,9 @@ impl Core {
             {
                 asking.synced = Some(process);
                 state.digest = digest;
-                if settle {
-                    log::info!("chunk {chunk}: {torn_resolved} torn blocks taken as they are on {server}");
+                if settle != Settle::Keep {
+                    let how = if settle == Settle::Zeros { "made zeros" } else { "taken as they are" };
+                    log::info!("chunk {chunk}: {torn_resolved} bad blocks {how} on {server}");
                     state.bad_blocks = 0;
                 }
             }
@@ -242,6 +249,8 @@ impl Core {
             }
             let Some(Phase::Activating(plan)) = self.soft.recovery.jobs.remove(&chunk) else { continue };
             self.soft.recovery.excluded.remove(&chunk);
+            self.soft.recovery.zeroing.remove(&chunk);
+            self.soft.damage.forget(chunk);
             self.soft.doubts.forget(chunk);
             if plan.filled {
                 self.soft.seen.insert(chunk.0, ());

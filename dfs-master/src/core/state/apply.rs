@@ -120,6 +120,7 @@ impl State {
             }
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),
+            Command::GiveUp(give_up) => Outcome::of(self.give_up(give_up)),
             Command::FreeInodes(free) => self.take_ns(at, &NsCommand::FreeInodes(free.clone())),
             Command::Tombstones { done, forget } => {
                 done.iter().for_each(|chunk| self.tombstones.finish(*chunk));

@@ -1,8 +1,10 @@
-//! Changes of who holds a chunk: recovery's two records and the learner's three.
+//! Changes of who holds a chunk: recovery's two records, the learner's three, and an operator's one.
 //!
 //! A record may be overtaken by the chunk's deletion or by another recovery; such a part is passed over.
 //! What no race explains stops the process: a base from outside the last active configuration (I14), a
 //! planned change that leaves fewer members (I15), two changes at once (I16).
+
+use std::sync::Arc;
 
 use dfs_proto::checksum::digest_of;
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, OpenNum, ServerNum};
@@ -11,7 +13,7 @@ use dfs_proto::status::Status;
 
 use super::State;
 use crate::core::chunks::{ChunkState, MEMBERS_MAX, Members};
-use crate::core::command::{Activation, Answer, CloseDone, LearnerChange};
+use crate::core::command::{Activation, Answer, CloseDone, GiveUp, LearnerChange};
 
 impl State {
     pub(super) fn recovering(&mut self, chunks: &[(ChunkId, ChunkVersion)]) -> Answer {
@@ -77,6 +79,36 @@ impl State {
                 (meta.open, meta.digest, meta.open_num) = (true, 0, open_num);
             });
         }
+        Answer::Done
+    }
+
+    /// The one change of members that no fence precedes and no base vouches for: an operator ordered it. Who was
+    /// a member serves nothing under the version that follows.
+    pub(super) fn give_up(&mut self, give_up: &GiveUp) -> Answer {
+        let chunk = give_up.chunk;
+        let Some(old) = self.chunks.get(chunk) else { return Answer::Failed(Status::NoChunk) };
+        if (old.fence(), old.config) != (give_up.version, give_up.config) {
+            return Answer::Failed(Status::WrongChunkVersion);
+        }
+        assert!(!give_up.members.is_empty(), "{chunk} is given to nobody");
+        let version = ChunkVersion(give_up.version.0 + 1);
+        self.chunks.update(chunk, |meta| {
+            meta.state = ChunkState::Recovering(version);
+            meta.config = ConfigNum(meta.config.0 + 1);
+            meta.members = Members::of(&give_up.members);
+            meta.learners.clear();
+            meta.reopen();
+            // Whoever still has to sync a write of an older version is told that it is lost.
+            meta.lossy = version;
+            if !give_up.filled {
+                (meta.synced, meta.written) = (false, false);
+            }
+        });
+        let before = old.members.iter().chain(old.learners);
+        let kept = Arc::make_mut(&mut self.given_up).entry(chunk).or_default();
+        kept.extend(before.filter(|server| !give_up.members.contains(server)));
+        kept.sort_unstable();
+        kept.dedup();
         Answer::Done
     }
 

@@ -93,6 +93,8 @@ impl Running {
             Op::Zero => Input::Zero { call, body: frame.decode().map_err(bad)? },
             Op::Delete => Input::Delete { call, body: frame.decode().map_err(bad)? },
             Op::StartScrub => Input::StartScrub { call, body: frame.decode().map_err(bad)? },
+            Op::Look => Input::Look { call, body: frame.decode().map_err(bad)? },
+            Op::Examine => Input::Examine { call, body: frame.decode().map_err(bad)? },
             _ => return Err(Status::UnknownOp),
         };
         Ok(Asked::Input(input))
@@ -125,6 +127,8 @@ impl Running {
             Reply::Closed(body) => Outgoing::reply(&header, &body),
             Reply::Reconciled(body) => Outgoing::reply(&header, &body),
             Reply::Deleted(results) => Outgoing::reply(&header, &Deleted { results }),
+            Reply::Held(body) => Outgoing::reply(&header, &body),
+            Reply::Examined(body) => Outgoing::reply(&header, &body),
         };
         fabric.reply(self.node, conn, header.call, out);
     }

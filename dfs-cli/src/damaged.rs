@@ -1,0 +1,210 @@
+//! `dfs damaged`: which bytes of which files have no good replica, and what is wrong with each that there is.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{Damaged, DamagedChunk, DamagedReplica, FileInfo, ReplicaFault};
+use dfs_proto::units::{BLOCK_SIZE, ChunkIndex, ChunkSize};
+
+use crate::connect::{Line, Target};
+use crate::output::{Tone, bytes, colour, paint, span};
+
+const FOUND: u8 = 1;
+const FAILED: u8 = 2;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this file, on a dfs mount
+    path: Option<PathBuf>,
+}
+
+/// A chunk without a good replica, as people see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Loss {
+    pub(crate) chunk: DamagedChunk,
+    /// Of the file, in bytes: from, to (exclusive). None where the chunk lies beyond the file's end.
+    pub(crate) ranges: Vec<(u64, u64)>,
+}
+
+pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
+    match list(target, args) {
+        Ok(true) => ExitCode::from(FOUND),
+        Ok(false) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dfs: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Whether there is any.
+fn list(target: &Target, args: &Args) -> anyhow::Result<bool> {
+    let ino = args.path.as_deref().map(|path| inode_of(target, path)).transpose()?;
+    let line = target.line(args.path.as_deref())?;
+    let losses = losses(&line, ino)?;
+    let mut files: BTreeMap<Ino, Vec<Loss>> = BTreeMap::new();
+    for loss in losses {
+        files.entry(loss.chunk.ino).or_default().push(loss);
+    }
+    let any = !files.is_empty();
+    let mut json = Vec::new();
+    for (ino, losses) in files {
+        let path = path_of(&line, ino);
+        if target.json {
+            json.push(to_json(&path, ino, &losses));
+        } else {
+            print_file(&path, &losses);
+        }
+    }
+    match (target.json, any) {
+        (true, _) => println!("{}", serde_json::to_string_pretty(&json)?),
+        (false, true) => println!(
+            "Bring back the servers that are down if you can: their replicas count again by themselves. What is \
+             lost for good, `dfs repair-file PATH` gives up."
+        ),
+        (false, false) => println!("no damage: every chunk has a good replica"),
+    }
+    Ok(any)
+}
+
+/// The inode of a path on a mount.
+pub(crate) fn inode_of(target: &Target, path: &Path) -> anyhow::Result<Ino> {
+    // Before the path is looked at: on a mount that waits for its master that would take as long.
+    target.reach(path)?;
+    let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
+    Ok(Ino(stat.ino()))
+}
+
+/// All chunks without a good replica, of one file or of all.
+pub(crate) fn losses(line: &Line, ino: Option<Ino>) -> anyhow::Result<Vec<Loss>> {
+    let mut all = Vec::new();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let part = line.ask(&Damaged { ino, from: at })?;
+        let size = part.chunk_size;
+        all.extend(part.chunks.into_iter().map(|chunk| Loss { ranges: ranges(&chunk, size), chunk }));
+        from = part.next;
+    }
+    Ok(all)
+}
+
+/// Which bytes of the file are concerned.
+fn ranges(chunk: &DamagedChunk, size: ChunkSize) -> Vec<(u64, u64)> {
+    let start = chunk.index.0.saturating_mul(u64::from(size.bytes()));
+    let bad = chunk.replicas.iter().find_map(|replica| match &replica.why {
+        ReplicaFault::Corrupt { blocks } => Some(blocks),
+        ReplicaFault::Away { .. } | ReplicaFault::Missing | ReplicaFault::Failed => None,
+    });
+    let runs = match bad {
+        Some(blocks) => runs_of(blocks),
+        None => vec![(0, size.bytes() / BLOCK_SIZE)],
+    };
+    cut(start, &runs, chunk.size)
+}
+
+/// Runs of blocks as ranges of a file of `size` bytes.
+pub(crate) fn cut(start: u64, runs: &[(u32, u32)], size: u64) -> Vec<(u64, u64)> {
+    let block = u64::from(BLOCK_SIZE);
+    let range = |(first, count): &(u32, u32)| {
+        let from = start + u64::from(*first) * block;
+        (from, (from + u64::from(*count) * block).min(size))
+    };
+    runs.iter().map(range).filter(|(from, to)| from < to).collect()
+}
+
+/// Rising block numbers as runs.
+fn runs_of(blocks: &[u32]) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == *block => *count += 1,
+            _ => runs.push((*block, 1)),
+        }
+    }
+    runs
+}
+
+/// The path as the master has it, from the root of the filesystem.
+pub(crate) fn path_of(line: &Line, ino: Ino) -> String {
+    let path = line.ask(&FileInfo { ino, from: ChunkIndex(u64::MAX) }).map(|report| report.path);
+    match path {
+        Ok(path) if !path.is_empty() => {
+            format!("/{}", String::from_utf8_lossy(&path).trim_start_matches('/'))
+        }
+        _ => format!("inode {ino}, which has no name"),
+    }
+}
+
+fn print_file(path: &str, losses: &[Loss]) {
+    println!("{}", paint(path, Tone::Bad, colour()));
+    losses.iter().for_each(|loss| println!("  {}", describe(loss)));
+}
+
+/// Bytes, chunk, and why.
+pub(crate) fn describe(loss: &Loss) -> String {
+    let why: Vec<String> = loss.chunk.replicas.iter().map(fault).collect();
+    format!("{} (chunk {}): {}", words(&loss.ranges), loss.chunk.chunk, why.join("; "))
+}
+
+/// Ranges in words, the last byte included.
+pub(crate) fn words(ranges: &[(u64, u64)]) -> String {
+    if ranges.is_empty() {
+        return "no bytes of the file".to_owned();
+    }
+    let one = |(from, to): &(u64, u64)| format!("{from}-{}", to - 1);
+    let total = ranges.iter().map(|(from, to)| to - from).sum();
+    format!("bytes {} ({})", ranges.iter().map(one).collect::<Vec<_>>().join(", "), bytes(total))
+}
+
+fn fault(replica: &DamagedReplica) -> String {
+    let DamagedReplica { server, name, why } = replica;
+    match why {
+        ReplicaFault::Away { silent_ms: Some(ms) } => format!("{name} ({server}) is down for {}", span(*ms)),
+        ReplicaFault::Away { silent_ms: None } => {
+            format!("{name} ({server}) has not come since the master began")
+        }
+        ReplicaFault::Missing => format!("{name} ({server}) has no file of it"),
+        ReplicaFault::Failed => format!("the disk of {name} ({server}) failed it"),
+        ReplicaFault::Corrupt { blocks } => format!("{name} ({server}) has {} corrupt blocks", blocks.len()),
+    }
+}
+
+fn to_json(path: &str, ino: Ino, losses: &[Loss]) -> serde_json::Value {
+    let loss = |loss: &Loss| {
+        serde_json::json!({
+            "chunk": loss.chunk.chunk,
+            "index": loss.chunk.index,
+            "written": loss.chunk.written,
+            "ranges": loss.ranges.iter().map(|(from, to)| serde_json::json!({
+                "from": from,
+                "to": to,
+            })).collect::<Vec<_>>(),
+            "replicas": loss.chunk.replicas,
+        })
+    };
+    serde_json::json!({
+        "path": path,
+        "inode": ino,
+        "size": losses.first().map(|loss| loss.chunk.size),
+        "damage": losses.iter().map(loss).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_become_ranges_within_the_file() {
+        assert_eq!(runs_of(&[1, 2, 3, 7]), [(1, 3), (7, 1)]);
+        assert_eq!(cut(0, &[(1, 3), (7, 1)], 30_000), [(4096, 16384), (28672, 30_000)]);
+        assert_eq!(cut(65_536, &[(0, 16)], 70_000), [(65_536, 70_000)]);
+        assert_eq!(cut(65_536, &[(0, 16)], 65_536), []);
+        assert_eq!(words(&[]), "no bytes of the file");
+        assert_eq!(words(&[(0, 4096), (8192, 8193)]), "bytes 0-4095, 8192-8192 (4.0 KiB)");
+    }
+}
