@@ -138,7 +138,11 @@ fn confirm(path: &Path) -> anyhow::Result<()> {
     bail!("nothing was changed: that was not the file's name");
 }
 
-/// Waits until the chunks are served.
+fn names(losses: &[Loss], chunk: ChunkId) -> bool {
+    losses.iter().any(|loss| loss.chunk.chunk == chunk)
+}
+
+/// Waits until the chunks are served, and their servers say no more that blocks of them are lost.
 fn settle(line: &Line, steps: &[Step]) -> anyhow::Result<()> {
     let _waiting = Waiting::show("the chunks take up their work");
     for step in steps {
@@ -147,8 +151,9 @@ fn settle(line: &Line, steps: &[Step]) -> anyhow::Result<()> {
             let report = line.ask(&FileInfo { ino: chunk.ino, from: chunk.index })?;
             let found = report.chunks.iter().find(|at| at.chunk == chunk.chunk);
             // Gone: somebody truncated the file meanwhile.
-            let settled = found.is_none_or(|at| !at.recovering && at.version > chunk.version);
-            Ok(settled.then_some(()))
+            let served = found.is_none_or(|at| !at.recovering && at.version > chunk.version);
+            let lost = || losses(line, Some(chunk.ino)).map(|left| names(&left, chunk.chunk));
+            Ok((served && !lost()?).then_some(()))
         })?;
         if served.is_none() {
             bail!(
