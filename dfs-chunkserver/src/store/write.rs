@@ -76,6 +76,12 @@ impl<D: Disk> Store<D> {
         } else if state.holes != Holes::Clean && fills_hole(state, pieces) {
             self.clean_holes(state)?;
         }
+        if let Some(body) = &state.body
+            && !born
+            && new > 0
+        {
+            hold_space(body, pieces, overwritten > 0).inspect_err(|_| self.counters.no_space.add(1))?;
+        }
         let Some(body) = &mut state.body else { return Err(StoreError::NoChunk(chunk.id)) };
         state.writes += 1;
         if let Err(err) = write_data(&*body.file, pieces, &merged) {
@@ -257,6 +263,34 @@ fn count(table: Option<&Table>, pieces: &[Piece<'_>]) -> (u32, u32) {
         }
     }
     (new, old)
+}
+
+/// Has the disk set aside what the write needs where a lack found halfway could not be taken back: sectors for the
+/// checksums of data that is on the disk by then, and new blocks, if old ones are overwritten with them.
+fn hold_space<F: DiskFile>(body: &Body<F>, pieces: &[Piece<'_>], overwrites: bool) -> Result<(), StoreError> {
+    let page = u64::from(BLOCK_SIZE);
+    let end = pieces.iter().map(|piece| piece.block() + piece.blocks()).max().unwrap_or(0);
+    let pages = |table_bytes: usize| (TABLE_AT + table_bytes as u64).next_multiple_of(page);
+    let (has, needs) = (pages(body.table.sectors() * SECTOR), pages(Table::bytes_for(end)));
+    if needs > has {
+        set_aside(&*body.file, has, needs - has)?;
+    }
+    if !overwrites || end * BLOCK_SIZE <= body.stream.allocated {
+        return Ok(());
+    }
+    let blocks = pieces.iter().flat_map(|piece| piece.block()..piece.block() + piece.blocks());
+    let mut holes = blocks.filter(|block| body.table.get(*block) == HOLE);
+    let Some(first) = holes.next() else { return Ok(()) };
+    let after = holes.max().unwrap_or(first) + 1;
+    set_aside(&*body.file, data_at(first), u64::from(after - first) * page)
+}
+
+/// What else goes wrong than that the disk is full, the write itself will meet.
+fn set_aside<F: DiskFile>(file: &F, offset: u64, len: u64) -> Result<(), StoreError> {
+    match file.allocate(offset, len) {
+        Err(err) if err.kind() == io::ErrorKind::StorageFull => Err(StoreError::NoSpace),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Whether a piece goes to a hole that the file covers.

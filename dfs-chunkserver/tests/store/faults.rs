@@ -268,6 +268,36 @@ fn a_disk_fuller_than_it_said_leaves_the_chunk_as_it_was() {
 }
 
 #[test]
+fn a_full_disk_tears_no_write() {
+    // Old blocks and new ones in one write; one whose checksums need room too.
+    for (offset, len) in [(4096, 16_384), (5 << 20, 4096)] {
+        let mut refused = 0;
+        for free in 0..8 {
+            let disk = SimDisk::new(1, 1 << 30);
+            Store::init(&disk, &LABEL).unwrap();
+            let (store, _) = open(&disk, config(8 << 20, 100));
+            store.create(header(id(1))).unwrap();
+            write(&store, id(1), 0, &[1; 8192]).unwrap();
+            let used = (1u64 << 30) - store.space().unwrap().free;
+            disk.set_capacity(used + free * 4096);
+            match write(&store, id(1), offset, &vec![2; len]) {
+                Ok(()) => {}
+                Err(StoreError::NoSpace) => {
+                    refused += 1;
+                    assert_eq!(read_whole(&store, id(1), 8192).unwrap(), [1; 8192]);
+                    assert_eq!(store.extent(id(1)).unwrap(), 8192);
+                }
+                Err(other) => panic!("{free} blocks free: {other}"),
+            }
+            disk.set_capacity(1 << 30);
+            write(&store, id(1), offset, &vec![2; len]).unwrap();
+            assert_eq!(read(&store, id(1), offset, 4096).unwrap().data[..], [2; 4096]);
+        }
+        assert!((1..8).contains(&refused));
+    }
+}
+
+#[test]
 fn nothing_cached_means_asking_again_elsewhere() {
     let (disk, store) = with_chunk(1);
     disk.set_cold(true);
