@@ -39,3 +39,13 @@ fn a_paused_primary() {
 fn a_disk_whose_writes_fail() {
     is_green("eio-write");
 }
+
+#[test]
+fn servers_that_reach_all_but_each_other() {
+    is_green("cut-servers");
+}
+
+#[test]
+fn disks_that_are_full_all_at_once() {
+    is_green("full-all");
+}

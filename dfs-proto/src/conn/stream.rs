@@ -17,8 +17,12 @@ use crate::conn::PeerAddr;
 
 /// A silent TCP peer is probed after this long, and then as often.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-/// Unanswered probes after which the connection is broken: with [`KEEPALIVE_IDLE`] 40 s in all.
+/// Unanswered probes after which the connection is broken; with [`UNACKED_MAX_MS`] the first of them is enough.
 const KEEPALIVE_PROBES: u32 = 3;
+/// A TCP peer whose kernel has not acknowledged what was sent for so long is cut off: whoever waits for it learns
+/// so, and dials, instead of waiting out its calls. Six retransmissions on a local network; a process that is
+/// merely slow or stopped has a kernel that acknowledges.
+const UNACKED_MAX_MS: u32 = 2_000;
 
 /// A connected stream without any framing yet.
 #[derive(Debug)]
@@ -55,6 +59,7 @@ impl Stream {
                 sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE)?;
                 sockopt::set_tcp_keepintvl(fd, KEEPALIVE_IDLE)?;
                 sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES)?;
+                sockopt::set_tcp_user_timeout(fd, UNACKED_MAX_MS)?;
                 Ok(())
             }
             Stream::Unix(_) => Ok(()),
