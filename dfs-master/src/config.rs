@@ -72,7 +72,7 @@ pub(crate) struct Run {
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(2000..=600_000))]
     pub(crate) session_lease_ms: u64,
     /// Seconds until a dead chunk server's replicas are made anew elsewhere
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 25)]
     pub(crate) repair_delay: u64,
     /// Seconds until a chunk that nobody writes is closed: all its replicas on their disks, compared, and the digest
     /// of them logged

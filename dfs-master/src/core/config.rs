@@ -67,7 +67,7 @@ impl CoreConfig {
             server_lease_ms: 6_000,
             heartbeat_ms: 1_000,
             session_lease_ms: 30_000,
-            repair_delay_ms: 60_000,
+            repair_delay_ms: 25_000,
             close_after_ms: 30_000,
             // Half of the minute within which a cluster is to be of use again after a power cut.
             lossy_wait_ms: 30_000,

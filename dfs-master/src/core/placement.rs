@@ -13,13 +13,14 @@ pub struct Candidate {
     pub rack: Option<String>,
     pub host: String,
     pub total_bytes: u64,
+    /// Its reserve left out.
     pub free_bytes: u64,
     pub utilisation_permille: u16,
 }
 
-/// Servers fuller than this get nothing new: what is left is for repairs, headers and growth of what
-/// they hold.
-const FULL_PERCENT: u64 = 95;
+/// A server gets nothing new when less than this share of it is free. It has left its reserve of 5 % out of what it
+/// calls free, and refuses writes from here on.
+const FULL_PARTS: u64 = 100;
 
 /// Why there is no place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +33,7 @@ pub enum NoPlace {
 
 impl Candidate {
     fn has_room(&self) -> bool {
-        let used = self.total_bytes.saturating_sub(self.free_bytes);
-        self.total_bytes > 0 && used <= self.total_bytes / 100 * FULL_PERCENT
+        self.free_bytes > self.total_bytes / FULL_PARTS
     }
 
     /// More is better: free permille, less what is in use of its speed.

@@ -351,7 +351,7 @@ fn idle_chunks_keep_a_dead_member_until_the_repair_delay() {
     let client = cluster.client();
     let (_, place) = cluster.written_file(client, "f");
     cluster.kill(place.members[1].server);
-    cluster.run(55_000);
+    cluster.run(20_000);
     assert_eq!(cluster.meta(place.chunk()).config, ConfigNum(1));
     cluster.run(10_000);
     let meta = cluster.meta(place.chunk());
