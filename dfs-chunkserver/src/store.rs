@@ -180,10 +180,14 @@ impl<D: Disk> Store<D> {
     }
 
     /// Whether the replica's file is where it has to be, asked of the filesystem: an open descriptor of a file
-    /// that somebody removed does not count.
+    /// that somebody removed does not count. One that only zeros were written to needs none.
     #[must_use]
     pub fn is_on_disk(&self, id: ChunkId) -> bool {
-        matches!(self.has_file(id), Ok(true)) && self.disk.exists(&layout::chunk_path(id)).unwrap_or(false)
+        match self.has_file(id) {
+            Ok(true) => self.disk.exists(&layout::chunk_path(id)).unwrap_or(false),
+            Ok(false) => true,
+            Err(_) => false,
+        }
     }
 
     /// How many replicas there are.
