@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) attr_changes: u64,
     pub(crate) size: u64,
     pub(crate) size_epoch: SizeEpoch,
+    /// The master lost records: its next size epoch may be lower.
+    pub(crate) rewound: bool,
     pub(crate) places: BTreeMap<ChunkIndex, Mapped>,
     pub(crate) ops: BTreeMap<ChunkId, OpIds>,
     pub(crate) dirty: Dirty,
@@ -95,6 +97,8 @@ pub(crate) struct State {
     pub(crate) acks: u64,
     /// The master knows that these were synced.
     pub(crate) synced: BTreeSet<(ChunkId, ChunkVersion)>,
+    /// The Write grant under which the others' writes were synced: there can't be more of them.
+    pub(crate) alone: Option<GrantId>,
     /// The log index of the last change to this inode that was answered.
     pub(crate) last_change: LogIndex,
     pub(crate) latch: Latch,
@@ -126,6 +130,7 @@ impl Inode {
             attr_changes: 0,
             size: 0,
             size_epoch: SizeEpoch(0),
+            rewound: false,
             places: BTreeMap::new(),
             ops: BTreeMap::new(),
             dirty: Dirty::new(chunk),
@@ -141,6 +146,7 @@ impl Inode {
             unsynced: BTreeMap::new(),
             acks: 0,
             synced: BTreeSet::new(),
+            alone: None,
             last_change: LogIndex(0),
             latch: Latch::default(),
             ahead: BTreeMap::new(),
@@ -209,6 +215,11 @@ impl State {
         !self.dead && self.grant.kind == GrantKind::Write
     }
 
+    /// Whether others may have written what is not synced.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.may_buffer() || self.alone != Some(self.grant.id)
+    }
+
     /// Nothing to write, nothing to commit.
     pub(crate) fn is_settled(&self) -> bool {
         self.dirty.is_clean() && !self.must_commit()
@@ -220,6 +231,11 @@ impl State {
 
     /// Takes the master's word for attributes and, where no bytes of ours are ahead of it, for the size.
     pub(crate) fn take_attr(&mut self, attr: &Attr, now: Micros) {
+        if attr.size_epoch < self.size_epoch && !self.rewound {
+            // Overtaken by the answer to a truncation.
+            return;
+        }
+        self.rewound = false;
         self.attr = Some((*attr, now));
         if attr.size_epoch > self.size_epoch {
             // The file was cut since: a size from before would make it grow again, with nothing in it.

@@ -7,7 +7,7 @@ use dfs_proto::ids::SizeEpoch;
 use dfs_proto::units::ChunkSize;
 
 use crate::ahead::Slot;
-use crate::call::Refused;
+use crate::call::{Refused, Scope};
 use crate::client::Client;
 use crate::core::dirty::Held;
 use crate::core::split::{Piece, pieces, window};
@@ -55,7 +55,10 @@ impl<N: Net> Client<N> {
             }
             let Some(start) = shared.start_read(handle, offset, u64::from(len)) else { continue };
             match shared.finish_read(inode, offset, start, until).await {
-                Err(Refused::OldEpoch) => until.check()?,
+                Err(Refused::OldEpoch) => {
+                    until.check()?;
+                    shared.learn_size(inode, until).await?;
+                }
                 read => return Ok(read?),
             }
         }
@@ -139,6 +142,15 @@ impl<N: Net> Shared<N> {
             parts.push(bytes);
         }
         Ok(assemble(parts, &held, offset, len))
+    }
+
+    /// A read met a place of after a truncation whose size has not come here.
+    async fn learn_size(&self, inode: &Inode, until: Until) -> Result<(), Refused> {
+        let request = dfs_proto::meta::Getattr { ino: inode.ino };
+        let attr = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?.body;
+        let now = self.now();
+        inode.lock().take_attr(&attr, now);
+        Ok(())
     }
 
     /// Without a grant: the master is asked for size and places, and nothing is remembered.

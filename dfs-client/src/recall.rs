@@ -216,6 +216,7 @@ impl<N: Net> Shared<N> {
             if resumed.tail_lost {
                 self.memory.free(state.drop_ahead());
                 state.synced.clear();
+                state.rewound = true;
                 if state.last_change > durable {
                     state.latch.set(Error::Io);
                 }
