@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_proto::chunk::{
-    AskMend, Committed, ForwardMeta, ForwardSync, Sync, Synced, WriteMeta, entries_to_bytes,
+    AskMend, Committed, ForwardMeta, ForwardSync, Sync, Synced, WriteMeta, entries_to_bytes, written_words,
 };
 use dfs_proto::conn::{Conn, Handler, PeerSaid, Responder, Role};
 use dfs_proto::control::{
@@ -166,8 +166,8 @@ pub(crate) fn send_reply(call: OwedCall, reply: &Reply, load: Load) {
     let header = &call.header;
     let out = match reply {
         Reply::Failed(status) => Outgoing::error(header, *status, ""),
-        Reply::Written { chunk, seq } => {
-            Outgoing::reply_to(header).with_words(Words { word0: chunk.0, word1: seq.0, ..Words::default() })
+        Reply::Written { chunk, seq, cut } => {
+            Outgoing::reply_to(header).with_words(written_words(*chunk, *seq, *cut))
         }
         Reply::Compared(bits) => Outgoing::reply_to(header).with_payload(bits.clone()),
         Reply::Stock { entries, data } => {

@@ -59,6 +59,7 @@ impl YesMaster {
             lease_ms: 6000,
             heartbeat_ms: 100,
             key: key(),
+            given_since: MasterMs(0),
         }
     }
 

@@ -116,7 +116,12 @@ impl<N: Net> Client<N> {
         let new = Opening { incarnation, handle, access, truncate, sent };
         match shared.install(new, Answer { body: opened, index, link, dirs_told })? {
             Some((attr, file)) => {
-                file.open.inode.lock().making = made && access.write;
+                let mut state = file.open.inode.lock();
+                state.making = made && access.write;
+                if made {
+                    state.alone = Some(state.grant.id);
+                }
+                drop(state);
                 Ok((attr, file))
             }
             None => shared.open_file(ino, access, false, caller, until).await,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dfs_proto::chunk::{Range, WriteMeta, version_word};
+use dfs_proto::chunk::{Range, WriteMeta, cut_of, version_word};
 use dfs_proto::frame::{Outgoing, Payload};
 use dfs_proto::header::Words;
-use dfs_proto::ids::{ChunkId, OpId, ServerNum};
+use dfs_proto::ids::{ChunkId, OpId, ServerNum, SizeEpoch};
 use dfs_proto::meta::{ChunkPlace, FailedPlace, Suspicion};
 use dfs_proto::request::Op;
 use dfs_proto::units::ChunkIndex;
@@ -45,7 +45,8 @@ impl Drop for Taken<'_> {
 }
 
 impl<N: Net> Shared<N> {
-    /// Writes on all members. Returns the place at which it was acknowledged.
+    /// Writes on all members. Returns the place at which it was acknowledged, with the size epoch of the try that was
+    /// applied.
     pub(crate) async fn put(
         self: &Arc<Self>,
         inode: &Inode,
@@ -75,9 +76,9 @@ impl<N: Net> Shared<N> {
             let call =
                 self.call_server(primary.server, message(inode, &place, primary.server, put, op), deadline);
             let error = match self.unless_moved(inode, std::slice::from_ref(&place), call, until).await {
-                Some(Ok(_)) => {
+                Some(Ok(answer)) => {
                     inode.no_longer_new(&place);
-                    return Ok(place);
+                    return Ok(written_at(place, cut_of(&answer.header.words)));
                 }
                 Some(Err(error)) => error,
                 // The new members know the operation if one of the old ones took it.
@@ -131,6 +132,14 @@ impl<N: Net> Shared<N> {
         }
         next
     }
+}
+
+/// An earlier try can have been applied, and cut by a truncation since: then it was before that truncation.
+fn written_at(place: Arc<ChunkPlace>, cut: Option<SizeEpoch>) -> Arc<ChunkPlace> {
+    let Some(size_epoch) = cut else { return place };
+    let mut place = ChunkPlace::clone(&place);
+    place.capability.size_epoch = size_epoch;
+    Arc::new(place)
 }
 
 fn message(inode: &Inode, place: &ChunkPlace, primary: ServerNum, put: &Put, op: OpId) -> Outgoing {

@@ -1,21 +1,22 @@
 //! Writing back: draining the buffer, committing size and mtime, and fsync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_proto::chunk::{Sync, SyncChunk, Synced};
 use dfs_proto::frame::Outgoing;
 use dfs_proto::ids::{ChunkId, ChunkVersion, ServerNum};
-use dfs_proto::meta::{ChunkPlace, Commit, FailedPlace, SetTime, Suspicion};
+use dfs_proto::meta::{ChunkPlace, Commit, FailedPlace, OpenChunkList, OpenChunks, SetTime, Suspicion};
 use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
 use tokio::task::JoinSet;
 
 use crate::call::{Refused, Scope};
 use crate::client::Client;
 use crate::core::retry::{Backoff, ChunkNext, after_chunk};
 use crate::error::{Error, Result};
-use crate::inode::{FileHandle, Inode, Unsynced};
+use crate::inode::{FileHandle, Inode, Mapped, Unsynced};
 use crate::making::Pending;
 use crate::net::{Net, NetError};
 use crate::shared::{Shared, Until, lock};
@@ -215,26 +216,67 @@ impl<N: Net> Shared<N> {
 
     async fn sync_open(self: &Arc<Self>, inode: &Arc<Inode>, datasync: bool, until: Until) -> Result<()> {
         self.drain(inode, until).await?;
-        let (seen_durable, chunks, known, grows, touched) = {
+        let (seen_durable, chunks, known, grows, touched, shared) = {
             let state = inode.lock();
             let (_, durable) = self.session.log_seen();
             let chunks: Vec<Unsynced> = state.unsynced.values().copied().collect();
             let known = chunks.iter().all(|c| state.synced.contains(&(c.chunk, c.since)));
             let grows = state.acked_end > state.committed;
-            (state.last_change <= durable, chunks, known, grows, state.attrs_wait())
+            let shared = state.is_shared();
+            (state.last_change <= durable, chunks, known, grows, state.attrs_wait(), shared)
         };
-        let metadata = grows || !seen_durable || (touched && !datasync);
+        let own: BTreeSet<ChunkId> = chunks.iter().map(|owed| owed.chunk).collect();
+        let others = async { if shared { self.sync_others(inode, own, until).await } else { Ok(()) } };
+        // What others have committed, we may not have seen the number of.
+        let metadata = grows || shared || !seen_durable || (touched && !datasync);
         if known && !grows {
-            // The master's record says nothing about these bytes, so the two need not wait for each other.
+            // The master's record says nothing about these bytes, so the three need not wait for each other.
             let durable = Extra { durable: true, synced: Vec::new() };
             let commit = async { if metadata { self.commit(inode, durable, until).await } else { Ok(()) } };
             let sync = self.sync_chunks(inode, chunks, until);
-            let (synced, committed) = tokio::join!(biased; sync, commit);
-            synced?;
-            return committed;
+            let (synced, committed, others) = tokio::join!(biased; sync, commit, others);
+            return synced.map(drop).and(committed).and(others);
         }
-        let synced = self.sync_chunks(inode, chunks, until).await?;
-        self.commit(inode, Extra { durable: true, synced }, until).await
+        let (synced, others) = tokio::join!(biased; self.sync_chunks(inode, chunks, until), others);
+        others?;
+        self.commit(inode, Extra { durable: true, synced: synced? }, until).await
+    }
+
+    /// F3: syncs what other mounts wrote and have not synced. The chunks in `own` are synced by the caller.
+    async fn sync_others(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        own: BTreeSet<ChunkId>,
+        until: Until,
+    ) -> Result<()> {
+        let grant = inode.lock().grant.id;
+        let mut chunks = Vec::new();
+        let mut first = Some(ChunkIndex(0));
+        while let Some(from) = first {
+            let request = OpenChunks { ino: inode.ino, first: from };
+            let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
+            let OpenChunkList { chunks: found, next } = answer.body;
+            chunks.extend(found.into_iter().filter(|(_, chunk)| !own.contains(chunk)));
+            first = next;
+        }
+        {
+            // A place of before a truncation by another mount says nothing of the chunk that is there now.
+            let places = &mut inode.lock().places;
+            for (index, chunk) in &chunks {
+                if matches!(places.get(index), Some(Mapped::Place(place)) if place.chunk() != *chunk) {
+                    places.remove(index);
+                }
+            }
+        }
+        // What was lost of theirs is not ours to report.
+        let owed = |(index, chunk)| Unsynced { chunk, index, since: ChunkVersion(u32::MAX), last: 0 };
+        let others = chunks.into_iter().map(owed).collect();
+        self.sync_chunks(inode, others, until).await?;
+        let mut state = inode.lock();
+        if state.may_buffer() && state.grant.id == grant {
+            state.alone = Some(grant);
+        }
+        Ok(())
     }
 
     /// Syncs chunks on all their members, each primary asked once for all of its own.
@@ -306,20 +348,30 @@ impl<N: Net> Shared<N> {
         let mut tasks = JoinSet::new();
         for unsynced in chunks {
             let was = failed.remove(&unsynced.chunk);
-            let known = self.known_write_place(&inode.lock(), unsynced.index, was);
+            let (known, writes) = {
+                let state = inode.lock();
+                let writes = state.may_buffer() || state.handles.values().any(|write| *write);
+                (self.known_write_place(&state, unsynced.index, was), writes)
+            };
             if let Some(place) = known {
                 found.push((unsynced, place));
                 continue;
             }
             let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
             let ask = async move {
-                let place = shared.write_place(&inode, unsynced.index, was, until).await?;
-                Ok::<_, Error>((unsynced, place))
+                if writes {
+                    let place = shared.write_place(&inode, unsynced.index, was, until).await?;
+                    return Ok(Some((unsynced, place)));
+                }
+                Ok::<_, Error>(match shared.read_place(&inode, unsynced.index, until).await? {
+                    Mapped::Place(place) => Some((unsynced, place)),
+                    Mapped::Hole => None,
+                })
             };
             tasks.spawn_on(ask, &self.runtime);
         }
         while let Some(place) = tasks.join_next().await {
-            found.push(place.map_err(|_| Error::Io)??);
+            found.extend(place.map_err(|_| Error::Io)??);
         }
         Ok(found)
     }
@@ -379,6 +431,10 @@ impl<N: Net> Shared<N> {
             let mut state = inode.lock();
             state.sync_ended(unsynced, version);
             state.latch.set(Error::Io);
+            return Ok(None);
+        }
+        if *error == NetError::Status(Status::NoChunk, String::new()) && place.new && unsynced.last == 0 {
+            // Another mount was about to write it.
             return Ok(None);
         }
         let cap = place.capability;

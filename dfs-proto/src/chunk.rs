@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::header::Words;
 use crate::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, Ino, KeyId, OpId, OpenNum, Seq, ServerNum, SessionId, SizeEpoch,
 };
@@ -83,6 +84,12 @@ struct RawCapability {
 pub const CAPABILITY_LEN: usize = size_of::<RawCapability>();
 
 impl Capability {
+    /// What tells when it was given.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given { key: self.key, expires: self.expires }
+    }
+
     /// The capability as it travels: fixed, little-endian.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; CAPABILITY_LEN] {
@@ -253,6 +260,15 @@ pub struct ForwardMeta {
     pub ranges: Vec<Range>,
     pub crcs: Vec<u32>,
     pub create: Vec<Member>,
+    /// Of the capability that a client's write came with; nothing in others.
+    pub given: Given,
+}
+
+/// What tells when a capability was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Given {
+    pub key: KeyId,
+    pub expires: MasterMs,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -280,6 +296,8 @@ struct RawForward {
     open_num: U32,
     size_epoch: U32,
     kind: U32,
+    key: U32,
+    expires: U64,
     write: RawWrite,
 }
 
@@ -443,6 +461,8 @@ impl ForwardMeta {
                 ForwardKind::Mend => 6,
             }
             .into(),
+            key: self.given.key.0.into(),
+            expires: self.given.expires.0.into(),
             write: raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create),
         };
         let mut out =
@@ -492,6 +512,7 @@ impl ForwardMeta {
             ranges,
             crcs,
             create,
+            given: Given { key: KeyId(raw.key.get()), expires: MasterMs(raw.expires.get()) },
         })
     }
 }
@@ -540,3 +561,19 @@ pub struct Committed {
     pub chunks: Vec<(ChunkId, ChunkVersion, Seq)>,
 }
 request!(Committed => crate::meta::Done);
+/// The words of a reply to WRITE.
+#[must_use]
+pub fn written_words(chunk: ChunkId, seq: Seq, cut: Option<SizeEpoch>) -> Words {
+    Words {
+        word0: chunk.0,
+        word1: seq.0,
+        word2: cut.map_or(0, |epoch| epoch.0),
+        word3: u32::from(cut.is_some()),
+    }
+}
+
+/// The size epoch of an earlier try that was applied and cut by a truncation since, out of such words.
+#[must_use]
+pub fn cut_of(words: &Words) -> Option<SizeEpoch> {
+    (words.word3 == 1).then_some(SizeEpoch(words.word2))
+}

@@ -72,6 +72,8 @@ pub struct Registered {
     pub heartbeat_ms: u64,
     /// What capabilities are sealed with for this server from now on.
     pub key: IssuedKey,
+    /// A capability that ends after this, on the master's clock, was given since: sessions' leases are this long.
+    pub given_since: MasterMs,
 }
 
 /// What the server has, in parts, after every registration. The master answers each replica later by an
@@ -215,6 +217,8 @@ pub struct OpRecord {
     pub session: SessionId,
     pub op: OpId,
     pub seq: Seq,
+    /// The size epoch that it was written under: a truncation since has cut it.
+    pub size_epoch: SizeEpoch,
 }
 
 /// Master to chunk server: refuse everything of these chunks below the new version, durably (one record

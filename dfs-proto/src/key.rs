@@ -17,6 +17,17 @@ impl std::fmt::Debug for ServerKey {
     }
 }
 
+/// Bits of a key's number that count turns; above them is the master's term. With an hour a turn, half a year's fit.
+pub const KEY_TURN_BITS: u32 = 12;
+
+impl KeyId {
+    /// Whether masters of one term issued both.
+    #[must_use]
+    pub fn same_term(self, other: KeyId) -> bool {
+        self.0 >> KEY_TURN_BITS == other.0 >> KEY_TURN_BITS
+    }
+}
+
 /// A key and its number. Numbers rise, over the masters' restarts too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct IssuedKey {

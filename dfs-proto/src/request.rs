@@ -81,6 +81,7 @@ ops! {
     Commit = 68;
     Suspect = 69;
     GrantBack = 70;
+    OpenChunks = 71;
     // Master to client.
     Recall = 80;
     LocationsChanged = 81;

@@ -27,7 +27,7 @@ impl Core {
         }
         self.num = Some(body.num);
         self.chunk_size = body.chunk_size.bytes();
-        self.lease.register(body.term, body.lease_ms);
+        self.lease.register(body);
         self.take_key(body.key);
         self.events = 0;
         for replica in self.replicas.values_mut() {

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use dfs_proto::checksum::{Crc, HOLE, entry_of};
-use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Member, Range};
+use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Given, Member, Range};
 use dfs_proto::control::{AddLearner, LearnerReady, OpRecord};
 use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, OpId, Seq, ServerNum, SessionId};
 use dfs_proto::planted;
@@ -494,12 +494,13 @@ fn ready(replica: &Replica, learner: Member, ready: bool) -> LearnerReady {
     LearnerReady { chunk: replica.chunk, version: replica.version, config: replica.config, learner, ready }
 }
 
-/// A message of the fill, with one record of the op table if there is one. Other messages of a primary about what
+/// A message of the fill, with one record of the op table if there is one, its size epoch in `done`. Other messages of a primary about what
 /// it had already begin with it, too.
 pub(crate) fn opening(replica: &Replica, record: Option<OpRecord>) -> ForwardMeta {
     let last = replica.lead.as_ref().map_or(replica.applied.highest(), |lead| lead.last);
-    let (session, op, seq) =
-        record.map_or((SessionId(0), OpId(0), last), |record| (record.session, record.op, record.seq));
+    let (session, op, done, seq) = record.map_or((SessionId(0), OpId(0), OpId(0), last), |record| {
+        (record.session, record.op, OpId(record.size_epoch.0.into()), record.seq)
+    });
     ForwardMeta {
         kind: ForwardKind::Zero,
         chunk: replica.chunk,
@@ -507,7 +508,7 @@ pub(crate) fn opening(replica: &Replica, record: Option<OpRecord>) -> ForwardMet
         ino: replica.ino,
         index: replica.index,
         op,
-        done: OpId(0),
+        done,
         seq,
         committed: Seq(0),
         to: BootId(0),
@@ -518,5 +519,6 @@ pub(crate) fn opening(replica: &Replica, record: Option<OpRecord>) -> ForwardMet
         ranges: vec![Range { offset: 0, len: BLOCK_SIZE }],
         crcs: Vec::new(),
         create: Vec::new(),
+        given: Given::default(),
     }
 }

@@ -463,6 +463,8 @@ pub enum Reply {
     Written {
         chunk: ChunkId,
         seq: Seq,
+        /// An earlier try was applied under this size epoch, and cut by a truncation since.
+        cut: Option<SizeEpoch>,
     },
     /// To FORWARD, AddLearner and Zero.
     Done,

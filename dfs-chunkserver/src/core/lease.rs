@@ -4,7 +4,8 @@
 //! Keeps I8's half of this side: the lease counts from when the heartbeat was *sent*, so this server always
 //! stops before the master stops counting on it.
 
-use dfs_proto::control::HeartbeatReply;
+use dfs_proto::chunk::Given;
+use dfs_proto::control::{HeartbeatReply, Registered};
 use dfs_proto::ids::Term;
 use dfs_proto::planted;
 use dfs_proto::units::{MasterMs, Micros};
@@ -24,6 +25,7 @@ pub(crate) struct Lease {
 struct Registration {
     term: Term,
     lease_ms: u64,
+    given_since: Given,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +38,16 @@ struct Grant {
 
 impl Lease {
     /// A master took us in. What another one granted before is void: it may not know who serves now.
-    pub(crate) fn register(&mut self, term: Term, lease_ms: u64) {
-        self.registered = Some(Registration { term, lease_ms });
+    pub(crate) fn register(&mut self, body: &Registered) {
+        let given_since = Given { key: body.key.id, expires: body.given_since };
+        self.registered = Some(Registration { term: body.term, lease_ms: body.lease_ms, given_since });
         self.grant = None;
+    }
+
+    /// Whether the capability was given since the master took us in.
+    pub(crate) fn was_given_since(&self, given: Given) -> bool {
+        let since = self.registered.map(|registration| registration.given_since);
+        since.is_some_and(|since| given.key.same_term(since.key) && given.expires > since.expires)
     }
 
     /// Takes a grant. A reply to an older heartbeat never shortens what a newer one gave.
@@ -91,8 +100,11 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
+    use dfs_proto::ids::{ClusterId, Generation, KeyId, LogIndex, ServerNum};
+    use dfs_proto::key::{IssuedKey, KEY_TURN_BITS};
+    use dfs_proto::units::ChunkSize;
+
     use super::*;
-    use dfs_proto::ids::LogIndex;
 
     fn reply(term: u64, t_send: u64, now: u64) -> HeartbeatReply {
         HeartbeatReply {
@@ -106,12 +118,38 @@ mod tests {
         }
     }
 
+    fn registered() -> Registered {
+        Registered {
+            num: ServerNum(1),
+            cluster: ClusterId(1),
+            generation: Generation(1),
+            term: Term(1),
+            chunk_size: ChunkSize::DEFAULT,
+            lease_ms: 6000,
+            heartbeat_ms: 1000,
+            key: IssuedKey::derive(&[1; 16], ServerNum(1), KeyId((1 << KEY_TURN_BITS) + 5)),
+            given_since: MasterMs(40_000),
+        }
+    }
+
+    #[test]
+    fn what_was_given_before_a_registration_makes_nothing() {
+        let mut lease = Lease::default();
+        let given =
+            |term: u32, expires| Given { key: KeyId(term << KEY_TURN_BITS), expires: MasterMs(expires) };
+        assert!(!lease.was_given_since(given(1, 50_000)));
+        lease.register(&registered());
+        assert!(lease.was_given_since(given(1, 40_001)));
+        assert!(!lease.was_given_since(given(1, 40_000)));
+        assert!(!lease.was_given_since(given(0, 50_000)), "another master's clock");
+    }
+
     #[test]
     fn counts_from_the_sending() {
         let mut lease = Lease::default();
         lease.granted(&reply(1, 0, 0));
         assert!(!lease.is_valid(Micros(0)), "no registration, no lease");
-        lease.register(Term(1), 6000);
+        lease.register(&registered());
         lease.granted(&reply(1, 1_000_000, 50));
         assert!(lease.is_valid(Micros(6_999_999)));
         assert!(!lease.is_valid(Micros(7_000_000)));
@@ -124,7 +162,7 @@ mod tests {
     #[test]
     fn a_capability_ends_early_rather_than_late() {
         let mut lease = Lease::default();
-        lease.register(Term(1), 6000);
+        lease.register(&registered());
         lease.granted(&reply(1, 0, 10_000));
         assert!(!lease.may_be_past(MasterMs(11_100), Micros(1_000_000)));
         assert!(lease.may_be_past(MasterMs(11_000), Micros(1_000_000)));

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use dfs_proto::control::OpRecord;
-use dfs_proto::ids::{OpId, Seq, SessionId};
+use dfs_proto::ids::{OpId, Seq, SessionId, SizeEpoch};
 
 /// How far above `done` a write's id may lie (section 5): bounds the table per session.
 pub(crate) const OPS_MAX: u64 = 64;
@@ -21,14 +21,21 @@ struct SessionOps {
     /// Everything below it was answered, and its answer received.
     done: OpId,
     /// Ordered by id; at most [`OPS_MAX`] plus what arrived before `done` rose.
-    applied: Vec<(OpId, Seq)>,
+    applied: Vec<(OpId, Done)>,
+}
+
+/// Where a write came, and under which size epoch: a truncation of a higher one has cut it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Done {
+    pub(crate) seq: Seq,
+    pub(crate) size_epoch: SizeEpoch,
 }
 
 /// What the table knows of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum OpSeen {
     New,
-    Applied(Seq),
+    Applied(Done),
     /// Answered long ago, or too far above what the session still waits for.
     Refused,
 }
@@ -37,7 +44,8 @@ impl OpTable {
     pub(crate) fn from_records(records: &[OpRecord]) -> OpTable {
         let mut table = OpTable::default();
         for record in records {
-            table.insert(record.session, record.op, OpId(0), record.seq);
+            let done = Done { seq: record.seq, size_epoch: record.size_epoch };
+            table.insert(record.session, record.op, OpId(0), done);
         }
         table
     }
@@ -45,7 +53,8 @@ impl OpTable {
     pub(crate) fn records(&self) -> Vec<OpRecord> {
         let mut records = Vec::new();
         for (&session, ops) in &self.sessions {
-            records.extend(ops.applied.iter().map(|&(op, seq)| OpRecord { session, op, seq }));
+            let record = |&(op, Done { seq, size_epoch })| OpRecord { session, op, seq, size_epoch };
+            records.extend(ops.applied.iter().map(record));
         }
         records
     }
@@ -65,7 +74,7 @@ impl OpTable {
     }
 
     /// Notes an applied write, and forgets what is below `done`. Whether the session is new here.
-    pub(crate) fn insert(&mut self, session: SessionId, op: OpId, done: OpId, seq: Seq) -> bool {
+    pub(crate) fn insert(&mut self, session: SessionId, op: OpId, done: OpId, what: Done) -> bool {
         let fresh = !self.sessions.contains_key(&session);
         let ops = self.sessions.entry(session).or_default();
         if done > ops.done {
@@ -75,7 +84,7 @@ impl OpTable {
         if op >= ops.done {
             match ops.applied.binary_search_by_key(&op, |&(id, _)| id) {
                 Ok(_) => {}
-                Err(at) => ops.applied.insert(at, (op, seq)),
+                Err(at) => ops.applied.insert(at, (op, what)),
             }
         }
         fresh
@@ -96,14 +105,18 @@ mod tests {
 
     const S: SessionId = SessionId(1);
 
+    fn one(seq: u64) -> Done {
+        Done { seq: Seq(seq), size_epoch: SizeEpoch(3) }
+    }
+
     #[test]
     fn a_retry_is_known_until_done_passes_it() {
         let mut table = OpTable::default();
-        assert!(table.insert(S, OpId(5), OpId(4), Seq(1)));
-        assert_eq!(table.look(S, OpId(5), OpId(4)), OpSeen::Applied(Seq(1)));
+        assert!(table.insert(S, OpId(5), OpId(4), one(1)));
+        assert_eq!(table.look(S, OpId(5), OpId(4)), OpSeen::Applied(one(1)));
         assert_eq!(table.look(S, OpId(6), OpId(4)), OpSeen::New);
         assert_eq!(table.look(S, OpId(3), OpId(3)), OpSeen::Refused, "done never falls");
-        assert!(!table.insert(S, OpId(6), OpId(6), Seq(2)));
+        assert!(!table.insert(S, OpId(6), OpId(6), one(2)));
         assert_eq!(table.look(S, OpId(5), OpId(4)), OpSeen::Refused);
         assert_eq!(table.look(S, OpId(6 + OPS_MAX + 1), OpId(6)), OpSeen::Refused);
     }
@@ -111,11 +124,11 @@ mod tests {
     #[test]
     fn travels_whole() {
         let mut table = OpTable::default();
-        table.insert(S, OpId(5), OpId(4), Seq(1));
-        table.insert(SessionId(2), OpId(1), OpId(1), Seq(2));
+        table.insert(S, OpId(5), OpId(4), one(1));
+        table.insert(SessionId(2), OpId(1), OpId(1), one(2));
         let copy = OpTable::from_records(&table.records());
-        assert_eq!(copy.look(S, OpId(5), OpId(4)), OpSeen::Applied(Seq(1)));
-        assert_eq!(copy.look(SessionId(2), OpId(1), OpId(1)), OpSeen::Applied(Seq(2)));
+        assert_eq!(copy.look(S, OpId(5), OpId(4)), OpSeen::Applied(one(1)));
+        assert_eq!(copy.look(SessionId(2), OpId(1), OpId(1)), OpSeen::Applied(one(2)));
         assert_eq!(copy.look(S, OpId(4), OpId(4)), OpSeen::New);
     }
 }

@@ -224,7 +224,7 @@ impl Core {
         let serving = !self.stopped && self.lease.is_valid(now) && replica.standing == Standing::Active;
         let reply = match (serving, zeroed) {
             (true, true) => Reply::Done,
-            (true, false) => Reply::Written { chunk, seq },
+            (true, false) => Reply::Written { chunk, seq, cut: None },
             (false, _) => Reply::Failed(Status::NotServing),
         };
         for call in flight.calls {

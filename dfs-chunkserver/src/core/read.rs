@@ -75,7 +75,7 @@ impl Core {
             return Err(Status::Invalid);
         }
         let num = self.num.ok_or(Status::NotServing)?;
-        let replica = self.replicas.get(&cap.chunk).ok_or(Status::NoChunk)?;
+        let replica = self.replicas.get(&cap.chunk).ok_or_else(|| self.why_missing(cap))?;
         check_standing(replica, cap.version)?;
         let blocks = Blocks::of(&[request.range]);
         if replica.is_primary(num) {
@@ -133,6 +133,12 @@ impl Core {
                 ReadEnd::Refused(fault.status())
             }
         }
+    }
+
+    /// What a capability for a replica that is not here is told. That there is none is said only to one that was given
+    /// since this server registered: what was here before then may have gone with the power.
+    pub(crate) fn why_missing(&self, cap: &Capability) -> Status {
+        if self.lease.was_given_since(cap.given()) { Status::NoChunk } else { Status::BadCapability }
     }
 
     /// What any capability has to fulfil.

@@ -10,6 +10,7 @@ use dfs_proto::units::Micros;
 
 use crate::core::heat::Access;
 use crate::core::io::{CallToken, DiskDone, DiskFault, DiskOp, Effect, Reply};
+use crate::core::ops::Done;
 use crate::core::replica::{Applying, Blocks, Replica, Standing};
 use crate::core::window::Seen;
 use crate::core::work::{AppliedOp, DiskWork};
@@ -66,6 +67,7 @@ impl Core {
                 ino: meta.ino,
                 index: meta.index,
                 members: &meta.create,
+                given: meta.given,
             })?;
         }
         let replica = self.replicas.get(&meta.chunk).ok_or(Status::NoChunk)?;
@@ -189,7 +191,8 @@ impl Core {
             return;
         }
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
-        if replica.ops.insert(op.session, op.op, op.done, seq) {
+        let done = Done { seq, size_epoch: op.size_epoch };
+        if replica.ops.insert(op.session, op.op, op.done, done) {
             self.session_chunks.entry(op.session).or_default().insert(chunk);
         }
     }

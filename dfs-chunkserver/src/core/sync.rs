@@ -74,12 +74,10 @@ impl Core {
         if !self.lease.is_valid(now) {
             return Err(Status::NotServing);
         }
+        // A right to read is enough: fsync is for whoever has the file open.
         self.check_capability(now, cap)?;
-        if !cap.rights.write {
-            return Err(Status::BadCapability);
-        }
         let me = self.me().ok_or(Status::NotServing)?;
-        let replica = self.replicas.get(&cap.chunk).ok_or(Status::NoChunk)?;
+        let replica = self.replicas.get(&cap.chunk).ok_or_else(|| self.why_missing(cap))?;
         check_standing(replica, cap.version)?;
         if !replica.is_primary(me.server) {
             return Err(Status::Redirect);

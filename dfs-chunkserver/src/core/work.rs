@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_proto::chunk::{ForwardMeta, ForwardSyncChunk, Member, Range};
+use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Member, Range};
 use dfs_proto::control::{CloseAnswer, FenceAnswer, Holdings};
-use dfs_proto::ids::{ChunkId, ChunkVersion, OpId, OpenNum, Seq, ServerNum, SessionId};
+use dfs_proto::ids::{ChunkId, ChunkVersion, OpId, OpenNum, Seq, ServerNum, SessionId, SizeEpoch};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -154,11 +154,17 @@ pub(crate) struct AppliedOp {
     pub(crate) session: SessionId,
     pub(crate) op: OpId,
     pub(crate) done: OpId,
+    pub(crate) size_epoch: SizeEpoch,
 }
 
 impl AppliedOp {
     pub(crate) fn of(meta: &ForwardMeta) -> AppliedOp {
-        AppliedOp { session: meta.session, op: meta.op, done: meta.done }
+        // Only a record of a fill names an operation with a Zero; it has no `done` of its own.
+        let (done, size_epoch) = match meta.kind {
+            ForwardKind::Zero => (OpId(0), SizeEpoch(u32::try_from(meta.done.0).unwrap_or(u32::MAX))),
+            _ => (meta.done, meta.size_epoch),
+        };
+        AppliedOp { session: meta.session, op: meta.op, done, size_epoch }
     }
 }
 

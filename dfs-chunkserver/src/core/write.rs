@@ -2,7 +2,7 @@
 //! reaches the members is in `primary`.
 
 use bytes::Bytes;
-use dfs_proto::chunk::{Capability, ForwardKind, ForwardMeta, Member, WriteMeta};
+use dfs_proto::chunk::{Capability, ForwardKind, ForwardMeta, Given, Member, WriteMeta};
 use dfs_proto::ids::{BootId, ChunkId, ConfigNum, Seq};
 use dfs_proto::planted;
 use dfs_proto::status::Status;
@@ -11,7 +11,7 @@ use dfs_proto::units::Micros;
 use crate::core::heat::Access;
 use crate::core::io::{CallToken, DiskOp, Effect, Reply};
 use crate::core::lead::{FLIGHTS_MAX, Lead, Waiting};
-use crate::core::ops::OpSeen;
+use crate::core::ops::{Done, OpSeen};
 use crate::core::read::check_standing;
 use crate::core::replica::{Blocks, Replica, Standing};
 use crate::core::window::WINDOW;
@@ -53,7 +53,10 @@ impl Core {
         }
         match replica.ops.look(meta.capability.session, meta.op, meta.done) {
             OpSeen::New => {}
-            OpSeen::Applied(seq) => return answer(call, Reply::Written { chunk, seq }, out),
+            OpSeen::Applied(Done { seq, size_epoch }) => {
+                let cut = (size_epoch < replica.size_epoch).then_some(size_epoch);
+                return answer(call, Reply::Written { chunk, seq, cut }, out);
+            }
             OpSeen::Refused => return refuse(call, Status::Invalid, out),
         }
         let blocks = Blocks::of(&meta.ranges);
@@ -110,6 +113,7 @@ impl Core {
             ino: cap.ino,
             index: cap.index,
             members,
+            given: cap.given(),
         };
         self.make_replica(&config)
     }
@@ -124,6 +128,11 @@ impl Core {
             && (there.standing != Standing::Unconfirmed || there.made)
         {
             return Ok(());
+        }
+        // Others may have gone on without this server before it registered, and of a chunk that it has not the master
+        // can't have told it.
+        if !self.lease.was_given_since(new.given) {
+            return Err(Status::BadCapability);
         }
         if !new.members.contains(&me) {
             return Err(Status::NotServing);
@@ -197,6 +206,7 @@ pub(crate) struct NewChunk<'a> {
     pub(crate) ino: dfs_proto::ids::Ino,
     pub(crate) index: dfs_proto::units::ChunkIndex,
     pub(crate) members: &'a [Member],
+    pub(crate) given: Given,
 }
 
 /// A write issued before the last truncation, or before the last close, is refused.
@@ -231,5 +241,6 @@ fn forward_of(meta: WriteMeta, seq: Seq, replica: &Replica) -> ForwardMeta {
         ranges: meta.ranges,
         crcs: meta.crcs,
         create: Vec::new(),
+        given: cap.given(),
     }
 }

@@ -2,7 +2,7 @@
 //! size epoch, told by the master to the primary. Repeated, it is done already.
 
 use bytes::Bytes;
-use dfs_proto::chunk::{ForwardKind, ForwardMeta, Range};
+use dfs_proto::chunk::{ForwardKind, ForwardMeta, Given, Range};
 use dfs_proto::control::Zero;
 use dfs_proto::ids::{BootId, ChunkId, OpId, Seq, SessionId, SizeEpoch};
 use dfs_proto::status::Status;
@@ -102,6 +102,7 @@ impl Core {
             ranges: vec![range],
             crcs: Vec::new(),
             create: Vec::new(),
+            given: Given::default(),
         };
         let create = replica.due_header();
         let op = DiskOp::Zero { chunk, create, range, size_epoch };

@@ -8,8 +8,8 @@ use dfs_proto::ids::Ino;
 use dfs_proto::meta::Access;
 use dfs_proto::request::Op;
 
-use crate::fake::{FakeNet, WHO, pattern};
-use crate::{get, make, put};
+use crate::fake::{CHUNK, FakeNet, WHO, pattern};
+use crate::{RW, get, make, put};
 
 #[tokio::test(start_paused = true)]
 async fn a_small_file_costs_three_round_trips() {
@@ -151,4 +151,42 @@ async fn listings_come_in_pages() {
     assert!(names.is_sorted());
     assert!(inline >= 6, "{inline}");
     assert_eq!(net.take_log().iter().filter(|op| **op == Op::Readdir).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fsync_covers_what_other_mounts_wrote() {
+    let net = FakeNet::new();
+    let writer = net.client().await;
+    let file = make(&writer, "a").await;
+    put(&writer, &file, 0, &pattern(2 * CHUNK as usize, 1)).await;
+    writer.shutdown(Duration::from_secs(5)).await.unwrap();
+    {
+        let mut world = net.world();
+        let chunks = world.master.files[&file.ino()].chunks.clone();
+        assert_eq!(chunks.len(), 2);
+        world.master.owed = chunks.into_iter().collect();
+        world.master.shared = true;
+    }
+    let client = net.client().await;
+    let read = client.open(file.ino(), Access { read: true, write: false }, false, WHO).await.unwrap();
+    net.take_log();
+    client.fsync(&read, false).await.unwrap();
+    let log = net.take_log();
+    assert_eq!(log.iter().filter(|op| **op == Op::OpenChunks).count(), 2, "{log:?}");
+    assert!(log.contains(&Op::Sync) && !log.contains(&Op::MapWrite), "{log:?}");
+    // Without the right to keep others from writing it is asked each time.
+    client.fsync(&read, false).await.unwrap();
+    assert!(net.take_log().contains(&Op::Sync));
+
+    net.world().master.shared = false;
+    let write = client.open(file.ino(), RW, false, WHO).await.unwrap();
+    net.take_log();
+    client.fsync(&write, false).await.unwrap();
+    assert!(net.take_log().contains(&Op::Sync));
+    client.fsync(&write, false).await.unwrap();
+    assert_eq!(net.take_log(), []);
+    net.world().master.owed = Vec::new();
+    put(&client, &write, 10, &pattern(1, 2)).await;
+    client.fsync(&write, false).await.unwrap();
+    assert!(!net.take_log().contains(&Op::OpenChunks));
 }

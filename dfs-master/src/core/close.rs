@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use dfs_proto::control::{COMMAND_BATCH, Close, CloseAnswer, CloseChunk, Closed};
-use dfs_proto::ids::{ChunkId, ChunkVersion, LogIndex, OpenNum, Seq, ServerNum};
+use dfs_proto::ids::{ChunkId, ChunkVersion, LogIndex, OpenNum, Seq, ServerNum, SessionId};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -50,6 +50,14 @@ struct Job {
     held: Option<(u128, Seq)>,
 }
 
+/// Who was given the right to write a chunk since all of it was last on the disks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Writers {
+    Nobody,
+    One(SessionId),
+    Several,
+}
+
 /// Closes under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closing {
@@ -62,21 +70,43 @@ pub(super) struct Closing {
     tried: BTreeSet<ChunkId>,
     /// Openings whose records may not be on the disk yet.
     opened: BTreeMap<ChunkId, LogIndex>,
+    /// For open chunks, as far as this leader has seen it all.
+    writers: BTreeMap<ChunkId, Writers>,
     /// Replicas that differed although every member called them whole, since this leader began.
     diverged: u64,
 }
 
 impl Closing {
-    /// A chunk has a new version, or is gone.
+    /// A chunk is closed, or gone.
     pub(super) fn forget(&mut self, chunk: ChunkId) {
+        self.begin_anew(chunk);
+        self.writers.remove(&chunk);
+    }
+
+    fn begin_anew(&mut self, chunk: ChunkId) {
         self.idle.remove(&chunk);
         self.jobs.remove(&chunk);
         self.tried.remove(&chunk);
     }
 
+    /// All that was ever written to the chunk is on its members' disks.
+    pub(super) fn all_is_synced(&mut self, chunk: ChunkId) {
+        self.writers.insert(chunk, Writers::Nobody);
+    }
+
+    /// Whether others than `session` may have written to an open chunk what is not on its members' disks.
+    #[must_use]
+    pub(super) fn others_wrote(&self, chunk: ChunkId, session: SessionId) -> bool {
+        match self.writers.get(&chunk) {
+            Some(Writers::Nobody) => false,
+            Some(Writers::One(writer)) => *writer != session,
+            Some(Writers::Several) | None => true,
+        }
+    }
+
     /// The record at `index` has opened the chunk anew: its members refuse nothing.
     pub(super) fn opened(&mut self, chunk: ChunkId, index: LogIndex) {
-        self.forget(chunk);
+        self.begin_anew(chunk);
         self.opened.insert(chunk, index);
     }
 
@@ -86,8 +116,15 @@ impl Closing {
     }
 
     /// Somebody is about to write it.
-    pub(super) fn touched(&mut self, chunk: ChunkId) {
+    pub(super) fn touched(&mut self, chunk: ChunkId, session: SessionId) {
         self.idle.remove(&chunk);
+        if let Some(writers) = self.writers.get_mut(&chunk) {
+            *writers = match *writers {
+                Writers::Nobody => Writers::One(session),
+                Writers::One(writer) if writer == session => Writers::One(session),
+                Writers::One(_) | Writers::Several => Writers::Several,
+            };
+        }
     }
 
     /// Whether members may refuse writes of the opening that the log names.

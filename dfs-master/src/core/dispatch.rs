@@ -124,7 +124,8 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::MapWrite
         | Op::Commit
         | Op::Suspect
-        | Op::GrantBack => Some(Role::Client),
+        | Op::GrantBack
+        | Op::OpenChunks => Some(Role::Client),
         Op::Register
         | Op::Inventory
         | Op::Heartbeat
@@ -277,6 +278,7 @@ impl Core {
             Op::MapRead => self.map_read(client, &decode(body)?),
             Op::MapWrite => self.map_write(client, &decode(body)?),
             Op::Commit => self.commit(client, decode(body)?),
+            Op::OpenChunks => self.open_chunks(client, &decode(body)?),
             Op::Setattr => self.setattr(client, &decode(body)?),
             Op::Suspect => {
                 let meta::Suspect { reports } = decode(body)?;

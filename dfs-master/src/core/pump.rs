@@ -205,6 +205,7 @@ impl Core {
             Command::FreeInodes(_) => self.soft.gc.freed(),
             Command::Tombstones { .. } => self.soft.gc.finished(),
             Command::Allocate { chunk, .. } | Command::Create { first: Some(chunk), .. } => {
+                self.soft.closing.all_is_synced(chunk.id);
                 self.allocated(chunk.id);
             }
             Command::GiveUp(give_up) => self.chunk_given_up(index, give_up, &outcome.answer),

@@ -195,6 +195,21 @@ pub enum Suspicion {
     Diverged,
 }
 
+/// Asks which chunks of a file may have bytes of other sessions that are not on the disks of all members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenChunks {
+    pub ino: Ino,
+    pub first: ChunkIndex,
+}
+request!(OpenChunks => OpenChunkList);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenChunkList {
+    pub chunks: Vec<(ChunkIndex, ChunkId)>,
+    /// Where to go on; none at the file's end.
+    pub next: Option<ChunkIndex>,
+}
+
 /// Gives a grant back, after a [`Recall`] or of the client's own will; dirty bytes are committed first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GrantBack {

@@ -54,7 +54,9 @@ fn judge<'a>(history: &'a History, file: FileNum, min_write: usize) -> Vec<Judge
         let (settled, settled_by) = settled(history, write);
         let losses = losses(&history.losses, write, settled_by, min_write);
         let again = again(&history.losses, write, min_write);
-        Judged { write, settled, settled_by, synced: synced(history, write), losses, again }
+        let by_others = settled.and_then(|_| synced_by_others(history, write, settled_by, &losses));
+        let synced = synced(history, write).into_iter().chain(by_others).min();
+        Judged { write, settled, settled_by, synced, losses, again }
     });
     judged.collect()
 }
@@ -110,6 +112,16 @@ fn synced(history: &History, write: &Write) -> Option<Tick> {
     let reported = failed.is_some_and(|failed| failed < at)
         || reported_elsewhere(history, write, returned.at, first.invoke);
     (!reported).then_some(at)
+}
+
+/// The end of another mount's first successful fsync that began when the write stood on all members, if nothing can
+/// have taken it from them before that end (F3).
+fn synced_by_others(history: &History, write: &Write, settled_by: Tick, losses: &[Tick]) -> Option<Tick> {
+    let syncs = history.flushes.iter().filter(|flush| flush.kind == FlushKind::Fsync);
+    let others = syncs.filter(|flush| flush.file == write.file && flush.actor.client != write.actor.client);
+    let done = others.filter(|flush| flush.invoke > settled_by).filter_map(|flush| flush.returned);
+    let at = done.filter(|end| end.outcome == Outcome::Done).map(|end| end.at).min()?;
+    losses.iter().all(|loss| *loss < settled_by || *loss > at).then_some(at)
 }
 
 fn first_failed_fsync_after(history: &History, write: &Write, after: Tick) -> Option<Tick> {

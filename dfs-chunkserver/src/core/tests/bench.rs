@@ -81,6 +81,8 @@ pub(crate) struct Bench {
     pub(crate) retry_reads: Vec<CallToken>,
     pub(crate) troubles: Vec<(ServerNum, ReportTrouble)>,
     pub(crate) learners: Vec<LearnerReady>,
+    /// What registrations say: capabilities that end by then are of before.
+    pub(crate) given_since: MasterMs,
     /// Bytes that fills sent.
     pub(crate) filled: usize,
     /// Bytes of checksums that fills sent to be compared.
@@ -138,6 +140,7 @@ impl Bench {
             retry_reads: Vec::new(),
             troubles: Vec::new(),
             learners: Vec::new(),
+            given_since: MasterMs(0),
             filled: 0,
             compared: 0,
         };
@@ -191,6 +194,7 @@ impl Bench {
             lease_ms: LEASE_MS,
             heartbeat_ms: 1000,
             key: key(),
+            given_since: self.given_since,
         };
         self.nodes.get_mut(&server).unwrap().events = 0;
         self.step(server, Input::Registered(body));
@@ -275,7 +279,7 @@ impl Bench {
         let create = self.members(members);
         let call =
             self.write_new(members[0], self.cap(1, 1), 1, Range { offset: 0, len: CHUNK_SIZE }, 1, create);
-        assert_eq!(self.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(1) });
+        assert_eq!(self.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(1), cut: None });
     }
 
     pub(crate) fn sync(&mut self, at: u16, cap: Capability) -> CallToken {

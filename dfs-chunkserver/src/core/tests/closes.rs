@@ -46,7 +46,7 @@ fn a_closed_opening_takes_no_write_and_the_next_does() {
     assert_eq!(bench.read(3, bench.cap(1, 1), 0), Ok(1), "what is read does not change");
     let cap = of_opening(&bench, 2);
     let next = bench.write(1, cap, 2, BLOCK0, 2);
-    assert_eq!(bench.replies[&next], Reply::Written { chunk: CHUNK, seq: Seq(2) });
+    assert_eq!(bench.replies[&next], Reply::Written { chunk: CHUNK, seq: Seq(2), cut: None });
     for n in [1, 2, 3] {
         let node = &bench.nodes[&num(n)];
         let header = node.store.header(CHUNK).unwrap();
@@ -67,7 +67,7 @@ fn a_write_on_its_way_keeps_it_open() {
     let call = bench.write(1, bench.cap(1, 1), 2, BLOCK0, 2);
     assert_eq!(close(&mut bench, 1, 1), CloseAnswer::Refused(Status::Recovering));
     bench.release();
-    assert_eq!(bench.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(2) });
+    assert_eq!(bench.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(2), cut: None });
     let primary = closes(&mut bench, 1, 1);
     assert_eq!(closes(&mut bench, 2, 1), primary);
 }
@@ -96,6 +96,6 @@ fn a_restarted_member_counts_on_from_where_it_closed() {
     // Numbered from 1 again, the third, which never stopped, would take it for one that it has.
     let cap = of_opening(&bench, 2);
     let next = bench.write(1, cap, 7, BLOCK0, 3);
-    assert_eq!(bench.replies[&next], Reply::Written { chunk: CHUNK, seq: Seq(6) });
+    assert_eq!(bench.replies[&next], Reply::Written { chunk: CHUNK, seq: Seq(6), cut: None });
     bench.assert_equal(&[1, 2, 3]);
 }

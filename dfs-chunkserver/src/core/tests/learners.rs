@@ -81,7 +81,7 @@ fn a_learner_that_fails_is_given_up_and_harms_nobody() {
     bench.cut.push(num(3));
     bench.release();
     bench.pass(100, &[]);
-    assert_eq!(bench.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(2) });
+    assert_eq!(bench.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(2), cut: None });
     assert!(bench.learners.iter().any(|report| !report.ready));
 }
 

@@ -67,7 +67,11 @@ fn a_write_to_a_part_of_a_rotten_block_waits_until_it_is_mended() {
         flip_block(&bench, server, 3);
         let call = bench.write(1, bench.cap(1, 1), 2, PART, 2);
         bench.pass(20, &[]);
-        assert_eq!(bench.replies.get(&call), Some(&Reply::Written { chunk: CHUNK, seq: Seq(2) }), "{server}");
+        assert_eq!(
+            bench.replies.get(&call),
+            Some(&Reply::Written { chunk: CHUNK, seq: Seq(2), cut: None }),
+            "{server}"
+        );
         bench.assert_equal(&[1, 2, 3]);
         let read = |at: u16| {
             bench.nodes[&num(at)].store.read(CHUNK, PART.offset, 1, crate::store::ReadMode::MayBlock)

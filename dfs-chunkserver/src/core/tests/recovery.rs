@@ -6,7 +6,7 @@ use dfs_proto::control::{
 };
 use dfs_proto::ids::{ChunkVersion, ClusterId, ConfigNum, Generation, LogIndex, Seq, Term};
 use dfs_proto::status::Status;
-use dfs_proto::units::ChunkSize;
+use dfs_proto::units::{ChunkSize, MasterMs};
 
 use super::bench::{Bench, CHUNK, TERM, is_disk_of, key, num};
 use crate::core::io::{Input, Reply};
@@ -35,11 +35,15 @@ fn the_primary_dies_and_its_write_is_rolled_forward_once() {
     bench.active_with(&[2, 3], 2, 2, members, a.ops, a.applied);
     let cap = bench.cap(2, 2);
     let retry = bench.write(2, cap, 2, BLOCK0, 9);
-    assert_eq!(bench.replies[&retry], Reply::Written { chunk: CHUNK, seq: Seq(2) }, "known from the base");
+    assert_eq!(
+        bench.replies[&retry],
+        Reply::Written { chunk: CHUNK, seq: Seq(2), cut: None },
+        "known from the base"
+    );
     assert_eq!(bench.read(3, cap, 0), Ok(2));
     assert_eq!(bench.read(3, bench.cap(1, 1), 0), Err(Status::WrongChunkVersion));
     let next = bench.write(2, cap, 3, BLOCK0, 3);
-    assert_eq!(bench.replies[&next], Reply::Written { chunk: CHUNK, seq: Seq(3) });
+    assert_eq!(bench.replies[&next], Reply::Written { chunk: CHUNK, seq: Seq(3), cut: None });
     bench.assert_equal(&[2, 3]);
     // The old primary comes to: its forwards are refused, its client is never told "written".
     bench.release();
@@ -77,7 +81,7 @@ fn a_secondary_is_lost_and_the_held_write_is_answered() {
     let members = bench.members(&[1, 2]);
     bench.active_with(&[1, 2], 2, 2, members, state.ops, state.applied);
     let retry = bench.write(1, bench.cap(2, 2), 2, BLOCK0, 2);
-    assert_eq!(bench.replies[&retry], Reply::Written { chunk: CHUNK, seq: Seq(2) });
+    assert_eq!(bench.replies[&retry], Reply::Written { chunk: CHUNK, seq: Seq(2), cut: None });
 }
 
 #[test]
@@ -156,6 +160,7 @@ fn a_new_generation_begins_its_marks_anew_and_an_older_one_is_not_obeyed() {
         lease_ms: 6_000,
         heartbeat_ms: 1_000,
         key: key(),
+        given_since: MasterMs(0),
     };
     assert!(term > Term(0));
     bench.step(num(1), Input::Registered(registered(generation, Term(0))));

@@ -12,7 +12,7 @@ use crate::core::io::{CallToken, Input, Reply};
 const BLOCK0: Range = Range { offset: 0, len: 4096 };
 
 fn written(seq: u64) -> Reply {
-    Reply::Written { chunk: CHUNK, seq: Seq(seq) }
+    Reply::Written { chunk: CHUNK, seq: Seq(seq), cut: None }
 }
 
 fn failed(bench: &Bench, call: CallToken) -> Status {
@@ -174,6 +174,45 @@ fn a_truncation_refuses_older_writes() {
     bench.pass(2, &[]);
     assert_eq!(bench.read(2, new, 0), Ok(3), "a zeroing of an old epoch does nothing");
     assert_eq!(bench.read(2, new, 2), Ok(0));
+}
+
+#[test]
+fn a_retry_of_what_was_cut_since_says_so() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2, 3]);
+    let old = bench.cap(1, 1);
+    bench.write(1, old, 2, BLOCK0, 2);
+    bench.zero(1, 0, 1);
+    let new = dfs_proto::chunk::Capability { size_epoch: SizeEpoch(1), ..old };
+    let call = bench.write(1, new, 2, BLOCK0, 2);
+    let cut = Some(SizeEpoch(0));
+    assert_eq!(bench.replies[&call], Reply::Written { chunk: CHUNK, seq: Seq(2), cut });
+    assert_eq!(bench.read(1, new, 0), Ok(0));
+    bench.write(1, new, 3, BLOCK0, 3);
+    let again = bench.write(1, new, 3, BLOCK0, 3);
+    assert_eq!(bench.replies[&again], written(4));
+}
+
+#[test]
+fn a_capability_of_before_a_registration_makes_no_replica() {
+    let mut bench = Bench::new(2);
+    let old = bench.cap(1, 1);
+    let members = bench.members(&[1, 2]);
+    bench.given_since = old.expires;
+    bench.register(num(1));
+    bench.beat(num(1));
+    let call = bench.write_new(1, old, 1, BLOCK0, 1, members.clone());
+    assert_eq!(failed(&bench, call), Status::BadCapability);
+    let new = dfs_proto::chunk::Capability { expires: MasterMs(old.expires.0 + 1), ..old };
+    // The other one registered later still.
+    bench.given_since = new.expires;
+    bench.register(num(2));
+    bench.beat(num(2));
+    let call = bench.write_new(1, new, 2, BLOCK0, 1, members);
+    assert!(!bench.replies.contains_key(&call), "only one of them has it");
+    assert_eq!(bench.read(2, new, 0), Err(Status::BadCapability), "what was here may be gone");
+    let newer = dfs_proto::chunk::Capability { expires: MasterMs(new.expires.0 + 1), ..new };
+    assert_eq!(bench.read(2, newer, 0), Err(Status::NoChunk));
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(crate) struct Master {
     pub(crate) answers: BTreeMap<(SessionId, RequestId), Outgoing>,
     /// Another mount has everything open: no grants.
     pub(crate) shared: bool,
+    /// What other mounts wrote and have not synced.
+    pub(crate) owed: Vec<(ChunkIndex, ChunkId)>,
     pub(crate) tail_lost: bool,
     pub(crate) commits: Vec<Commit>,
     pub(crate) setattrs: usize,
@@ -58,6 +60,7 @@ impl Master {
             sessions: BTreeMap::new(),
             answers: BTreeMap::new(),
             shared: false,
+            owed: Vec::new(),
             tail_lost: false,
             commits: Vec::new(),
             setattrs: 0,
@@ -152,6 +155,12 @@ impl Master {
                 Outgoing::reply(head, &self.place(session, ino, index))
             }
             Op::Commit => Outgoing::reply(head, &self.commit(body!())?),
+            Op::OpenChunks => {
+                let OpenChunks { first, .. } = body!();
+                let mut left = self.owed.iter().filter(|(index, _)| *index >= first).copied();
+                let chunks: Vec<_> = left.by_ref().take(1).collect();
+                Outgoing::reply(head, &OpenChunkList { chunks, next: left.next().map(|(index, _)| index) })
+            }
             Op::GrantBack => {
                 let back: GrantBack = body!();
                 self.given_back.push(back.grant);

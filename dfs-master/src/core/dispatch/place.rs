@@ -5,7 +5,7 @@
 
 use dfs_proto::chunk::{Capability, Member, Rights};
 use dfs_proto::ids::{ChunkId, Ino, KeyId, LogIndex, OpenNum, SessionId};
-use dfs_proto::meta::{ChunkPlace, MAP_MAX, MapRead, MapWrite, ReadMap};
+use dfs_proto::meta::{ChunkPlace, MAP_MAX, MapRead, MapWrite, OpenChunkList, OpenChunks, ReadMap};
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, MasterMs};
 
@@ -15,6 +15,9 @@ use crate::core::chunks::ChunkMeta;
 use crate::core::command::Command;
 use crate::core::recovery::MemberStanding;
 use crate::core::reply::Caller;
+
+/// Chunks of a file that one answer about open ones is of: 256 GiB of it.
+const LOOKED_AT: usize = 4096;
 
 impl Core {
     pub(super) fn map_read(&mut self, client: &Client, request: &MapRead) -> Result<(), Status> {
@@ -32,6 +35,18 @@ impl Core {
         }
         let map = ReadMap { size: attr.size, size_epoch: attr.size_epoch, places };
         self.reply(client.caller, &map);
+        Ok(())
+    }
+
+    /// F3: what an fsync has to sync besides what its own mount wrote.
+    pub(super) fn open_chunks(&mut self, client: &Client, request: &OpenChunks) -> Result<(), Status> {
+        let OpenChunks { ino, first } = *request;
+        let found = self.state.ns.chunks_after(ino, first, LOOKED_AT + 1)?;
+        let next = found.get(LOOKED_AT).map(|(index, _)| *index);
+        let is_open = |chunk| self.state.chunks.get(chunk).is_some_and(|meta| meta.open);
+        let owed = |chunk| is_open(chunk) && self.soft.closing.others_wrote(chunk, client.session);
+        let chunks = found.into_iter().take(LOOKED_AT).filter(|(_, chunk)| owed(*chunk)).collect();
+        self.reply(client.caller, &OpenChunkList { chunks, next });
         Ok(())
     }
 
@@ -78,6 +93,9 @@ impl Core {
         let chunk = self.state.ns.chunk_at(ino, at)?.ok_or(Status::Recovering)?;
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
         if self.must_reopen(chunk, &meta) {
+            if !meta.open {
+                self.soft.closing.all_is_synced(chunk);
+            }
             let open_num = OpenNum(meta.open_num.0 + 1);
             let then = Then::Place { caller, session, ino, index: at };
             self.propose(None, Command::Reopen { chunk, open_num }, then)?;
@@ -112,7 +130,7 @@ impl Core {
         if self.soft.dropping.contains(&chunk) || self.must_reopen(chunk, &meta) {
             return Err(Status::Recovering);
         }
-        self.soft.closing.touched(chunk);
+        self.soft.closing.touched(chunk, session);
         let members = self.serving(chunk, &meta);
         if !meta.is_active() || members.len() < meta.members.len() {
             self.recover_on_demand(chunk, &meta);

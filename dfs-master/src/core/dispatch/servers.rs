@@ -9,11 +9,12 @@ use dfs_proto::control::{
     ReplicaInfo, ReportTrouble, ServerEvent,
 };
 use dfs_proto::ids::{BootId, ChunkId, KeyId, LogIndex, Seq, ServerNum};
-use dfs_proto::key::IssuedKey;
+use dfs_proto::key::{IssuedKey, KEY_TURN_BITS};
 use dfs_proto::meta::Done;
 use dfs_proto::planted;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
+use dfs_proto::units::MasterMs;
 
 use super::{Then, decode};
 use crate::core::Core;
@@ -23,9 +24,6 @@ use crate::core::recovery::MemberStanding;
 use crate::core::reply::{Caller, low_half};
 use crate::core::servers::live;
 use crate::core::servers::{Server, ServerInfo};
-
-/// Turns of keys in one term: with an hour each, half a year's before they run into the next term's.
-const KEY_TURN_BITS: u32 = 12;
 
 /// A registration whose record is under way.
 #[derive(Clone, Debug)]
@@ -176,6 +174,7 @@ impl Core {
             lease_ms: self.config.server_lease_ms,
             heartbeat_ms: self.config.heartbeat_ms,
             key,
+            given_since: MasterMs(self.now.mono.ms_since(self.started) + self.config.session_lease_ms),
         };
         let after = self.after_durable(index);
         self.reply_at(caller, &registered, index, after);

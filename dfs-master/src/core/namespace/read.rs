@@ -207,6 +207,20 @@ impl Namespace {
         Ok(self.chunks_from(ino, &inode, first).take_while(in_range).collect())
     }
 
+    /// At most `most` of the chunks that the file has from `first` on.
+    ///
+    /// # Errors
+    /// `Stale`, `IsDir`, `Invalid` for what is no file.
+    pub fn chunks_after(
+        &self,
+        ino: Ino,
+        first: ChunkIndex,
+        most: usize,
+    ) -> Result<Vec<(ChunkIndex, ChunkId)>, Status> {
+        let inode = self.file(ino)?;
+        Ok(self.chunks_from(ino, &inode, first).take(most).collect())
+    }
+
     /// How many chunks the file has.
     ///
     /// # Errors

@@ -114,6 +114,25 @@ fn power_cuts_of_enough_servers_lose_what_was_not_synced() {
 }
 
 #[test]
+fn an_fsync_covers_what_other_mounts_wrote_before() {
+    let mut run = run();
+    let old = run.wrote(A, true);
+    run.flushed(A, FlushKind::Fsync, Outcome::Done);
+    run.wrote(A, true);
+    let mut late = Run(run.0.clone());
+    run.flushed(B, FlushKind::Fsync, Outcome::Done);
+    for server in [1, 2] {
+        run.0.server_lost_power(server);
+        late.0.server_lost_power(server);
+    }
+    run.read(A, old);
+    assert_eq!(run.wrong(), 1);
+    late.flushed(B, FlushKind::Fsync, Outcome::Done);
+    late.read(A, old);
+    assert_eq!(late.wrong(), 0, "it was gone before");
+}
+
+#[test]
 fn power_cuts_under_a_write_may_take_it() {
     let mut run = run();
     let old = run.wrote(A, true);

@@ -7,7 +7,7 @@ use dfs_chunkserver::exec;
 use dfs_chunkserver::store::{ReadBlocks, ReadMode};
 use dfs_proto::chunk::{
     AskMend, Capability, Committed, ForwardMeta, ForwardSync, Range, Sync, Synced, WriteMeta,
-    entries_to_bytes,
+    entries_to_bytes, written_words,
 };
 use dfs_proto::control::{Applied, Deleted};
 use dfs_proto::frame::{Frame, Outgoing};
@@ -108,9 +108,7 @@ impl Running {
         let ok = Outgoing::reply_to(&header);
         let out = match reply {
             Reply::Failed(status) => Outgoing::error(&header, status, ""),
-            Reply::Written { chunk, seq } => {
-                ok.with_words(Words { word0: chunk.0, word1: seq.0, ..Words::default() })
-            }
+            Reply::Written { chunk, seq, cut } => ok.with_words(written_words(chunk, seq, cut)),
             Reply::Compared(bits) => ok.with_payload(bits),
             Reply::Stock { entries, data } => {
                 ok.with_meta(Bytes::from(entries_to_bytes(&entries))).with_payload(data)

@@ -83,7 +83,7 @@ async fn one(program: &mut Program, open: &Open) -> Next {
     match program.below(20) {
         0..9 if open.writable => write(program, open).await,
         9 if open.writable => truncate(program, open).await,
-        10..12 if open.writable => flush(program, open, FlushKind::Fsync).await,
+        10..12 => flush(program, open, FlushKind::Fsync).await,
         12 if open.writable => flush(program, open, FlushKind::Close).await,
         _ => read(program, open).await,
     }
