@@ -34,6 +34,14 @@ build_release() {
   (cd "$root" && cargo build --release --quiet --locked --workspace --bins)
 }
 
+# build_trial: the binaries that tests run, see the profile. Sets $bin.
+build_trial() {
+  say "building dfs for the tests"
+  (cd "$root" && cargo build --profile trial --quiet --locked --workspace --bins)
+  bin=$root/target/trial
+  export DFS_BIN=$bin
+}
+
 # start_cluster [dfs dev up arguments...]: sets $work, $mnt and $master; goes down with the script.
 # The state is on a disk (TMPDIR, else /var/tmp): the chunk store wants real fdatasync and fallocate.
 start_cluster() {

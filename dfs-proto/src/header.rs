@@ -95,6 +95,7 @@ pub struct CallId(pub u64);
 /// |---|---|---|---|---|
 /// | request to the master | request id | lowest unanswered request id | 0 | 0 |
 /// | the master's reply | log index | [`MasterMs`](crate::units::MasterMs) | low half of the term | index minus durable index |
+/// | the reply to WRITE | chunk id | sequence number | size epoch, if word3 is 1 | 1: applied before, and cut since |
 /// | chunk operations | chunk id | version in the high half, configuration in the low | offset | length |
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Words {
