@@ -165,7 +165,7 @@ impl<N: Net> Shared<N> {
 
     /// Has the kernel's pages dropped, and waits for it: no longer than the session's lease, behind which
     /// the kernel was told to believe nothing.
-    async fn invalidate(&self, ino: Ino) {
+    pub(crate) async fn invalidate(&self, ino: Ino) {
         let (ack, done) = Ack::new();
         self.upcalls.invalidate(ino, ack);
         let limit = Duration::from_millis(self.session.facts().lease_ms);

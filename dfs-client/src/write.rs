@@ -257,8 +257,15 @@ impl<N: Net> Shared<N> {
         let turn = if append { Some(inode.append_turn.lock().await) } else { None };
         let mut done = Placed::default();
         loop {
-            if inode.lock().may_buffer() {
-                return Ok(false);
+            {
+                let mut state = inode.lock();
+                if state.may_buffer() {
+                    // What is on the replicas already reaches as far as it does: a truncation has to know.
+                    for put in done.pieces.values() {
+                        note_end(&mut state, put.epoch, put.end);
+                    }
+                    return Ok(false);
+                }
             }
             if append && done.pieces.is_empty() {
                 done.at = self.ask_map(inode, ChunkIndex(0), 1, until).await?.size;
@@ -277,6 +284,10 @@ impl<N: Net> Shared<N> {
             }
         }
         drop(turn);
+        if inode.lock().may_cache() {
+            // And the kernel may have pages of it.
+            self.invalidate(inode.ino).await;
+        }
         Ok(true)
     }
 
@@ -328,6 +339,9 @@ impl<N: Net> Shared<N> {
             };
             let mut state = inode.lock();
             note_unsynced(&mut state, &place);
+            // Under a grant that came meanwhile somebody may have fetched what was there before.
+            state.writes += 1;
+            self.memory.free(state.drop_ahead());
             let under = place.capability.size_epoch;
             if epoch.is_some_and(|before| before != under) {
                 return Ok(None);
@@ -375,14 +389,18 @@ impl State {
 
 /// A buffered write is on all members.
 fn note_ack(state: &mut State, place: &ChunkPlace, end: u64) {
-    let epoch = place.capability.size_epoch;
+    note_end(state, place.capability.size_epoch, end);
+    note_unsynced(state, place);
+}
+
+/// What was written under `epoch` reaches to `end`.
+fn note_end(state: &mut State, epoch: SizeEpoch, end: u64) {
     match epoch.cmp(&state.size_epoch) {
         // It was cut with the rest before it got here.
         Ordering::Less => {}
         Ordering::Equal => state.acked_end = state.acked_end.max(end),
         Ordering::Greater => (state.size_epoch, state.acked_end) = (epoch, end),
     }
-    note_unsynced(state, place);
 }
 
 fn note_unsynced(state: &mut State, place: &ChunkPlace) {

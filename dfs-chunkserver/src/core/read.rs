@@ -77,6 +77,10 @@ impl Core {
         let num = self.num.ok_or(Status::NotServing)?;
         let replica = self.replicas.get(&cap.chunk).ok_or_else(|| self.why_missing(cap))?;
         check_standing(replica, cap.version)?;
+        if cap.size_epoch < replica.size_epoch {
+            // The reader has the size of before a truncation, behind which somebody may be writing.
+            return Err(Status::OldEpoch);
+        }
         let blocks = Blocks::of(&[request.range]);
         if replica.is_primary(num) {
             if replica.lead.as_ref().is_some_and(|lead| lead.is_written(&blocks)) {

@@ -121,7 +121,8 @@ fn synced_by_others(history: &History, write: &Write, settled_by: Tick, losses: 
     let others = syncs.filter(|flush| flush.file == write.file && flush.actor.client != write.actor.client);
     let done = others.filter(|flush| flush.invoke > settled_by).filter_map(|flush| flush.returned);
     let at = done.filter(|end| end.outcome == Outcome::Done).map(|end| end.at).min()?;
-    losses.iter().all(|loss| *loss < settled_by || *loss > at).then_some(at)
+    // Also one under the write: its answer may have been on its way.
+    losses.iter().all(|loss| *loss > at).then_some(at)
 }
 
 fn first_failed_fsync_after(history: &History, write: &Write, after: Tick) -> Option<Tick> {

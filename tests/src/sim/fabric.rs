@@ -185,6 +185,8 @@ impl Fabric {
         process.backlog = None;
         process.clock = clock;
         process.went_on = Micros(0);
+        // A machine that was down when it was to stand still.
+        process.stalled_us = None;
         process.stop_at_work = false;
         process.life
     }

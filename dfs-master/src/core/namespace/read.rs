@@ -56,7 +56,12 @@ impl Namespace {
     pub(crate) fn attr(&self, ino: Ino, inode: &Inode) -> Attr {
         let (size, blocks) = match inode.kind {
             FileKind::Dir => (DIR_SIZE, DIR_SIZE / STAT_BLOCK),
-            FileKind::File => (inode.size, self.allocated_bytes(ino, inode) / STAT_BLOCK),
+            FileKind::File => {
+                // A truncation under way is seen from its intent on, which has raised the size epoch: an old size under
+                // the new epoch would show what is being written behind the cut.
+                let size = self.intents.get(&ino).map_or(inode.size, |intent| intent.size);
+                (size, self.allocated_bytes(ino, inode) / STAT_BLOCK)
+            }
             FileKind::Symlink
             | FileKind::Fifo
             | FileKind::Socket
