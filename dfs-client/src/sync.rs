@@ -363,6 +363,11 @@ impl<N: Net> Shared<N> {
                     let place = shared.write_place(&inode, unsynced.index, was, until).await?;
                     return Ok(Some((unsynced, place)));
                 }
+                if was.is_some() {
+                    // The question makes the master look at the chunk's members.
+                    let request = OpenChunks { ino: inode.ino, first: unsynced.index };
+                    shared.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
+                }
                 Ok::<_, Error>(match shared.read_place(&inode, unsynced.index, until).await? {
                     Mapped::Place(place) => Some((unsynced, place)),
                     Mapped::Hole => None,

@@ -45,7 +45,15 @@ impl Core {
         let next = found.get(LOOKED_AT).map(|(index, _)| *index);
         let is_open = |chunk| self.state.chunks.get(chunk).is_some_and(|meta| meta.open);
         let owed = |chunk| is_open(chunk) && self.soft.closing.others_wrote(chunk, client.session);
-        let chunks = found.into_iter().take(LOOKED_AT).filter(|(_, chunk)| owed(*chunk)).collect();
+        let chunks: Vec<_> = found.into_iter().take(LOOKED_AT).filter(|(_, chunk)| owed(*chunk)).collect();
+        for (_, chunk) in &chunks {
+            // Every member has to sync.
+            if let Some(meta) = self.state.chunks.get(*chunk)
+                && self.serving(*chunk, &meta).len() < meta.members.len()
+            {
+                self.recover_on_demand(*chunk, &meta);
+            }
+        }
         self.reply(client.caller, &OpenChunkList { chunks, next });
         Ok(())
     }

@@ -90,7 +90,8 @@ impl Namespace {
             return Err(Status::Recovering);
         }
         let (index, from) = self.chunk_size.locate(size);
-        if size >= inode.size || from == 0 {
+        // Not when the size stays: what writers have put behind it and not committed is cut as well.
+        if size > inode.size || from == 0 {
             return Ok(TruncateStep::Direct);
         }
         Ok(match self.chunk_at(ino, index)? {
