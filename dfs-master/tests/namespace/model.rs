@@ -183,7 +183,7 @@ impl Model {
             uid: node.uid,
             gid: node.gid,
             rdev: node.rdev,
-            size: if node.is_dir() { 4096 } else { node.size },
+            size: if node.is_dir() { 4096 } else { node.intent.map_or(node.size, |(size, _)| size) },
             blocks: if node.is_dir() { 8 } else { bytes / 512 },
             atime: node.atime,
             mtime: node.mtime,
@@ -425,7 +425,7 @@ impl Model {
         ensure(i64::try_from(size).is_ok(), Status::TooBig)?;
         ensure(node.intent.is_none(), Status::Recovering)?;
         let index = size / CHUNK;
-        let cut = node.chunks.get(&index).filter(|_| size < node.size && !size.is_multiple_of(CHUNK));
+        let cut = node.chunks.get(&index).filter(|_| size <= node.size && !size.is_multiple_of(CHUNK));
         let cut = cut.map(|chunk| (index, *chunk));
         Ok((node, cut))
     }

@@ -373,13 +373,18 @@ fn sizes_and_epochs() {
     assert_eq!(ns.check(&commit(file, 2, Some(9), None)), Err(Status::Recovering));
     assert_eq!(ns.check(&set_chunk(file, 3, 104)), Err(Status::Recovering));
     assert_eq!(ns.check(&cut(0)), Err(Status::Recovering));
-    assert_eq!(ns.getattr(file).unwrap().size, 2 * CHUNK);
+    assert_eq!(ns.getattr(file).unwrap().size, CHUNK + 5, "seen from the intent on");
     assert_eq!(ns.intents().count(), 1);
     let last =
         NsCommand::TruncateFinal(TruncateFinal { ino: file, size_epoch: boundary.size_epoch, now: at(62) });
     let Ok(NsOutcome::Truncated { attr, dropped }) = ns.apply(&last) else { panic!("refused") };
     assert_eq!((attr.size, attr.mtime, dropped.len()), (CHUNK + 5, at(62), 0));
     assert_eq!(ns.check(&last), Err(Status::OldEpoch));
+    assert_eq!(
+        ns.check(&cut(CHUNK + 5)),
+        Err(Status::Recovering),
+        "something may have been put behind the size"
+    );
     assert_eq!(ns.check(&commit(file, 2, Some(FILE_SIZE_MAX), None)), Ok(()));
     assert_eq!(ns.check(&commit(file, 2, Some(FILE_SIZE_MAX + 1), None)), Err(Status::TooBig));
 }
