@@ -112,15 +112,20 @@ impl HeaderChange {
         {
             return false;
         }
+        // A change that a slow disk overtook: an opening does not come back, and one that was closed is not open again.
+        let overtaken = |opening| opening < header.open_num || (opening == header.open_num && !header.open);
+        let same_version = self.version.is_none_or(|version| version == header.version);
+        if !(same_version && self.open_num.is_some_and(overtaken)) {
+            header.open_num = self.open_num.unwrap_or(header.open_num);
+            header.open = self.open.unwrap_or(header.open);
+            header.digest = self.digest.unwrap_or(header.digest);
+        }
         header.version = self.version.unwrap_or(header.version);
         header.config = self.config.unwrap_or(header.config);
-        header.open_num = self.open_num.unwrap_or(header.open_num);
         header.size_epoch = self.size_epoch.unwrap_or(header.size_epoch);
         header.seq_synced = self.seq_synced.unwrap_or(header.seq_synced);
-        header.open = self.open.unwrap_or(header.open);
         header.learner = self.learner.unwrap_or(header.learner);
         header.os_boot = self.os_boot.unwrap_or(header.os_boot);
-        header.digest = self.digest.unwrap_or(header.digest);
         if let Some(path) = &self.path {
             header.path.clone_from(path);
         }

@@ -3,7 +3,7 @@
 use dfs_chunkserver::store::{Damage, Durability, HeaderChange, ReadMode, Stock, Store, StoreError, Unfit};
 use dfs_disk::sim::{Call, SimDisk};
 use dfs_proto::checksum::crc32c;
-use dfs_proto::ids::{ChunkVersion, ConfigNum, Seq, SizeEpoch};
+use dfs_proto::ids::{ChunkVersion, ConfigNum, OpenNum, Seq, SizeEpoch};
 
 use super::support::*;
 
@@ -310,6 +310,23 @@ fn nothing_cached_means_asking_again_elsewhere() {
         matches!(store.read(id(1), 0, 10, ReadMode::CachedOnly), Err(StoreError::WouldBlock)),
         "not open"
     );
+}
+
+#[test]
+fn a_header_that_was_overtaken_does_not_open_a_closed_chunk() {
+    let (_, store) = with_chunk(1);
+    let set = |open_num, open| {
+        let change =
+            HeaderChange { open_num: Some(OpenNum(open_num)), open: Some(open), ..HeaderChange::default() };
+        store.set_header(id(1), &change, Durability::Later).unwrap();
+        let header = store.header(id(1)).unwrap();
+        (header.open_num, header.open)
+    };
+    let first = store.header(id(1)).unwrap().open_num.0;
+    assert_eq!(set(first, false), (OpenNum(first), false));
+    assert_eq!(set(first, true), (OpenNum(first), false));
+    assert_eq!(set(first + 1, true), (OpenNum(first + 1), true));
+    assert_eq!(set(first, false), (OpenNum(first + 1), true));
 }
 
 #[test]

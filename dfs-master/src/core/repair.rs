@@ -193,7 +193,11 @@ impl Core {
         for LearnerChange { chunk, server } in learners {
             let meta = self.state.chunks.get(*chunk).filter(|meta| meta.learners.contains(server));
             match meta {
-                Some(meta) => self.begin_copy(index, *chunk, &meta, *server),
+                Some(meta) => {
+                    // A close that was begun does not know of the member to come.
+                    self.end_close(*chunk);
+                    self.begin_copy(index, *chunk, &meta, *server);
+                }
                 None => self.soft.repair.forget(*chunk),
             }
         }
