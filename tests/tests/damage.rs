@@ -86,6 +86,20 @@ fn until_damaged(cluster: &Cluster, ready: impl Fn(&[Value]) -> bool) -> Vec<Val
     panic!("not within 30 s: {:?}", damaged(cluster, &[]));
 }
 
+/// What fsck says once it finds nothing wrong, but for servers that it can't ask.
+fn until_repaired(cluster: &Cluster) -> String {
+    let mut told = (0, String::new());
+    for _ in 0..300 {
+        told = dfs(cluster, &["fsck"], "");
+        if told.0 == 2 {
+            return told.1;
+        }
+        // A chunk is below its goal until it is repaired.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("not within a minute: {told:?}");
+}
+
 /// A read that does not hang; what it gave.
 #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
 fn read_at(path: &Path, at: usize, len: usize) -> std::io::Result<Vec<u8>> {
@@ -177,16 +191,7 @@ fn what_lost_servers_held_is_named_and_given_up_by_name_only() {
     remount(&cluster);
     assert!(read_at(&path, 0, expected.len()).unwrap() == expected);
     // The servers that are no more had replicas; nobody can look at those.
-    let mut told = dfs(&cluster, &["fsck"], "");
-    for _ in 0..300 {
-        if told.0 == 2 {
-            break;
-        }
-        // A chunk of theirs is below its goal until it is repaired.
-        std::thread::sleep(Duration::from_millis(200));
-        told = dfs(&cluster, &["fsck"], "");
-    }
-    assert!(told.0 == 2 && told.1.contains("not checked"), "{told:?}");
+    assert!(until_repaired(&cluster).contains("not checked"));
 }
 
 #[test]
