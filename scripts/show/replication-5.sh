@@ -40,6 +40,8 @@ echo "below goal at most after the death: $before chunks"
 echo "first chunk repaired $(((began - died) / 1000)) s after the death, the last $(((ended - died) / 1000)) s after it"
 kill -0 $load 2>/dev/null && kill -INT $load
 wait $load || true
+# Above its JSON fio says which signal ended it.
+sed -i '/^{/,$!d' "$work/fio.json"
 errors=$(jq '[.jobs[].error] | add' "$work/fio.json")
 echo "load: $(jq '[.jobs[].write.io_kbytes] | add / 1024 | floor' "$work/fio.json") MiB written, errors $errors"
 [ "$errors" = 0 ] || die "a program saw an error"
