@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use dfs_proto::control::runs_of;
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{Damaged, DamagedChunk, DamagedReplica, FileInfo, ReplicaFault};
 use dfs_proto::units::{BLOCK_SIZE, ChunkIndex, ChunkSize};
@@ -114,18 +115,6 @@ pub(crate) fn cut(start: u64, runs: &[(u32, u32)], size: u64) -> Vec<(u64, u64)>
         (from, (from + u64::from(*count) * block).min(size))
     };
     runs.iter().map(range).filter(|(from, to)| from < to).collect()
-}
-
-/// Rising block numbers as runs.
-fn runs_of(blocks: &[u32]) -> Vec<(u32, u32)> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for block in blocks {
-        match runs.last_mut() {
-            Some((first, count)) if *first + *count == *block => *count += 1,
-            _ => runs.push((*block, 1)),
-        }
-    }
-    runs
 }
 
 /// The path as the master has it, from the root of the filesystem.

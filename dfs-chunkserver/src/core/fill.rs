@@ -494,8 +494,8 @@ fn ready(replica: &Replica, learner: Member, ready: bool) -> LearnerReady {
     LearnerReady { chunk: replica.chunk, version: replica.version, config: replica.config, learner, ready }
 }
 
-/// A message of the fill, with one record of the op table if there is one, its size epoch in `done`. Other messages of a primary about what
-/// it had already begin with it, too.
+/// A message of the fill, with one record of the op table if there is one, its size epoch in `done`. Other messages of
+/// a primary about what it had already begin with it, too.
 pub(crate) fn opening(replica: &Replica, record: Option<OpRecord>) -> ForwardMeta {
     let last = replica.lead.as_ref().map_or(replica.applied.highest(), |lead| lead.last);
     let (session, op, done, seq) = record.map_or((SessionId(0), OpId(0), OpId(0), last), |record| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dfs_proto::control::{
-    Examine, Examined, HOLDINGS_MAX, HeldReplica, HeldState, Holdings, Look, ReplicaClass,
+    Examine, Examined, HOLDINGS_MAX, HeldReplica, HeldState, Holdings, Look, ReplicaClass, runs_of,
 };
 use dfs_proto::ids::{ChunkId, Seq};
 use dfs_proto::status::Status;
@@ -90,7 +90,7 @@ impl Core {
         let mut report = examined(self.replicas.get(&chunk));
         match done {
             DiskDone::Examined { synced, good, bad } => {
-                (report.synced, report.good_blocks, report.bad) = (synced, good, runs(&bad));
+                (report.synced, report.good_blocks, report.bad) = (synced, good, runs_of(&bad));
             }
             DiskDone::Failed(DiskFault::Missing) => {
                 report.replica = report.replica.map(|held| HeldReplica { state: HeldState::Gone, ..held });
@@ -134,16 +134,4 @@ fn examined(replica: Option<&Replica>) -> Examined {
         good_blocks: 0,
         bad: Vec::new(),
     }
-}
-
-/// Rising block numbers as runs.
-fn runs(blocks: &[u32]) -> Vec<(u32, u32)> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for block in blocks {
-        match runs.last_mut() {
-            Some((first, count)) if *first + *count == *block => *count += 1,
-            _ => runs.push((*block, 1)),
-        }
-    }
-    runs
 }

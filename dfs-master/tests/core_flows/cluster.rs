@@ -17,8 +17,8 @@ use dfs_proto::ids::{
     ChunkId, ClusterId, Handle, Ino, KeyId, LogIndex, OsBootId, RequestId, ServerNum, SessionId, Term,
 };
 use dfs_proto::meta::{
-    Access, Attr, ChunkPlace, Create, Created, Creds, KeepAlive, MapWrite, Open, OpenClaim, OpenSession,
-    Opened, ResumeSession, SessionOpened,
+    Access, Attr, ChunkPlace, Commit, Create, Created, Creds, KeepAlive, MapWrite, Open, OpenClaim,
+    OpenSession, Opened, ResumeSession, SessionOpened,
 };
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
@@ -300,6 +300,22 @@ impl Cluster {
 
     pub(crate) fn map_write(&mut self, client: Client, ino: Ino, index: u64) -> Result<ChunkPlace, Status> {
         self.ask(client.conn, &MapWrite { ino, index: ChunkIndex(index), failed: None })
+    }
+
+    /// The client commits `size` and that the chunk is on the disks of its members.
+    pub(crate) fn commit_synced(&mut self, client: Client, attr: &Attr, place: &ChunkPlace, size: u64) {
+        let commit = Commit {
+            ino: attr.ino,
+            size_epoch: attr.size_epoch,
+            size_at_least: Some(size),
+            mtime: None,
+            atime: None,
+            synced: vec![place.chunk()],
+            durable: true,
+            unused: Vec::new(),
+            set: None,
+        };
+        self.ask(client.conn, &commit).unwrap();
     }
 
     /// A file with one chunk that all of its members have written.

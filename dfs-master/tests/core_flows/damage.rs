@@ -6,8 +6,8 @@ use dfs_proto::conn::Role;
 use dfs_proto::control::{ReportTrouble, Settle};
 use dfs_proto::ids::{ChunkId, ChunkVersion, Handle, Seq, ServerNum};
 use dfs_proto::meta::{
-    Attr, ChunkPlace, Commit, Damaged, DamagedChunk, DamagedPart, ExamineChunk, MapRead, RepairChunk,
-    RepairWay, ReplicaFault,
+    Attr, ChunkPlace, Damaged, DamagedChunk, DamagedPart, ExamineChunk, MapRead, RepairChunk, RepairWay,
+    ReplicaFault,
 };
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
@@ -28,18 +28,7 @@ fn file(cluster: &mut Cluster, client: Client, name: &str) -> (Attr, ChunkPlace)
     let created = cluster.create(client, name, HANDLE.0).unwrap();
     let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
     cluster.write(&place, 1, 11);
-    let commit = Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(10_000),
-        mtime: None,
-        atime: None,
-        synced: vec![place.chunk()],
-        durable: true,
-        unused: Vec::new(),
-        set: None,
-    };
-    cluster.ask(client.conn, &commit).unwrap();
+    cluster.commit_synced(client, &attr, &place, 10_000);
     (attr, place)
 }
 

@@ -36,18 +36,7 @@ pub(crate) fn look(cluster: &mut Cluster, tool: ConnId, server: ServerNum) -> (V
 
 fn committed(cluster: &mut Cluster, client: Client, name: &str) -> ChunkId {
     let (attr, place) = cluster.written_file(client, name);
-    let commit = dfs_proto::meta::Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(10),
-        mtime: None,
-        atime: None,
-        synced: vec![place.chunk()],
-        durable: true,
-        unused: Vec::new(),
-        set: None,
-    };
-    cluster.ask(client.conn, &commit).unwrap();
+    cluster.commit_synced(client, &attr, &place, 10);
     place.chunk()
 }
 

@@ -259,18 +259,7 @@ fn a_chunk_waits_for_the_only_ones_that_may_have_it() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
     let (attr, place) = cluster.written_file(client, "f");
-    let synced = dfs_proto::meta::Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(10),
-        mtime: None,
-        atime: None,
-        synced: vec![place.chunk()],
-        durable: true,
-        unused: Vec::new(),
-        set: None,
-    };
-    cluster.ask(client.conn, &synced).unwrap();
+    cluster.commit_synced(client, &attr, &place, 10);
     let all = nums(&place);
     all.iter().for_each(|num| cluster.kill(*num));
     // One comes back without the file: it is not taken for the truth.

@@ -70,3 +70,16 @@ pub struct Examined {
     /// Blocks that do not match their checksums: first, and how many.
     pub bad: Vec<(u32, u32)>,
 }
+
+/// Rising block numbers as runs: each the first, and how many.
+#[must_use]
+pub fn runs_of(blocks: &[u32]) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for block in blocks {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == *block => *count += 1,
+            _ => runs.push((*block, 1)),
+        }
+    }
+    runs
+}

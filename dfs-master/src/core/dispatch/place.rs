@@ -43,15 +43,16 @@ impl Core {
         let OpenChunks { ino, first } = *request;
         let found = self.state.ns.chunks_after(ino, first, LOOKED_AT + 1)?;
         let next = found.get(LOOKED_AT).map(|(index, _)| *index);
-        let is_open = |chunk| self.state.chunks.get(chunk).is_some_and(|meta| meta.open);
-        let owed = |chunk| is_open(chunk) && self.soft.closing.others_wrote(chunk, client.session);
-        let chunks: Vec<_> = found.into_iter().take(LOOKED_AT).filter(|(_, chunk)| owed(*chunk)).collect();
-        for (_, chunk) in &chunks {
+        let mut chunks = Vec::new();
+        for (index, chunk) in found.into_iter().take(LOOKED_AT) {
+            let Some(meta) = self.state.chunks.get(chunk).filter(|meta| meta.open) else { continue };
+            if !self.soft.closing.others_wrote(chunk, client.session) {
+                continue;
+            }
+            chunks.push((index, chunk));
             // Every member has to sync.
-            if let Some(meta) = self.state.chunks.get(*chunk)
-                && self.serving(*chunk, &meta).len() < meta.members.len()
-            {
-                self.recover_on_demand(*chunk, &meta);
+            if self.serving(chunk, &meta).len() < meta.members.len() {
+                self.recover_on_demand(chunk, &meta);
             }
         }
         self.reply(client.caller, &OpenChunkList { chunks, next });
