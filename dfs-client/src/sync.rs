@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dfs_proto::chunk::{Sync, SyncChunk, Synced};
 use dfs_proto::frame::Outgoing;
-use dfs_proto::ids::{ChunkId, ChunkVersion, ServerNum};
+use dfs_proto::ids::{ChunkId, ChunkVersion, Ino, ServerNum};
 use dfs_proto::meta::{ChunkPlace, Commit, FailedPlace, OpenChunkList, OpenChunks, SetTime, Suspicion};
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
@@ -16,7 +16,7 @@ use crate::call::{Refused, Scope};
 use crate::client::Client;
 use crate::core::retry::{Backoff, ChunkNext, after_chunk};
 use crate::error::{Error, Result};
-use crate::inode::{FileHandle, Inode, Mapped, Unsynced};
+use crate::inode::{FileHandle, Inode, Mapped, State, Unsynced};
 use crate::making::Pending;
 use crate::net::{Net, NetError};
 use crate::shared::{Shared, Until, lock};
@@ -143,30 +143,21 @@ impl<N: Net> Shared<N> {
     /// Commits the size that is on the replicas, and the mtime of what was written.
     pub(crate) async fn commit(&self, inode: &Arc<Inode>, extra: Extra, until: Until) -> Result<()> {
         let _turn = inode.turn.lock().await;
-        let (request, writes, pending) = {
-            let state = inode.lock();
-            if state.dead || !(state.must_commit() || extra.durable) {
-                return Ok(());
-            }
-            let request = Commit {
-                ino: inode.ino,
-                size_epoch: state.size_epoch,
-                size_at_least: (state.acked_end > state.committed).then_some(state.acked_end),
-                mtime: state.touched.then_some(SetTime::Now),
-                atime: None,
-                synced: extra.synced.iter().map(|(chunk, _)| *chunk).collect(),
-                durable: extra.durable,
-                unused: Vec::new(),
-                set: state.pending.map(Pending::to_commit),
+        let (answer, writes, pending) = loop {
+            let (request, writes, pending) = {
+                let state = inode.lock();
+                if state.dead || !(state.must_commit() || extra.durable) {
+                    return Ok(());
+                }
+                (state.to_commit(inode.ino, &extra), state.writes, state.pending)
             };
-            (request, state.writes, state.pending)
-        };
-        let answer = match self.ask_in(&request, Scope::Session(inode.incarnation), until).await {
-            Ok(answer) => answer,
-            Err(Refused::OldEpoch) => return self.cut_by_another(inode, until).await,
-            // Everything of the session is lost, and latched.
-            Err(Refused::SessionLost) => return Ok(()),
-            Err(refused) => return Err(not_committed(inode, pending, refused)),
+            match self.ask_in(&request, Scope::Session(inode.incarnation), until).await {
+                Ok(answer) => break (answer, writes, pending),
+                Err(Refused::OldEpoch) => self.was_cut(inode, until).await?,
+                // Everything of the session is lost, and latched.
+                Err(Refused::SessionLost) => return Ok(()),
+                Err(refused) => return Err(not_committed(inode, pending, refused)),
+            }
         };
         let now = self.now();
         let mut state = inode.lock();
@@ -188,16 +179,17 @@ impl<N: Net> Shared<N> {
         Ok(())
     }
 
-    /// Another mount truncated the file after our grant ended: what we wrote was cut with the rest, and
-    /// the size is the other's.
-    async fn cut_by_another(&self, inode: &Inode, until: Until) -> Result<()> {
+    /// The file was truncated before a commit: by another mount after our grant ended, or by an open of ours. What
+    /// was to be committed is cut with the rest. What was written after the cut, under its epoch, still is to be.
+    async fn was_cut(&self, inode: &Inode, until: Until) -> Result<()> {
         let request = dfs_proto::meta::Getattr { ino: inode.ino };
         let attr = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?.body;
         let now = self.now();
         let mut state = inode.lock();
-        state.places.clear();
-        state.acked_end = 0;
-        state.touched = false;
+        if attr.size_epoch > state.size_epoch {
+            state.places.clear();
+            state.touched = false;
+        }
         state.take_attr(&attr, now);
         Ok(())
     }
@@ -492,6 +484,22 @@ impl<N: Net> Shared<N> {
                     }
                 });
             }
+        }
+    }
+}
+
+impl State {
+    fn to_commit(&self, ino: Ino, extra: &Extra) -> Commit {
+        Commit {
+            ino,
+            size_epoch: self.size_epoch,
+            size_at_least: (self.acked_end > self.committed).then_some(self.acked_end),
+            mtime: self.touched.then_some(SetTime::Now),
+            atime: None,
+            synced: extra.synced.iter().map(|(chunk, _)| *chunk).collect(),
+            durable: extra.durable,
+            unused: Vec::new(),
+            set: self.pending.map(Pending::to_commit),
         }
     }
 }

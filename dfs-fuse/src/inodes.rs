@@ -46,6 +46,10 @@ struct Known {
     lookups: u64,
     opens: u32,
     told: Option<Told>,
+    told_at: Option<Instant>,
+    /// It was told different things a moment ago, and of answers that were under way together it keeps the one that
+    /// it took in first: which, is not known here.
+    mixed: bool,
     /// The permission bits that the kernel was told last.
     mode: u16,
     /// Each read under way into the page cache holds a sender; made by the first one.
@@ -59,6 +63,17 @@ struct Told {
     size: u64,
     mtime: Timespec,
     ctime: Timespec,
+}
+
+impl Known {
+    fn tell(&mut self, attr: &Attr) {
+        let (now, new) = (clock::now(), Told::from(attr));
+        let lately = self.told_at.is_some_and(|at| now.duration_since(at) < CHANGE_MEMORY);
+        self.mixed |= lately && self.told.is_some_and(|old| old != new);
+        self.told = Some(new);
+        self.told_at = Some(now);
+        self.mode = attr.mode;
+    }
 }
 
 impl From<&Attr> for Told {
@@ -109,16 +124,21 @@ impl Inodes {
         let mut state = self.lock();
         let known = state.known.entry(attr.ino).or_default();
         known.lookups += 1;
-        known.told = Some(attr.into());
-        known.mode = attr.mode;
+        known.tell(attr);
     }
 
     /// Attributes are about to be answered.
     pub(crate) fn attributes(&self, attr: &Attr) {
         // Not noted for the root, which is never looked up and never opened as a file.
         if let Some(known) = self.lock().known.get_mut(&attr.ino) {
-            known.told = Some(attr.into());
-            known.mode = attr.mode;
+            known.tell(attr);
+        }
+    }
+
+    /// The kernel is about to be made to ask again, also for answers that it has not taken in yet.
+    pub(crate) fn forgets_attributes(&self, ino: Ino) {
+        if let Some(known) = self.lock().known.get_mut(&ino) {
+            (known.told, known.mixed) = (None, false);
         }
     }
 
@@ -148,7 +168,11 @@ impl Inodes {
     /// What the kernel believes, compared with what is so. `None`: what is so is not known here.
     pub(crate) fn belief(&self, ino: Ino, fresh: Option<&Attr>) -> Belief {
         let state = self.lock();
-        let Some(told) = state.known.get(&ino).and_then(|known| known.told) else { return Belief::Right };
+        let Some(known) = state.known.get(&ino) else { return Belief::Right };
+        if known.mixed {
+            return Belief::Wrong { size_differs: true };
+        }
+        let Some(told) = known.told else { return Belief::Right };
         match fresh {
             Some(attr) if Told::from(attr) == told => Belief::Right,
             Some(attr) => Belief::Wrong { size_differs: attr.size != told.size },
@@ -282,6 +306,24 @@ mod tests {
         assert_eq!(inodes.belief(INO, Some(&attr(2))), Belief::Wrong { size_differs: true });
         inodes.written(INO);
         assert_eq!(inodes.belief(INO, Some(&attr(2))), Belief::Right);
+    }
+
+    #[test]
+    fn two_answers_that_differ_leave_it_open_what_is_believed() {
+        let inodes = Inodes::new();
+        inodes.entry(&attr(1));
+        inodes.attributes(&attr(1));
+        assert_eq!(inodes.belief(INO, Some(&attr(1))), Belief::Right);
+        inodes.attributes(&attr(2));
+        assert_eq!(inodes.belief(INO, Some(&attr(2))), Belief::Wrong { size_differs: true });
+        inodes.written(INO);
+        assert_eq!(inodes.belief(INO, Some(&attr(2))), Belief::Wrong { size_differs: true });
+        inodes.forgets_attributes(INO);
+        inodes.attributes(&attr(3));
+        assert_eq!(inodes.belief(INO, Some(&attr(3))), Belief::Right);
+        inodes.lock().known.get_mut(&INO).unwrap().told_at = Some(clock::now() - CHANGE_MEMORY);
+        inodes.attributes(&attr(4));
+        assert_eq!(inodes.belief(INO, Some(&attr(4))), Belief::Right);
     }
 
     #[test]

@@ -40,6 +40,30 @@ async fn a_create_whose_answer_was_lost_takes_effect_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_overtaken_by_a_truncating_open_takes_nothing_of_what_came_after() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let a = make(&client, "a").await;
+    put(&client, &a, 0, &pattern(9000, 1)).await;
+    client.flush(&a).await.unwrap();
+    // It brings a time and no size, so the open need not wait for it.
+    put(&client, &a, 0, &pattern(10, 2)).await;
+    net.fault(Op::Commit, Fault::Slow(Duration::from_millis(50)));
+    net.fault(Op::Getattr, Fault::Slow(Duration::from_millis(50)));
+    let (theirs, flushed) = (client.clone(), a.clone());
+    let flush = tokio::spawn(async move { theirs.flush(&flushed).await });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let b = client.open(a.ino(), RW, true, WHO).await.unwrap();
+    put(&client, &b, 0, &pattern(5000, 3)).await;
+    client.flush(&b).await.unwrap();
+    flush.await.unwrap().unwrap();
+    let attr = net.world().master.files[&a.ino()].attr;
+    assert_eq!((attr.size, attr.size_epoch.0), (5000, 1));
+    assert_eq!(net.take_log().iter().filter(|op| **op == Op::Getattr).count(), 1, "the commit was not overtaken");
+    assert_eq!(get(&client, &b, 0, 9000).await, pattern(5000, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn refusals_that_pass_are_waited_for() {
     let net = FakeNet::new();
     let client = net.client().await;

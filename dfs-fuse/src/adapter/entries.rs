@@ -119,7 +119,11 @@ pub(crate) fn setattr(
         result
     };
     shared.tasks.run(caller.pid, operation, move |result| match result {
-        Ok(attr) => then.answer_attr(&attr, reply),
+        Ok(attr) => {
+            then.inodes.attributes(&attr);
+            // The kernel takes this answer in whatever it has learned since it asked: it may not believe it long.
+            reply.attr(&Duration::ZERO, &then.shown(&attr));
+        }
         Err(code) => reply.error(code),
     });
 }

@@ -53,6 +53,7 @@ impl Shared {
         let fresh = if file.cached() { self.client.try_getattr(ino) } else { None };
         let belief = self.inodes.belief(ino, fresh.as_ref());
         if let Belief::Wrong { .. } = belief {
+            self.inodes.forgets_attributes(ino);
             self.notify.attributes(ino).await;
         }
         // The kernel takes the end of the file from the size it knows, and puts what it appends into its

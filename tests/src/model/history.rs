@@ -207,6 +207,40 @@ impl History {
         next
     }
 
+    /// Everything in order, a line each: for whoever has to find out what went wrong.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let end = |returned: Option<Returned>| match returned {
+            Some(Returned { at, outcome }) => format!("until {} {outcome:?}", at.0),
+            None => "without an end".to_owned(),
+        };
+        let mut lines: Vec<(Tick, String)> = Vec::new();
+        for Write { actor, file, stamp, first, end: behind, invoke, returned, .. } in &self.writes {
+            let what = if *stamp == Stamp::ZERO { "cuts".to_owned() } else { format!("writes {stamp:?}") };
+            let what = format!("{file:?} {actor:?} {what} {first}..{behind} {}", end(*returned));
+            lines.push((*invoke, what));
+        }
+        for Flush { actor, file, kind, invoke, returned } in &self.flushes {
+            lines.push((*invoke, format!("{file:?} {actor:?} {kind:?} {}", end(*returned))));
+        }
+        for Opened { actor, file, at } in &self.opens {
+            lines.push((*at, format!("{file:?} {actor:?} has it open")));
+        }
+        for Read { actor, file, first, found, invoke, at, .. } in &self.reads {
+            let mut sector = *first;
+            let runs = found.chunk_by(|a, b| a == b).map(|run| {
+                let from = sector;
+                sector += run.len() as u64;
+                format!(" {from}..{sector} {:?}", run[0])
+            });
+            let what = runs.collect::<String>();
+            lines.push((*invoke, format!("{file:?} {actor:?} reads until {}:{what}", at.0)));
+        }
+        lines.extend(self.losses.iter().map(|loss| (loss.at(), format!("{loss:?}"))));
+        lines.sort();
+        lines.into_iter().map(|(at, line)| format!("{} {line}\n", at.0)).collect()
+    }
+
     pub fn server_lost_power(&mut self, server: u16) {
         let at = self.tick();
         self.losses.push(Loss::Server { server, at });

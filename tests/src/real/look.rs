@@ -38,6 +38,8 @@ pub struct Seen {
     pub synced: u64,
     /// Bytes that were read just now.
     pub bytes: u64,
+    /// All that happened, if something is wrong with it.
+    pub story: Option<String>,
 }
 
 /// What a call of the cluster's gives, if that is in time. Else its thread is left: it ends when the mounts go.
@@ -86,6 +88,7 @@ pub fn look(shared: &Arc<Shared>, mount: &Path, look: &Look) -> anyhow::Result<S
         operations: std::mem::take(&mut record.operations),
         synced: synced(&record.history),
         bytes: (sectors * SECTOR) as u64,
+        story: (!wrong.is_empty()).then(|| record.history.story()),
     };
     record.history = record.history.continued(EYES, &found);
     record.directories = held.into_iter().map(|(owner, names)| (owner, Directory::holding(names))).collect();

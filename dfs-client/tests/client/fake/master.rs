@@ -319,7 +319,8 @@ impl Master {
     fn commit(&mut self, commit: Commit) -> Result<Attr, Status> {
         self.commits.push(commit.clone());
         let file = self.files.get_mut(&commit.ino).ok_or(Status::Stale)?;
-        if commit.size_at_least.is_some() && commit.size_epoch < file.attr.size_epoch {
+        let of_bytes = commit.size_at_least.is_some() || commit.mtime.is_some();
+        if of_bytes && commit.size_epoch < file.attr.size_epoch {
             return Err(Status::OldEpoch);
         }
         file.attr.size = file.attr.size.max(commit.size_at_least.unwrap_or(0));
