@@ -243,7 +243,7 @@ impl<N: Net> Shared<N> {
         state.attr_changes += 1;
         state.take_attr(&attr, sent);
         if let Some(place) = first {
-            state.places.insert(place.index, Mapped::Place(Arc::new(place)));
+            state.take_place(&Arc::new(place));
         }
         let open = OpenFile {
             inode: Arc::clone(&inode),

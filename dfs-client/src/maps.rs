@@ -65,8 +65,9 @@ impl<N: Net> Shared<N> {
                     // The record that put the chunk there may be lost, and with it what is written to it.
                     state.last_change = state.last_change.max(self.session.log_seen().0);
                 }
-                state.places.insert(index, Mapped::Place(Arc::clone(&place)));
-                return Ok(place);
+                if state.take_place(&place) {
+                    return Ok(place);
+                }
             }
             drop(turn);
             self.pause(&mut backoff, until).await?;
@@ -148,6 +149,18 @@ impl<N: Net> Shared<N> {
 impl MapView {
     pub(crate) fn new(map: &ReadMap) -> MapView {
         MapView { places: map.places.iter().cloned().map(Arc::new).collect(), size_epoch: map.size_epoch }
+    }
+}
+
+impl State {
+    /// Remembers a place, but for one that was given before the file was cut: its chunk may be none of the file's any
+    /// more, and a server that has not heard of that takes writes to it.
+    pub(crate) fn take_place(&mut self, place: &Arc<ChunkPlace>) -> bool {
+        let holds = place.capability.size_epoch >= self.size_epoch || self.rewound;
+        if holds {
+            self.places.insert(place.index, Mapped::Place(Arc::clone(place)));
+        }
+        holds
     }
 }
 

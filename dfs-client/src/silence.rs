@@ -155,7 +155,7 @@ impl<N: Net> Shared<N> {
         if !differs(&place) {
             return Ok(Whereabouts::Same);
         }
-        inode.lock().places.insert(old.index, Mapped::Place(Arc::new(place)));
+        inode.lock().take_place(&Arc::new(place));
         Ok(Whereabouts::Moved)
     }
 }

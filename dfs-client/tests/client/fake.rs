@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     },
     /// It takes so much longer, before it is done.
     Slow(Duration),
+    /// The answer takes so much longer.
+    LateReply(Duration),
     /// The answer is altered.
     Spoil(fn(&mut Outgoing)),
 }
@@ -191,12 +193,16 @@ impl Net for FakeNet {
                     return Err(NetError::Status(*status, "as planned".into()));
                 }
                 Some(Fault::Slow(wait)) => tokio::time::sleep(*wait).await,
-                Some(Fault::LoseReply | Fault::Spoil(_)) | None => {}
+                Some(Fault::LoseReply | Fault::LateReply(_) | Fault::Spoil(_)) | None => {}
             }
             let mut reply = self.serve(to, &frame)?;
             tokio::time::sleep(TRIP).await;
             match fault {
                 Some(Fault::LoseReply) => Err(self.broken(to)),
+                Some(Fault::LateReply(wait)) => {
+                    tokio::time::sleep(wait).await;
+                    Ok(arrive(reply))
+                }
                 Some(Fault::Spoil(spoil)) => {
                     spoil(&mut reply);
                     Ok(arrive(reply))

@@ -59,7 +59,31 @@ async fn a_commit_overtaken_by_a_truncating_open_takes_nothing_of_what_came_afte
     flush.await.unwrap().unwrap();
     let attr = net.world().master.files[&a.ino()].attr;
     assert_eq!((attr.size, attr.size_epoch.0), (5000, 1));
-    assert_eq!(net.take_log().iter().filter(|op| **op == Op::Getattr).count(), 1, "the commit was not overtaken");
+    assert_eq!(
+        net.take_log().iter().filter(|op| **op == Op::Getattr).count(),
+        1,
+        "the commit was not overtaken"
+    );
+    assert_eq!(get(&client, &b, 0, 9000).await, pattern(5000, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_a_truncation_overtook_is_not_written_at() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let a = make(&client, "a").await;
+    put(&client, &a, 0, &pattern(9000, 1)).await;
+    client.flush(&a).await.unwrap();
+    net.fault(Op::Open, Fault::LateReply(Duration::from_millis(50)));
+    let (theirs, ino) = (client.clone(), a.ino());
+    let late = tokio::spawn(async move { theirs.open(ino, RW, false, WHO).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let b = client.open(ino, RW, true, WHO).await.unwrap();
+    assert!(!late.is_finished(), "the open was not overtaken");
+    late.await.unwrap().unwrap();
+    put(&client, &b, 0, &pattern(5000, 3)).await;
+    client.flush(&b).await.unwrap();
+    assert_eq!(net.world().master.files[&ino].attr.size, 5000);
     assert_eq!(get(&client, &b, 0, 9000).await, pattern(5000, 3));
 }
 
