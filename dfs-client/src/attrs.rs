@@ -326,7 +326,7 @@ impl<N: Net> Shared<N> {
         Ok(answer.body)
     }
 
-    async fn setattr_open(
+    pub(crate) async fn setattr_open(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         handle: Option<&FileHandle>,

@@ -10,7 +10,7 @@ use dfs_proto::meta::{Access, Attr, Commit, Create, Created, GrantKind, Name, Op
 use dfs_proto::units::{ChunkIndex, Micros};
 use tokio::sync::Notify;
 
-use crate::attrs::Cut;
+use crate::attrs::{Cut, SetAttrs};
 use crate::call::{Answer, Scope};
 use crate::client::Client;
 use crate::config::Caller;
@@ -45,9 +45,29 @@ struct Opening {
     incarnation: u64,
     handle: Handle,
     access: Access,
-    truncate: bool,
+    truncate: Option<Truncate>,
     /// When it was asked for.
     sent: Micros,
+}
+
+/// How an open cuts the file at the master.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Truncate {
+    /// Writes through this mount wait meanwhile.
+    Gated,
+    /// The file was not known to be open here.
+    Blind,
+}
+
+/// What became of an open that was answered.
+enum Installed {
+    Open(Attr, FileHandle),
+    /// Others here have written while the file was cut blindly, before the cut or after it: it is cut again, with the
+    /// gate closed, so that all of that is before.
+    CutAgain(FileHandle),
+    /// The link that it came over is gone: the session may have been taken up without this open, which the master
+    /// forgets then.
+    Again,
 }
 
 /// Counts an open as under way: a recall of a grant not known yet may belong to it.
@@ -113,9 +133,10 @@ impl<N: Net> Client<N> {
         }
         let ino = opened.attr.ino;
         lock(&shared.attrs).note(&opened.attr, sent);
+        let truncate = truncate.then_some(Truncate::Blind);
         let new = Opening { incarnation, handle, access, truncate, sent };
         match shared.install(new, Answer { body: opened, index, link, dirs_told })? {
-            Some((attr, file)) => {
+            Installed::Open(attr, file) => {
                 let mut state = file.open.inode.lock();
                 state.making = made && access.write;
                 if made {
@@ -124,7 +145,8 @@ impl<N: Net> Client<N> {
                 drop(state);
                 Ok((attr, file))
             }
-            None => shared.open_file(ino, access, false, caller, until).await,
+            Installed::CutAgain(file) => shared.cut_again(file, caller, until).await,
+            Installed::Again => shared.open_file(ino, access, None, caller, until).await,
         }
     }
 
@@ -134,7 +156,8 @@ impl<N: Net> Client<N> {
         shared.settle_pending(ino, until).await?;
         let cut = if truncate { shared.cut_for_open(ino, until).await? } else { None };
         let _turn = OpenTurn::begin(shared);
-        let (_, file) = shared.open_file(ino, access, truncate, caller, until).await?;
+        let how = if cut.is_some() { Truncate::Gated } else { Truncate::Blind };
+        let (_, file) = shared.open_file(ino, access, truncate.then_some(how), caller, until).await?;
         drop(cut);
         Ok(file)
     }
@@ -171,27 +194,45 @@ impl<N: Net> Shared<N> {
         self: &Arc<Self>,
         ino: Ino,
         access: Access,
-        truncate: bool,
+        truncate: Option<Truncate>,
         caller: Caller,
         until: Until,
     ) -> Result<(Attr, FileHandle)> {
         loop {
             let handle = self.session.handle();
             let incarnation = self.session.incarnation();
-            let make = |creds| Open { ino, handle, access, truncate, creds };
+            let make = |creds| Open { ino, handle, access, truncate: truncate.is_some(), creds };
             let sent = self.now();
             let answer = self.ask_as(caller, Scope::Session(incarnation), until, make).await?;
             lock(&self.attrs).note(&answer.body.attr, sent);
             let new = Opening { incarnation, handle, access, truncate, sent };
-            if let Some(opened) = self.install(new, answer)? {
-                return Ok(opened);
+            match self.install(new, answer)? {
+                Installed::Open(attr, file) => return Ok((attr, file)),
+                Installed::CutAgain(file) => return self.cut_again(file, caller, until).await,
+                Installed::Again => {}
             }
         }
     }
 
-    /// Makes a handle of the master's answer. None when the link that it came over is gone: the session
-    /// may have been taken up without this open, which the master forgets then.
-    fn install(self: &Arc<Self>, new: Opening, answer: Answer<Opened>) -> Result<Option<(Attr, FileHandle)>> {
+    async fn cut_again(
+        self: &Arc<Self>,
+        file: FileHandle,
+        caller: Caller,
+        until: Until,
+    ) -> Result<(Attr, FileHandle)> {
+        let inode = &file.open.inode;
+        let set = SetAttrs { size: Some(0), ..SetAttrs::default() };
+        match self.setattr_open(inode, Some(&file), set, caller, until).await {
+            Ok(attr) => Ok((attr, file)),
+            Err(error) => {
+                self.closed(inode, file.id());
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a handle of the master's answer.
+    fn install(self: &Arc<Self>, new: Opening, answer: Answer<Opened>) -> Result<Installed> {
         let Opening { incarnation, handle, access, truncate, sent } = new;
         let Opened { attr, mut grant, first } = answer.body;
         let chunk = self.session.facts().chunk_size;
@@ -207,7 +248,7 @@ impl<N: Net> Shared<N> {
         state.take_owed(lock(&self.owed).take(attr.ino));
         // Under the inode's lock: taking the session up looks at its handles under it, after the link is gone.
         if self.session.view.get().link != Some(answer.link) {
-            return Ok(None);
+            return Ok(Installed::Again);
         }
         if lock(&self.early).given.get(&attr.ino).is_some_and(|given| given.id == grant.id) {
             // It is on its way back: the master answered the open before it had that.
@@ -215,8 +256,10 @@ impl<N: Net> Shared<N> {
         }
         let held = state.may_cache() && state.gate != Gate::Draining;
         let lost = state.grant.kind == GrantKind::Write && grant.kind != GrantKind::Write;
-        if truncate {
-            // A create that met a file did not hold writers back: what they buffered is cut with the rest.
+        // An inode that was given up meanwhile took its closed gate with it.
+        let gated = truncate == Some(Truncate::Gated) && state.gate == Gate::Cutting;
+        let cut_again = truncate.is_some() && !gated && state.writes > 0;
+        if truncate.is_some() && !cut_again {
             self.memory.free(state.dirty.truncate(0) + state.drop_ahead());
             state.cut_at(attr.size, chunk);
             state.touched = false;
@@ -263,7 +306,8 @@ impl<N: Net> Shared<N> {
         } else if demote {
             self.drain_grant(&inode, None);
         }
-        Ok(Some((shown, FileHandle { open: Arc::new(open) })))
+        let file = FileHandle { open: Arc::new(open) };
+        Ok(if cut_again { Installed::CutAgain(file) } else { Installed::Open(shown, file) })
     }
 
     /// The handle is gone, and nothing of it is left to write.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dfs_proto::ids::SizeEpoch;
 use dfs_proto::meta::{ChunkPlace, FailedPlace, MAP_MAX, MapRead, MapWrite, ReadMap};
+use dfs_proto::planted;
 use dfs_proto::units::ChunkIndex;
 
 use crate::call::{Refused, Scope};
@@ -142,7 +143,9 @@ impl<N: Net> Shared<N> {
         until: Until,
     ) -> Result<ReadMap, Refused> {
         let request = MapRead { ino: inode.ino, first, count: count.min(MAP_MAX) };
-        Ok(self.ask_in(&request, Scope::Session(inode.incarnation), until).await?.body)
+        let map = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?.body;
+        inode.lock().see_cut(&map);
+        Ok(map)
     }
 }
 
@@ -153,10 +156,19 @@ impl MapView {
 }
 
 impl State {
+    /// Another mount's truncation shows in a map first: from now on nothing is written at places from before it.
+    fn see_cut(&mut self, map: &ReadMap) {
+        if map.size_epoch > self.size_epoch && !self.may_cache() {
+            self.places.clear();
+            (self.size_epoch, self.acked_end, self.committed) = (map.size_epoch, 0, map.size);
+        }
+    }
+
     /// Remembers a place, but for one that was given before the file was cut: its chunk may be none of the file's any
     /// more, and a server that has not heard of that takes writes to it.
     pub(crate) fn take_place(&mut self, place: &Arc<ChunkPlace>) -> bool {
-        let holds = place.capability.size_epoch >= self.size_epoch || self.rewound;
+        let holds =
+            place.capability.size_epoch >= self.size_epoch || self.rewound || planted!(PlaceFromBeforeCut);
         if holds {
             self.places.insert(place.index, Mapped::Place(Arc::clone(place)));
         }

@@ -193,14 +193,16 @@ impl<N: Net> Shared<N> {
         let chunk = self.session.facts().chunk_size;
         // What a grant that is going back has left in the buffer, or on the replicas beyond the size that the
         // master knows.
-        let (held, reach) = {
+        let (held, reach, under) = {
             let state = inode.lock();
             let acked = if state.acked_end > state.committed { state.acked_end } else { 0 };
-            (state.dirty.held(offset, len), state.dirty.end().unwrap_or(0).max(acked))
+            let reach = state.dirty.end().unwrap_or(0).max(acked);
+            (state.dirty.held(offset, len), reach, state.size_epoch)
         };
         let (first, count) = stretch(chunk, offset, len);
         let map = self.ask_map(inode, first, count, until).await?;
-        let size = map.size.max(reach);
+        // Not what was cut since.
+        let size = if map.size_epoch > under { map.size } else { map.size.max(reach) };
         let len = len.min(size.saturating_sub(offset));
         let view = MapView::new(&map);
         let mut parts = Vec::new();

@@ -8,7 +8,7 @@ use dfs_proto::ids::{ChunkVersion, Ino, ServerNum};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
 
-use crate::fake::{FakeNet, Fault, WHO, pattern};
+use crate::fake::{CHUNK, FakeNet, Fault, WHO, pattern};
 use crate::{RW, get, make, put};
 
 #[tokio::test(start_paused = true)]
@@ -83,6 +83,29 @@ async fn a_place_that_a_truncation_overtook_is_not_written_at() {
     late.await.unwrap().unwrap();
     put(&client, &b, 0, &pattern(5000, 3)).await;
     client.flush(&b).await.unwrap();
+    assert_eq!(net.world().master.files[&ino].attr.size, 5000);
+    assert_eq!(get(&client, &b, 0, 9000).await, pattern(5000, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_open_writes_under_a_truncating_one_is_before_it_or_after_it() {
+    let net = FakeNet::new();
+    let maker = net.client().await;
+    let ino = make(&maker, "a").await.ino();
+    let client = net.client().await;
+    net.fault(Op::Open, Fault::LateReply(Duration::from_millis(50)));
+    let theirs = client.clone();
+    let cutting = tokio::spawn(async move { theirs.open(ino, RW, true, WHO).await });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let a = client.open(ino, RW, false, WHO).await.unwrap();
+    // A whole window, which leaves at once and is long under way.
+    net.fault(Op::Write, Fault::Slow(Duration::from_millis(100)));
+    put(&client, &a, 0, &pattern(CHUNK as usize, 1)).await;
+    assert!(!cutting.is_finished(), "the open was not overtaken");
+    let b = cutting.await.unwrap().unwrap();
+    put(&client, &b, 0, &pattern(5000, 3)).await;
+    client.flush(&b).await.unwrap();
+    client.flush(&a).await.unwrap();
     assert_eq!(net.world().master.files[&ino].attr.size, 5000);
     assert_eq!(get(&client, &b, 0, 9000).await, pattern(5000, 3));
 }
