@@ -100,6 +100,8 @@ mod active {
         GrantBackUnflushed,
         /// Buffered bytes that could not be written are reported to nobody (I24).
         LossNotLatched,
+        /// A client writes at a place that a truncation overtook.
+        PlaceFromBeforeCut,
     }
 
     /// # Panics

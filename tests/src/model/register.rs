@@ -7,11 +7,12 @@
 //! effect at any time, or never.
 //!
 //! One thing is let pass: a write under way while its bytes are cut off by a truncation may be seen, be gone,
-//! and be seen again before it returns, because the writer can't tell on which side of the cut it was.
+//! and be seen again before it returns, because the writer can't tell on which side of the cut it was. The same of
+//! one that began when its mount had not heard of another's truncation yet: it goes to the old bytes first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{Flush, FlushKind, History, Loss, Outcome, Read, Write};
+use super::history::{Flush, FlushKind, History, Loss, Outcome, Read, Returned, Write};
 use super::stamp::{Found, Stamp};
 use super::{FileNum, Tick, Violation};
 
@@ -177,6 +178,27 @@ fn cut_meanwhile(write: &Write, cut: &Write, at: Tick) -> bool {
     cut.stamp == Stamp::ZERO && at < end(write) && cut.invoke < end(write) && end(cut) > write.invoke
 }
 
+/// Whether another mount has truncated before `write` began, `at` is before the write's return, and its own mount had
+/// no answer about the file in between.
+fn cut_unheard(history: &History, write: &Write, cut: &Write, at: Tick) -> bool {
+    let end = |returned: Option<Returned>| returned.map_or(Tick(u64::MAX), |end| end.at);
+    let since = end(cut.returned);
+    if cut.stamp != Stamp::ZERO
+        || cut.actor.client == write.actor.client
+        || since > write.invoke
+        || at > end(write.returned)
+    {
+        return false;
+    }
+    let hears = |client: u16, file: FileNum, from: Tick, to: Tick| {
+        client == write.actor.client && file == write.file && from > since && to < write.invoke
+    };
+    let reads = history.reads.iter();
+    let writes = history.writes.iter();
+    !reads.filter(|read| !read.cached).any(|r| hears(r.actor.client, r.file, r.invoke, r.at))
+        && !writes.filter(|w| w.through).any(|w| hears(w.actor.client, w.file, w.invoke, end(w.returned)))
+}
+
 /// One sector with everything that touched it.
 struct Register<'a> {
     sector: u64,
@@ -201,7 +223,10 @@ impl<'a> Register<'a> {
                 && *stamp != Stamp::ZERO
                 && let Some(w) = writes.iter().find(|w| w.write.stamp == *stamp)
                 && w.write.actor.client != read.actor.client
-                && !writes.iter().any(|cut| cut_meanwhile(w.write, cut.write, read.at))
+                && !writes.iter().any(|cut| {
+                    cut_meanwhile(w.write, cut.write, read.at)
+                        || cut_unheard(history, w.write, cut.write, read.at)
+                })
             {
                 seen.entry(*stamp).or_default().push((history.fetched_since(read), read.at));
             }

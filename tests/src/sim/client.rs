@@ -144,6 +144,18 @@ impl SimNet {
         self.shared.act(|world| world.with_client(self.node, act))
     }
 
+    /// Answers come over a connection in order, but each is taken in by a task of its own, when a busy machine gets
+    /// round to it.
+    async fn get_round_to_it(&self) {
+        let late_us = self.shared.act(|world| {
+            let late = world.shape.crowded && world.fabric.one_in(8);
+            if late { world.fabric.rng.below(4_000) } else { 0 }
+        });
+        if late_us > 0 {
+            self.shared.sleep_us(late_us).await;
+        }
+    }
+
     /// Asks the master, as a tool does.
     ///
     /// # Errors
@@ -187,7 +199,10 @@ impl Net for SimNet {
     async fn call(&self, to: &Peer, out: Outgoing, deadline: Duration) -> Result<Frame, NetError> {
         match self.act(|client, fabric| client.call(fabric, to, out, deadline)) {
             Some(Ok(result)) => match result.await {
-                Ok(result) => result,
+                Ok(result) => {
+                    self.get_round_to_it().await;
+                    result
+                }
                 Err(_) => pending().await,
             },
             Some(Err(error)) => Err(error),

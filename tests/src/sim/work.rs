@@ -40,6 +40,7 @@ pub(super) struct Program {
     pub(super) client: Client<SimNet>,
     pub(super) actor: Actor,
     pub(super) rng: Rng,
+    pub(super) crowded: bool,
 }
 
 impl Program {
@@ -58,6 +59,7 @@ impl Program {
             1..4 => self.rng.below(30_000),
             _ => self.rng.below(3_000),
         };
+        let us = if self.crowded { us / 8 } else { us };
         self.shared.sleep_us(us).await;
     }
 }
@@ -209,7 +211,8 @@ async fn run_programs(shared: &Arc<Shared>, slot: u16, new: &NewClient) {
     let Some(client) = connect(shared, new, soft).await else { return };
     let Node::Client(number) = new.node else { return };
     let mut programs = JoinSet::new();
-    for stream in 0..=u8::from(rng.coin()) {
+    let more = if shared.act(|world| world.shape.crowded) { 2 } else { 0 };
+    for stream in 0..=u8::from(rng.coin()) + more {
         programs.spawn(data::run(program(shared, &client, number, stream, &mut rng)));
     }
     if rng.coin() {
@@ -226,5 +229,6 @@ fn program(shared: &Arc<Shared>, client: &Client<SimNet>, number: u16, stream: u
         client: client.clone(),
         actor: Actor { client: number, stream },
         rng: Rng::new(rng.bits()),
+        crowded: shared.act(|world| world.shape.crowded),
     }
 }

@@ -36,6 +36,8 @@ pub struct Shape {
     pub files: u32,
     pub chaos_us: u64,
     pub metadata_sync: MetadataSync,
+    /// Several programs of each client hurry on one file and cut it often: what is under way together is much.
+    pub crowded: bool,
 }
 
 /// A client that was just made.
@@ -84,17 +86,21 @@ pub struct World {
     pub(super) watched: LogIndex,
 }
 
-fn shape_of(fabric: &mut Fabric, options: &Options) -> Shape {
+fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
+    let crowded = seed.is_multiple_of(4);
     let servers = u16::try_from(3 + fabric.rng.below(3)).unwrap_or(3);
     let goal = if fabric.one_in(4) { 2 } else { 3 };
     let chaos_ms = options.chaos_ms.unwrap_or_else(|| 3_000 + fabric.rng.below(9_000));
+    let clients = u16::try_from(1 + fabric.rng.below(3)).unwrap_or(1);
+    let files = u32::try_from(1 + fabric.rng.below(3)).unwrap_or(1);
     Shape {
         servers,
         goal,
-        clients: u16::try_from(1 + fabric.rng.below(3)).unwrap_or(1),
-        files: u32::try_from(1 + fabric.rng.below(3)).unwrap_or(1),
-        chaos_us: chaos_ms * 1000,
+        clients,
+        files: if crowded { 1 } else { files },
+        chaos_us: if crowded { chaos_ms * 500 } else { chaos_ms * 1000 },
         metadata_sync: if fabric.rng.coin() { MetadataSync::Always } else { MetadataSync::Interval },
+        crowded,
     }
 }
 
@@ -120,7 +126,7 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: &Options) -> World {
         let mut fabric = Fabric::new(seed, Trace::new(options.text, options.echo));
-        let shape = shape_of(&mut fabric, options);
+        let shape = shape_of(seed, &mut fabric, options);
         let config = core_config(&mut fabric, shape);
         let cluster = config.cluster;
         let chunk_size = config.chunk_size;
