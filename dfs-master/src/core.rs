@@ -185,6 +185,7 @@ impl Core {
         self.repair_tick();
         self.close_tick();
         self.truncate_tick();
+        self.scrub_tick();
         self.gc_tick();
         self.snapshot_tick();
     }

@@ -153,6 +153,22 @@ statuses! {
     NoChunk = 129, "chunk not known here";
 }
 
+impl Status {
+    /// A request to the master that ended so has changed nothing: the same one may be made again after a short wait.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        matches!(
+            self,
+            Status::Recalling
+                | Status::Recovering
+                | Status::NoServers
+                | Status::Overloaded
+                | Status::Deadline
+                | Status::Hold
+        )
+    }
+}
+
 impl From<Status> for u16 {
     fn from(status: Status) -> u16 {
         status as u16

@@ -2,8 +2,10 @@
 //! disk one after the other in the order of their ids, spread over the period, in steps of 1 MiB that the driver
 //! does when the disk has nothing else to do. What is found is mended as if a read had found it.
 //!
-//! A pass that somebody asked for goes as fast as the disk can. One that does not end in its period says so.
+//! A pass that somebody asked for goes as fast as the disk can. One that does not end in its period says so. What
+//! does not serve when its turn comes, being recovered perhaps, has another at the pass's end.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use dfs_proto::control::{BLOCKS_REPORTED, DiskScrub, ScrubReport, StartScrub};
@@ -28,6 +30,10 @@ const BEHIND_PERCENT: u64 = 10;
 const PAUSE_MS: u64 = 20;
 /// How often the plan is looked at again: the number of replicas changes.
 const LOOK_MS: u64 = 60_000;
+/// How long a pass that somebody asked for waits at its end for replicas that do not serve.
+const LINGER_MS: u64 = 10_000;
+/// How often it looks.
+const LINGER_LOOK_MS: u64 = 500;
 /// How often the disk is told how far the scrub is: what a crash has looked at twice.
 const KEEP_MS: u64 = 60_000;
 
@@ -53,6 +59,10 @@ struct Pass {
     /// The replica being looked at, and the block that is next; `None` for its head.
     at: Option<(ChunkId, Option<u32>)>,
     hurried: bool,
+    /// What did not serve when its turn came.
+    skipped: BTreeSet<ChunkId>,
+    /// Nothing else has been left to look at since then.
+    lingers: Option<Micros>,
     /// Replicas of the disk, when they were counted last: a server may have a million.
     total: u64,
     counted: Option<Micros>,
@@ -71,6 +81,8 @@ impl Scrubs {
             busy: false,
             at: None,
             hurried: false,
+            skipped: BTreeSet::new(),
+            lingers: None,
             total: 0,
             counted: None,
             told: false,
@@ -98,6 +110,12 @@ impl Pass {
         let total = total.max(1);
         let due = planned * u128::from((self.kept.done + 1).min(total)) / u128::from(total);
         u64::try_from(due).unwrap_or(u64::MAX)
+    }
+
+    fn begin(&mut self, now: Micros, hurried: bool) {
+        (self.kept.cursor, self.kept.done, self.kept.elapsed_ms) = (ChunkId(0), 0, 0);
+        (self.since, self.at, self.hurried, self.told) = (now, None, hurried, false);
+        (self.skipped, self.lingers) = (BTreeSet::new(), None);
     }
 
     fn is_behind(&self, now: Micros, period_ms: u64, total: u64) -> bool {
@@ -152,8 +170,7 @@ impl Core {
         }
         for (at, pass) in self.scrubs.disks.iter_mut().enumerate() {
             // A hurried pass that is under way began before what the asker has in mind, so it begins again.
-            (pass.kept.cursor, pass.kept.done, pass.kept.elapsed_ms) = (ChunkId(0), 0, 0);
-            (pass.since, pass.at, pass.hurried, pass.told) = (now, None, true, false);
+            pass.begin(now, true);
             pass.counted = None;
             if let Ok(at) = u16::try_from(at) {
                 self.timers.add(now, Timer::Scrub { disk: DiskIx(at) });
@@ -188,6 +205,10 @@ impl Core {
             return;
         }
         let Some((chunk, from)) = self.next_to_scrub(disk) else {
+            if self.lingers(now, disk) {
+                self.timers.add(now.plus_ms(LINGER_LOOK_MS), Timer::Scrub { disk });
+                return;
+            }
             return self.pass_over(now, disk, total, out);
         };
         let Some(pass) = self.scrubs.disks.get_mut(ix) else { return };
@@ -210,16 +231,36 @@ impl Core {
         total
     }
 
-    fn next_to_scrub(&self, disk: DiskIx) -> Option<(ChunkId, Option<u32>)> {
-        let pass = self.scrubs.disks.get(usize::from(disk.0))?;
+    fn next_to_scrub(&mut self, disk: DiskIx) -> Option<(ChunkId, Option<u32>)> {
+        let pass = self.scrubs.disks.get_mut(usize::from(disk.0))?;
         let fits = |replica: &Replica| replica.disk == disk && may_scrub(replica);
-        if let Some((chunk, from)) = pass.at
-            && self.replicas.get(&chunk).is_some_and(fits)
-        {
-            return Some((chunk, from));
+        let serves = |chunk: &ChunkId| self.replicas.get(chunk).is_some_and(fits);
+        if let Some((chunk, from)) = pass.at.take() {
+            if serves(&chunk) {
+                return Some((chunk, from));
+            }
+            pass.skipped.insert(chunk);
         }
-        let behind = (Bound::Excluded(pass.kept.cursor), Bound::Unbounded);
-        self.replicas.range(behind).find(|(_, replica)| fits(replica)).map(|(&chunk, _)| (chunk, None))
+        for (&chunk, replica) in self.replicas.range((Bound::Excluded(pass.kept.cursor), Bound::Unbounded)) {
+            if fits(replica) {
+                return Some((chunk, None));
+            }
+            if replica.disk == disk {
+                pass.skipped.insert(chunk);
+            }
+        }
+        let again = pass.skipped.iter().find(|chunk| serves(chunk)).copied()?;
+        pass.skipped.remove(&again);
+        Some((again, None))
+    }
+
+    /// Whether a pass that somebody asked for waits for what does not serve yet.
+    fn lingers(&mut self, now: Micros, disk: DiskIx) -> bool {
+        let Some(pass) = self.scrubs.disks.get_mut(usize::from(disk.0)) else { return false };
+        let replicas = &self.replicas;
+        pass.skipped.retain(|chunk| replicas.get(chunk).is_some_and(|replica| replica.disk == disk));
+        let since = *pass.lingers.get_or_insert(now);
+        pass.hurried && !pass.skipped.is_empty() && now.ms_since(since) < LINGER_MS
     }
 
     /// Every replica was looked at: the next pass begins.
@@ -238,8 +279,7 @@ impl Core {
             pass.kept.passes += 1;
             pass.kept.last_ms = took;
         }
-        (pass.kept.cursor, pass.kept.done, pass.kept.elapsed_ms) = (ChunkId(0), 0, 0);
-        (pass.since, pass.at, pass.hurried, pass.told) = (now, None, false, false);
+        pass.begin(now, false);
         self.keep_scrub(now, disk, out);
         self.timers.add(now.plus_ms(LOOK_MS), Timer::Scrub { disk });
     }
@@ -286,7 +326,7 @@ impl Core {
             pass.at = Some((chunk, next));
             return;
         }
-        (pass.at, pass.kept.cursor) = (None, chunk);
+        (pass.at, pass.kept.cursor) = (None, pass.kept.cursor.max(chunk));
         pass.kept.done += 1;
         if now.ms_since(pass.kept_at) >= KEEP_MS {
             self.keep_scrub(now, disk, out);

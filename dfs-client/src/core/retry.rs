@@ -60,12 +60,7 @@ pub(crate) fn after_master(error: &NetError) -> MasterNext {
         NetError::Status(status, _) => *status,
     };
     match status {
-        Status::Recalling
-        | Status::Recovering
-        | Status::NoServers
-        | Status::Overloaded
-        | Status::Deadline
-        | Status::Hold => MasterNext::Again,
+        passing if passing.passes() => MasterNext::Again,
         Status::NotLeader | Status::Disconnected | Status::NoHello => MasterNext::NewLink,
         Status::NoSession => MasterNext::NoSession,
         Status::NeedGroups => MasterNext::Groups,

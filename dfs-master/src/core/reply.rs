@@ -161,11 +161,7 @@ impl Core {
             Asked::Delete { server, chunks } => self.deleted(server, &chunks, decode(result)),
             Asked::Close { server, chunks } => self.closed(server, &chunks, decode(result)),
             Asked::Zero { ino, size_epoch } => self.zeroed(ino, size_epoch, decode(result)),
-            Asked::StartScrub { server } => {
-                if let Err(status) = result {
-                    log::warn!("{server} was told to scrub and has not answered: {status}");
-                }
-            }
+            Asked::StartScrub { server } => self.scrub_ordered(server, decode(result)),
             Asked::Examine { caller } => self.examined(caller, decode(result)),
             Asked::Look(looking) => self.looked(&looking, decode(result)),
         }

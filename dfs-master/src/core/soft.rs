@@ -19,6 +19,7 @@ use super::placement::{self, Candidate, NoPlace, Rng};
 use super::recovery::Recovery;
 use super::repair::Repair;
 use super::scan::Scan;
+use super::scrub::Orders;
 use super::servers::live::LiveServers;
 use super::sessions::live::LiveSessions;
 use super::state::State;
@@ -109,6 +110,7 @@ pub struct Soft {
     pub(super) repair: Repair,
     pub(super) closing: Closing,
     pub(super) truncate: Truncates,
+    pub(super) scrubs: Orders,
     pub(super) watched: Watched,
     pub(super) gc: Gc,
     pub(super) scan: Scan,
@@ -148,6 +150,7 @@ impl Soft {
             repair: Repair::default(),
             closing: Closing::default(),
             truncate: Truncates::default(),
+            scrubs: Orders::default(),
             watched: Watched::default(),
             gc: Gc::default(),
             scan: Scan::default(),

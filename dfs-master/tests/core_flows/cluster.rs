@@ -241,6 +241,11 @@ impl Cluster {
         self.send(client.conn, b, second, done.0)
     }
 
+    /// The number of the last mutation.
+    pub(crate) fn last_rid(&self, client: Client) -> u64 {
+        self.rids[&client.session]
+    }
+
     pub(crate) fn answer(&mut self, conn: ConnId, req: ReqId) -> Option<Answered> {
         self.answers.remove(&(conn, req))
     }

@@ -76,3 +76,17 @@ fn a_scrub_is_asked_of_one_server_or_of_all() {
     let nobody = cluster.ask(tool, &ScrubNow { server: Some(ServerNum(77)) });
     assert_eq!(nobody.unwrap_err(), Status::NotFound);
 }
+
+#[test]
+fn a_server_that_is_away_scrubs_when_it_is_back() {
+    let mut cluster = Cluster::new(3, 2);
+    let tool = cluster.connect(Role::Tool);
+    let away = cluster.servers[1].num;
+    cluster.kill(away);
+    assert_eq!(cluster.ask(tool, &ScrubNow { server: None }).unwrap().servers.len(), 2);
+    cluster.run(1000);
+    cluster.revive(away, true);
+    cluster.run(1000);
+    let asked: Vec<u32> = cluster.servers.iter().map(|server| server.scrubs_asked).collect();
+    assert_eq!(asked, [1, 1, 1]);
+}

@@ -44,6 +44,34 @@ fn two_chunks(cluster: &mut Cluster, client: Client) -> (Attr, Vec<dfs_proto::me
 }
 
 #[test]
+fn a_cut_that_a_commit_overtook_is_made_when_it_is_asked_for_again() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, _) = two_chunks(&mut cluster, client);
+    // To where nothing is, which takes one record; the commit before it makes it a cut inside a chunk.
+    let (end, to) = (CHUNK + 5000, CHUNK + 1000);
+    let grow = Commit {
+        ino: attr.ino,
+        size_epoch: attr.size_epoch,
+        size_at_least: Some(end),
+        mtime: None,
+        atime: None,
+        synced: Vec::new(),
+        durable: false,
+        unused: Vec::new(),
+        set: None,
+    };
+    let req = cluster.send_both(client, &grow, &set_size(attr.ino, to));
+    assert_eq!(cluster.answer(client.conn, req).unwrap().status, Status::Recovering);
+    let rid = cluster.last_rid(client);
+    let again = cluster.send(client.conn, &set_size(attr.ino, to), rid, rid);
+    cluster.run(1000);
+    let answer = cluster.answer(client.conn, again).unwrap();
+    assert_eq!(answer.status, Status::Ok);
+    assert_eq!(rmp_serde::from_slice::<Attr>(&answer.body).unwrap().size, to);
+}
+
+#[test]
 fn at_a_border_one_record_is_enough() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();

@@ -89,6 +89,28 @@ fn a_scrub_that_was_asked_for_ends_at_once_and_mends_data_table_and_header() {
 }
 
 #[test]
+fn what_is_recovered_when_its_turn_comes_is_looked_at_afterwards() {
+    let mut bench = Bench::new(2);
+    bench.create(&[1, 2]);
+    bench.pass(2, &[]);
+    flip(&bench, 1, TABLE_AT + 12);
+    bench.fence(1, 2);
+    hurry(&mut bench, 1);
+    bench.pass(1_000, &[1, 2]);
+    assert_eq!(passes(&bench, 1), 0);
+    let members = bench.members(&[1, 2]);
+    bench.active(&[1, 2], 2, 2, members);
+    bench.pass(1_000, &[1, 2]);
+    let report = bench.nodes[&num(1)].core.scrub_report(bench.now);
+    assert_eq!((report.rewritten, passes(&bench, 1)), (1, 1));
+    // One that goes on not serving holds no pass up for long.
+    bench.fence(1, 3);
+    hurry(&mut bench, 1);
+    bench.pass(11_000, &[1, 2]);
+    assert_eq!(passes(&bench, 1), 2);
+}
+
+#[test]
 fn the_next_process_goes_on_where_the_last_one_was() {
     let mut bench = Bench::new(2);
     bench.create(&[1, 2]);
