@@ -7,8 +7,8 @@ use clap::Parser;
 use dfs_chunkserver::config::Args;
 use dfs_chunkserver::run::run;
 
-/// Threads that serve connections. Disks have their own.
-const WORKERS: usize = 2;
+/// Most threads that serve connections. Disks have their own.
+const WORKERS_MAX: usize = 4;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -27,7 +27,10 @@ fn main() -> ExitCode {
 
 fn start(args: Args) -> anyhow::Result<()> {
     let config = args.check()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    // A second one where there are no cores to spare costs more wake-ups than it shares work.
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let workers = (cores / 2).clamp(1, WORKERS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let result = runtime.block_on(run(config));
     runtime.shutdown_background();
     result

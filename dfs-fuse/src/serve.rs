@@ -9,6 +9,7 @@ mod stop;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,9 +34,8 @@ use crate::mount::{self, Manner, Mount, MountPoint};
 use crate::{logging, notify};
 use stop::Signals;
 
-/// Workers of the runtime. What they do is wait for the network and copy; two keep a 2-core machine busy and
-/// leave the rest of a larger one to the programs.
-const WORKERS: usize = 2;
+/// Most workers of the runtime. What they do is wait for the network and copy.
+const WORKERS_MAX: usize = 4;
 
 /// How long a master is looked for before the command says that none answers. A boot that is faster than
 /// the master's is what `nofail` and systemd's retries are for.
@@ -75,12 +75,18 @@ pub(crate) fn run(config: &Config, report: Report) -> ExitCode {
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Half the cores: the rest is for the programs. On two cores a second worker costs more wake-ups than it shares work:
+/// a fifth of the files made and of the small reads, against an eighth more in one stream.
+fn workers() -> usize {
+    (std::thread::available_parallelism().map_or(2, NonZero::get) / 2).clamp(1, WORKERS_MAX)
+}
+
 fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
     mount::check_device()?;
     let point = MountPoint::check(&config.mount_point, config.options.non_empty)?;
     logging::start(config.log_file.as_deref(), config.foreground).context("cannot open the log file")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(workers())
         .thread_name("dfs")
         .enable_all()
         .build()

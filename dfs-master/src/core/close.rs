@@ -58,11 +58,40 @@ enum Writers {
     Several,
 }
 
+/// Chunks that nobody writes, and when they are due.
+#[derive(Clone, Debug, Default)]
+struct Idle {
+    due: BTreeMap<ChunkId, Micros>,
+    /// The same in the order in which they are due: looked at on every tick.
+    order: BTreeSet<(Micros, ChunkId)>,
+}
+
+impl Idle {
+    /// The first time that is said counts.
+    fn add(&mut self, chunk: ChunkId, due: Micros) {
+        if self.due.len() < IDLE_MAX && !self.due.contains_key(&chunk) {
+            self.due.insert(chunk, due);
+            self.order.insert((due, chunk));
+        }
+    }
+
+    fn remove(&mut self, chunk: ChunkId) {
+        if let Some(due) = self.due.remove(&chunk) {
+            self.order.remove(&(due, chunk));
+        }
+    }
+
+    fn take_due(&mut self, now: Micros) -> Option<ChunkId> {
+        let (_, chunk) = *self.order.first().filter(|(due, _)| *due <= now)?;
+        self.remove(chunk);
+        Some(chunk)
+    }
+}
+
 /// Closes under way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closing {
-    /// Chunks that nobody writes, and when they are due.
-    idle: BTreeMap<ChunkId, Micros>,
+    idle: Idle,
     jobs: BTreeMap<ChunkId, Job>,
     /// When the next ones may begin.
     next: Micros,
@@ -84,7 +113,7 @@ impl Closing {
     }
 
     fn begin_anew(&mut self, chunk: ChunkId) {
-        self.idle.remove(&chunk);
+        self.idle.remove(chunk);
         self.jobs.remove(&chunk);
         self.tried.remove(&chunk);
     }
@@ -117,7 +146,7 @@ impl Closing {
 
     /// Somebody is about to write it.
     pub(super) fn touched(&mut self, chunk: ChunkId, session: SessionId) {
-        self.idle.remove(&chunk);
+        self.idle.remove(chunk);
         if let Some(writers) = self.writers.get_mut(&chunk) {
             *writers = match *writers {
                 Writers::Nobody => Writers::One(session),
@@ -134,9 +163,7 @@ impl Closing {
 
     /// Nobody writes the chunk now.
     pub(super) fn seen_idle(&mut self, chunk: ChunkId, due: Micros) {
-        if self.idle.len() < IDLE_MAX {
-            self.idle.entry(chunk).or_insert(due);
-        }
+        self.idle.add(chunk, due);
     }
 
     #[must_use]
@@ -185,11 +212,10 @@ impl Core {
         } else {
             JOBS_MAX
         };
-        let due = self.soft.closing.idle.iter().filter(|(_, due)| **due <= now).map(|(chunk, _)| *chunk);
-        let due: Vec<ChunkId> = due.take(most).collect();
+        let idle = &mut self.soft.closing.idle;
+        let due: Vec<ChunkId> = std::iter::from_fn(|| idle.take_due(now)).take(most).collect();
         let mut asks: BTreeMap<ServerNum, Vec<ChunkId>> = BTreeMap::new();
         for chunk in due {
-            self.soft.closing.idle.remove(&chunk);
             let Some(meta) = self.state.chunks.get(chunk).filter(|meta| self.is_idle(chunk, meta)) else {
                 continue;
             };
