@@ -312,6 +312,7 @@ impl<N: Net> Shared<N> {
     /// Dials until a master took the session up, or opened a new one.
     async fn new_link(self: &Arc<Self>, notices: &Notices) {
         let mut backoff = Backoff::default();
+        let mut told = false;
         while !self.session.view.get().closed {
             match self.net.dial_master(notices.clone()).await {
                 Ok(link) => match self.resume_session(link).await {
@@ -321,6 +322,10 @@ impl<N: Net> Shared<N> {
                         self.net.hang_up(link);
                     }
                 },
+                // What stays so until somebody does something about it.
+                Err(error @ NetError::Status(..)) if !std::mem::replace(&mut told, true) => {
+                    log::error!("no master: {error}");
+                }
                 Err(error) => log::debug!("no master: {error}"),
             }
             let wait = backoff.next(&mut lock(&self.rng));

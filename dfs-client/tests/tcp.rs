@@ -13,6 +13,7 @@ use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::ids::{BootId, ClusterId, GrantId, Ino, OsBootId, ServerId, ServerNum};
 use dfs_proto::meta::{KeepAlive, Recall, ServerAddr};
 use dfs_proto::request::Op;
+use dfs_proto::status::Status;
 use tokio::sync::mpsc;
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -29,9 +30,13 @@ impl Handler for Echo {
 }
 
 async fn listen(addr: &PeerAddr) -> PeerAddr {
+    listen_as(addr, ClusterId(1)).await
+}
+
+async fn listen_as(addr: &PeerAddr, cluster: ClusterId) -> PeerAddr {
     let listener = Listener::bind(addr).await.unwrap();
     let bound = listener.local_addr().clone();
-    let welcome = Welcome::new("peer", ClusterId(1), BootId(1));
+    let welcome = Welcome::new("peer", cluster, BootId(1));
     tokio::spawn(listener.serve(Acceptor { welcome, roles: RoleSet::ALL, handler: Arc::new(Echo) }));
     bound
 }
@@ -78,6 +83,19 @@ async fn every_master_has_its_turn() {
     let (notices, _incoming) = mpsc::channel(8);
     let first = net.dial_master(notices.clone()).await;
     assert_eq!(first.unwrap_err(), NetError::Unreachable { dead: false });
+    assert!(net.dial_master(notices).await.is_ok());
+}
+
+#[tokio::test]
+async fn another_clusters_master_is_refused_however_it_comes_by_the_address() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let ours = listen_as(&any, ClusterId(1)).await;
+    let theirs = listen_as(&any, ClusterId(2)).await;
+    let net = net(vec![ours.to_string(), theirs.to_string(), ours.to_string()]);
+    let (notices, _incoming) = mpsc::channel(8);
+    assert!(net.dial_master(notices.clone()).await.is_ok());
+    let refused = net.dial_master(notices.clone()).await.unwrap_err();
+    assert!(matches!(&refused, NetError::Status(Status::WrongCluster, _)), "{refused}");
     assert!(net.dial_master(notices).await.is_ok());
 }
 

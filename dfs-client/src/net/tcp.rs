@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dfs_proto::conn::{
@@ -28,7 +28,8 @@ pub struct TcpConfig {
     /// Host name and mount point, for people.
     pub name: String,
     pub os_boot: OsBootId,
-    /// Refuse masters of other clusters; `None` takes the first that answers.
+    /// Refuse masters of other clusters; `None` takes the first that answers, and from then on no other: its address
+    /// may come to another cluster, whose files this mount's programs must not take for theirs.
     pub cluster: Option<ClusterId>,
     /// Whether chunk servers of this host may be reached over their Unix sockets.
     pub unix: bool,
@@ -48,6 +49,8 @@ struct Inner {
     /// Master links by number, until hung up or closed. Held for look-ups only.
     links: Mutex<BTreeMap<LinkId, Conn>>,
     next_master: AtomicUsize,
+    /// The cluster of the first master that answered.
+    found: OnceLock<ClusterId>,
     servers: Pool,
     /// Resolved addresses of chunk servers. Held for look-ups only.
     resolved: Mutex<BTreeMap<ServerNum, (String, Vec<PeerAddr>)>>,
@@ -63,6 +66,7 @@ impl TcpNet {
                 config,
                 links: Mutex::default(),
                 next_master: AtomicUsize::new(0),
+                found: OnceLock::new(),
                 servers,
                 resolved: Mutex::default(),
             }),
@@ -93,10 +97,13 @@ impl Net for TcpNet {
         })?;
         let mut last = unreachable;
         for addr in addrs {
-            let hello = Hello::new(Role::Client, inner.config.name.clone(), inner.config.cluster);
+            let cluster = inner.config.cluster.or_else(|| inner.found.get().copied());
+            let hello = Hello::new(Role::Client, inner.config.name.clone(), cluster);
             let handler = Arc::new(MasterHandler { notices: notices.clone() });
             match Conn::connect(&addr, hello, handler, inner.config.dial_timeout).await {
-                Ok((conn, _welcome)) => {
+                Ok((conn, welcome)) => {
+                    // Who came first stays.
+                    let _ = inner.found.set(welcome.cluster);
                     let link = LinkId(conn.id());
                     lock(&inner.links).insert(link, conn);
                     return Ok(link);
