@@ -1,17 +1,43 @@
 //! Identifiers. Each is a newtype, so that a session can never be passed where a chunk is meant.
 //!
 //! All are plain numbers on the wire and on disk (little-endian). 128-bit ids print as 32 hex digits,
-//! chunk ids as 16.
+//! chunk and boot ids as 16; so they do in JSON, whose readers take numbers for floating point.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($repr:ty), $fmt:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-        #[serde(transparent)]
+        id!(@shown $(#[$doc])* #[derive(Serialize, Deserialize)] #[serde(transparent)] $name($repr), $fmt);
+    };
+    (hex $(#[$doc:meta])* $name:ident($repr:ty), $fmt:literal) => {
+        id!(@shown $(#[$doc])* $name($repr), $fmt);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if !deserializer.is_human_readable() {
+                    return <$repr>::deserialize(deserializer).map($name);
+                }
+                let text = String::deserialize(deserializer)?;
+                <$repr>::from_str_radix(&text, 16).map($name).map_err(D::Error::custom)
+            }
+        }
+    };
+    (@shown $(#[$attr:meta])* $name:ident($repr:ty), $fmt:literal) => {
+        $(#[$attr])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub $repr);
 
         impl fmt::Display for $name {
@@ -28,21 +54,21 @@ macro_rules! id {
     };
 }
 
-id!(/// Minted once by the master's `init`; in every handshake, disk label and chunk header.
+id!(hex /// Minted once by the master's `init`; in every handshake, disk label and chunk header.
     ClusterId(u128), "{:032x}");
 id!(/// Bumped only when an operator forces a new history; the high 16 bits of every chunk id.
     Generation(u16), "{}");
-id!(/// A chunk server's lasting identity, minted with its first disk.
+id!(hex /// A chunk server's lasting identity, minted with its first disk.
     ServerId(u128), "{:032x}");
 id!(/// The short number that the master's log gave a [`ServerId`] at its first registration. Never reused.
     ServerNum(u16), "s{}");
-id!(/// A disk's lasting identity, in its label.
+id!(hex /// A disk's lasting identity, in its label.
     DiskId(u128), "{:032x}");
-id!(/// Random, one per process start: tells two incarnations of a server apart.
+id!(hex /// Random, one per process start: tells two incarnations of a server apart.
     BootId(u64), "{:016x}");
-id!(/// The kernel's boot id (folded to 128 bits): unchanged by kill -9, changed by a reboot.
+id!(hex /// The kernel's boot id (folded to 128 bits): unchanged by kill -9, changed by a reboot.
     OsBootId(u128), "{:032x}");
-id!(/// `generation << 48 | counter`, allocated by the master's log and never reused.
+id!(hex /// `generation << 48 | counter`, allocated by the master's log and never reused.
     ChunkId(u64), "{:016x}");
 id!(/// An inode number. 1 is the root. Never reused.
     Ino(u64), "{}");
@@ -102,5 +128,21 @@ impl ChunkId {
     #[must_use]
     pub fn counter(self) -> u64 {
         self.0 & ((1 << Self::COUNTER_BITS) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_prints_as_hex_is_a_string_in_json_and_a_number_on_the_wire() {
+        let ids = (ClusterId(u128::MAX - 1), ChunkId(1 << 48 | 7), Ino(9));
+        let json = serde_json::to_string(&ids).unwrap();
+        assert_eq!(json, "[\"fffffffffffffffffffffffffffffffe\",\"0001000000000007\",9]");
+        assert_eq!(serde_json::from_str::<(ClusterId, ChunkId, Ino)>(&json).unwrap(), ids);
+        let bytes = rmp_serde::to_vec(&ids.1).unwrap();
+        assert_eq!(bytes, rmp_serde::to_vec(&ids.1.0).unwrap());
+        assert_eq!(rmp_serde::from_slice::<ChunkId>(&bytes).unwrap(), ids.1);
     }
 }

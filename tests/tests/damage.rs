@@ -112,7 +112,7 @@ fn read_at(path: &Path, at: usize, len: usize) -> std::io::Result<Vec<u8>> {
 
 /// The id of a chunk, as people see it.
 fn chunk_name(info: &Value, index: usize) -> String {
-    format!("{:016x}", info["chunks"][index]["chunk"].as_u64().unwrap())
+    info["chunks"][index]["chunk"].as_str().unwrap().to_owned()
 }
 
 /// The file of a replica.

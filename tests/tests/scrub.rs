@@ -50,7 +50,7 @@ struct Held {
 fn chunks_of(cluster: &Cluster, path: &Path) -> Vec<Held> {
     let info = cluster.json(&["file", "info", &path.display().to_string()]);
     let held = |chunk: &serde_json::Value| Held {
-        chunk: chunk["chunk"].as_u64().unwrap(),
+        chunk: u64::from_str_radix(chunk["chunk"].as_str().unwrap(), 16).unwrap(),
         holders: chunk["members"]
             .as_array()
             .unwrap()

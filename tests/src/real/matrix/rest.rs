@@ -69,9 +69,9 @@ impl Rig {
                 if chunk["recovering"] == true || members.iter().any(|member| member["up"] != true) {
                     bail!("{chunk}");
                 }
-                let id = chunk["chunk"].as_u64().with_context(|| format!("no id: {chunk}"))?;
+                let id: ChunkId = serde_json::from_value(chunk["chunk"].clone())?;
                 let names = members.iter().filter_map(|member| member["name"].as_str().map(str::to_owned));
-                all.push(Held { chunk: ChunkId(id), members: names.collect() });
+                all.push(Held { chunk: id, members: names.collect() });
             }
         }
         Ok(all)
