@@ -83,6 +83,11 @@ fn workers() -> usize {
 
 fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
     mount::check_device()?;
+    if config.options.timeo_in_vain {
+        // Where standard error is closed there is nobody to tell.
+        let note = "dfs-fuse: timeo says nothing without soft: a hard mount waits until the cluster answers";
+        drop(writeln!(io::stderr(), "{note}"));
+    }
     let point = MountPoint::check(&config.mount_point, config.options.non_empty)?;
     logging::start(config.log_file.as_deref(), config.foreground).context("cannot open the log file")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

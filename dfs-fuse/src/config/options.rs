@@ -32,6 +32,8 @@ pub(crate) struct Options {
     /// `None`: when root mounts.
     pub(crate) allow_other: Option<bool>,
     pub(crate) patience: Patience,
+    /// `timeo` was given to a mount that is not `soft`: it says nothing there, unlike with NFS.
+    pub(crate) timeo_in_vain: bool,
     /// Bytes that the client may buffer and cache; `None` leaves it to the client.
     pub(crate) cache_bytes: Option<u64>,
     pub(crate) max_background: u16,
@@ -130,7 +132,7 @@ impl Options {
     /// Reads any number of `-o` arguments; the last word wins.
     pub(crate) fn parse(lists: &[OsString], spec: &Spec, unknown: Unknown) -> Result<Options, OptionsError> {
         let mut options = Options::defaults(spec);
-        let mut timeo = Duration::from_millis(TIMEO_DECISECONDS * 100);
+        let mut timeo = None;
         let mut soft = false;
         for list in lists {
             let list = std::str::from_utf8(list.as_bytes()).map_err(|_| OptionsError::NotText)?;
@@ -142,12 +144,14 @@ impl Options {
                 match (name, value) {
                     ("soft", None) => soft = true,
                     ("hard", None) => soft = false,
-                    ("timeo", Some(value)) => timeo = deciseconds(value)?,
+                    ("timeo", Some(value)) => timeo = Some(deciseconds(value)?),
                     (name, None) => options.flag(name, unknown)?,
                     (name, Some(value)) => options.setting(name, value, unknown)?,
                 }
             }
         }
+        options.timeo_in_vain = timeo.is_some() && !soft;
+        let timeo = timeo.unwrap_or(Duration::from_millis(TIMEO_DECISECONDS * 100));
         options.patience = if soft { Patience::Soft { timeo } } else { Patience::Hard };
         Ok(options)
     }
@@ -158,6 +162,7 @@ impl Options {
             atime: Atime::Relative,
             allow_other: None,
             patience: Patience::Hard,
+            timeo_in_vain: false,
             cache_bytes: None,
             max_background: MAX_BACKGROUND,
             tcp_only: false,
@@ -311,6 +316,8 @@ mod tests {
         assert_eq!(parse("soft,timeo=5,hard").unwrap().patience, Patience::Hard);
         let soft = Patience::Soft { timeo: Duration::from_millis(500) };
         assert_eq!(parse("timeo=5,soft").unwrap().patience, soft);
+        let in_vain = |list| parse(list).unwrap().timeo_in_vain;
+        assert_eq!(["timeo=5", "timeo=5,soft", "hard"].map(in_vain), [true, false, false]);
     }
 
     #[test]
