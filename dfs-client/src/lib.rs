@@ -4,8 +4,7 @@
 //! Reading order: [`client`] (what a program calls), [`config`] and [`error`], [`net`] (the seam to the
 //! world); `shared`, `session`, `call` and `recall` (talking to the master); `names`, `absent`, `dirs`, `changes`, `attrs`
 //! and `files` (the calls of a filesystem); `inode`, `making` and `maps` (what is known of a file); `write`, `put` and
-//! `sync`, `read`, `get` and `ahead` (its bytes); `servers`; `core` (decisions without I/O); [`tool`]
-//! (for operators' commands).
+//! `sync`, `read`, `get` and `ahead` (its bytes); `servers`; `core` (decisions without I/O).
 //!
 //! Invariants. No clock but [`net::Net::now`] and tokio's, no randomness but the seed, no threads: a
 //! simulator can run it. No lock is held over an await. Nothing is answered from a cache without a grant
@@ -15,7 +14,6 @@ pub mod client;
 pub mod config;
 pub mod error;
 pub mod net;
-pub mod tool;
 
 mod shared;
 mod session;
