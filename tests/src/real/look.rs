@@ -1,6 +1,8 @@
 //! A look at everything that programs wrote, through a mount that knows nothing from before: it is made durable,
 //! read, judged by the models, and what was found is where the next record begins.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +59,19 @@ pub fn in_time<T: Send + 'static>(
     }
     let result = thread.join().map_err(|_| anyhow!("{what}: panicked"))?;
     result.with_context(|| what.to_owned())
+}
+
+impl Seen {
+    /// Leaves the story beside what else is kept of a run that failed.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn leave_story(&self, dir: &Path) -> anyhow::Result<()> {
+        if let Some(story) = &self.story {
+            File::create(dir.join("story"))?.write_all(story.as_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 /// Looks. No program may be running.

@@ -217,9 +217,7 @@ impl Rig {
         let files = self.all_files().iter().map(|file| file.num).collect();
         let mount = self.nodes.at(LOOKER);
         let seen = look(&self.shared, &mount, &Look { files, min_write: 2, limit: LIMIT })?;
-        if let Some(story) = seen.story {
-            std::fs::write(self.dir.path().join("story"), story)?;
-        }
+        seen.leave_story(self.dir.path())?;
         self.report.violations.extend(seen.violations);
         self.report.operations += seen.operations;
         self.report.synced += seen.synced;

@@ -63,9 +63,7 @@ impl Rig {
         let min_write = if self.nodes.shape().replicas >= 3 { 2 } else { 1 };
         let seen = look(&self.shared, &mount, &Look { files, min_write, limit: USABLE_LIMIT })?;
         let took = clock::now().saturating_sub(began);
-        if let Some(story) = seen.story {
-            std::fs::write(self.dir().join("story"), story)?;
-        }
+        seen.leave_story(&self.dir())?;
         self.report.violations.extend(seen.violations);
         self.report.operations += seen.operations;
         self.report.synced += seen.synced;
