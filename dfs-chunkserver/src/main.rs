@@ -1,13 +1,17 @@
 //! The `dfs-chunkserver` program: reads its arguments, starts a runtime, and runs the server in it.
 
 use std::io::Write;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use clap::Parser;
 use dfs_chunkserver::config::Args;
 use dfs_chunkserver::run::run;
+use dfs_proto::words::in_words;
 
-/// Most threads that serve connections. Disks have their own.
+/// Threads that serve connections; disks have their own. A write to a disk that has been quick is done by whoever read
+/// it, one at a time: should that disk hang, the other threads go on, with heartbeats too.
+const WORKERS_MIN: usize = 2;
 const WORKERS_MAX: usize = 4;
 
 fn main() -> ExitCode {
@@ -19,7 +23,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where standard error is closed there is nobody to tell.
-            drop(writeln!(std::io::stderr(), "dfs-chunkserver: {error:#}"));
+            drop(writeln!(std::io::stderr(), "dfs-chunkserver: {}", in_words(error.as_ref())));
             ExitCode::FAILURE
         }
     }
@@ -27,9 +31,8 @@ fn main() -> ExitCode {
 
 fn start(args: Args) -> anyhow::Result<()> {
     let config = args.check()?;
-    // A second one where there are no cores to spare costs more wake-ups than it shares work.
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let workers = (cores / 2).clamp(1, WORKERS_MAX);
+    let cores = std::thread::available_parallelism().map_or(WORKERS_MIN, NonZero::get);
+    let workers = (cores / 2).clamp(WORKERS_MIN, WORKERS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let result = runtime.block_on(run(config));
     runtime.shutdown_background();

@@ -10,6 +10,7 @@ use dfs_proto::control::runs_of;
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{Damaged, DamagedChunk, DamagedReplica, FileInfo, ReplicaFault};
 use dfs_proto::units::{BLOCK_SIZE, ChunkIndex, ChunkSize};
+use dfs_proto::words::in_words;
 
 use crate::connect::{Line, Target};
 use crate::output::{Tone, bytes, colour, paint, span};
@@ -36,7 +37,7 @@ pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
         Ok(true) => ExitCode::from(FOUND),
         Ok(false) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dfs: {error:#}");
+            eprintln!("dfs: {}", in_words(error.as_ref()));
             ExitCode::from(FAILED)
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use dfs_proto::ids::{ChunkId, LogIndex};
 use dfs_proto::meta::{Finding, FindingKind, Fsck, FsckServer, Looked, ServerList, ServerReport};
+use dfs_proto::words::in_words;
 
 use crate::connect::{Line, Target};
 use crate::output::{Tone, Waiting, colour, paint};
@@ -68,7 +69,7 @@ pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
     match checked {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("dfs: {error:#}");
+            eprintln!("dfs: {}", in_words(error.as_ref()));
             ExitCode::from(UNCHECKED)
         }
     }

@@ -17,6 +17,7 @@ mod status;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dfs_proto::words::in_words;
 
 /// Ask a dfs cluster how it is, and run one on this machine for trying.
 #[derive(Debug, Parser)]
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dfs: {error:#}");
+            eprintln!("dfs: {}", in_words(error.as_ref()));
             ExitCode::FAILURE
         }
     }

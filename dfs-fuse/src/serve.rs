@@ -23,6 +23,7 @@ use dfs_client::{Caller, Client, Error};
 use dfs_proto::ids::{Ino, OsBootId};
 use dfs_proto::meta::FileKind;
 use dfs_proto::status::Status;
+use dfs_proto::words::in_words;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -61,7 +62,7 @@ pub(crate) fn run(config: &Config, report: Report) -> ExitCode {
     let (runtime, mut signals, live) = match start(config) {
         Ok(started) => started,
         Err(error) => {
-            report.failed(&format!("dfs-fuse: {error:#}"));
+            report.failed(&format!("dfs-fuse: {}", in_words(error.as_ref())));
             return ExitCode::FAILURE;
         }
     };

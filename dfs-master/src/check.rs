@@ -9,6 +9,7 @@ use dfs_disk::real::RealDisk;
 use dfs_master::core::check::Checker;
 use dfs_master::core::{Core, CoreConfig};
 use dfs_proto::meta::Finding;
+use dfs_proto::words::in_words;
 
 use crate::clock;
 use crate::config::Check;
@@ -25,7 +26,7 @@ pub(crate) fn run(check: &Check) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FOUND),
         Err(error) => {
-            eprintln!("dfs-master: {error:#}");
+            eprintln!("dfs-master: {}", in_words(error.as_ref()));
             ExitCode::from(UNCHECKED)
         }
     }

@@ -17,6 +17,7 @@ use clap::Parser;
 use dfs_master::core::Input;
 use dfs_proto::conn::{Acceptor, Listener, PeerAddr, RoleSet, Welcome};
 use dfs_proto::ids::BootId;
+use dfs_proto::words::in_words;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Cli, Command, Run};
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dfs-master: {error:#}");
+            eprintln!("dfs-master: {}", in_words(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::dev::process::{Daemon, dfs_write};
+use dfs_proto::words::in_words;
 
 /// How long a process may take until it serves: a master replays its log, a server reads its headers.
 const READY: Duration = Duration::from_secs(60);
@@ -113,7 +114,8 @@ impl Cluster {
         if started.is_err() {
             for member in self.members().into_iter().rev() {
                 if matches!(self.daemon(member).pid(), Ok(Some(_))) {
-                    self.stop(member).unwrap_or_else(|error| eprintln!("dfs: {member}: {error:#}"));
+                    self.stop(member)
+                        .unwrap_or_else(|error| eprintln!("dfs: {member}: {}", in_words(error.as_ref())));
                 }
             }
         }
