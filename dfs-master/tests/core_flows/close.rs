@@ -6,7 +6,7 @@ use dfs_proto::ids::{ChunkVersion, Handle, OpenNum, ServerNum};
 use dfs_proto::meta::{Attr, ChunkPlace, ClusterStatus, Commit, Creds, MapRead, MapWrite, Release, Setattr};
 use dfs_proto::units::ChunkIndex;
 
-use crate::cluster::{Client, Cluster, RW};
+use crate::cluster::{Client, Cluster, RW, commit};
 
 /// Idle so long, a chunk is closed; the walk over all chunks that notices it takes two seconds more.
 const CLOSED_MS: u64 = 40_000;
@@ -16,23 +16,13 @@ fn left_file(cluster: &mut Cluster, client: Client, name: &str) -> (Attr, ChunkP
     let created = cluster.create(client, name, 7).unwrap();
     let place = created.opened.first.expect("servers are up");
     cluster.write(&place, 1, 11);
-    let attr = commit(cluster, client, &created.opened.attr);
+    let attr = committed(cluster, client, &created.opened.attr);
     release(cluster, client, &attr, 7);
     (attr, place)
 }
 
-fn commit(cluster: &mut Cluster, client: Client, attr: &Attr) -> Attr {
-    let commit = Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(4096),
-        mtime: None,
-        atime: None,
-        synced: Vec::new(),
-        durable: false,
-        unused: Vec::new(),
-        set: None,
-    };
+fn committed(cluster: &mut Cluster, client: Client, attr: &Attr) -> Attr {
+    let commit = Commit { size_epoch: attr.size_epoch, size_at_least: Some(4096), ..commit(attr.ino) };
     cluster.ask(client.conn, &commit).unwrap()
 }
 

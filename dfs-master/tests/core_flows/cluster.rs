@@ -70,6 +70,21 @@ pub(crate) struct Cluster {
     pub(crate) ticking: bool,
 }
 
+/// A commit of nothing.
+pub(crate) fn commit(ino: Ino) -> Commit {
+    Commit {
+        ino,
+        size_epoch: dfs_proto::ids::SizeEpoch(0),
+        size_at_least: None,
+        mtime: None,
+        atime: None,
+        synced: Vec::new(),
+        durable: false,
+        unused: Vec::new(),
+        set: None,
+    }
+}
+
 pub(crate) fn now_at(ms: u64) -> Now {
     Now {
         mono: Micros(ms * 1000),
@@ -310,15 +325,11 @@ impl Cluster {
     /// The client commits `size` and that the chunk is on the disks of its members.
     pub(crate) fn commit_synced(&mut self, client: Client, attr: &Attr, place: &ChunkPlace, size: u64) {
         let commit = Commit {
-            ino: attr.ino,
             size_epoch: attr.size_epoch,
             size_at_least: Some(size),
-            mtime: None,
-            atime: None,
             synced: vec![place.chunk()],
             durable: true,
-            unused: Vec::new(),
-            set: None,
+            ..commit(attr.ino)
         };
         self.ask(client.conn, &commit).unwrap();
     }

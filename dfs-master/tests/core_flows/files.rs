@@ -8,21 +8,7 @@ use dfs_proto::meta::{
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, Timespec};
 
-use crate::cluster::{Cluster, RO, RW};
-
-fn commit(ino: Ino) -> Commit {
-    Commit {
-        ino,
-        size_epoch: dfs_proto::ids::SizeEpoch(0),
-        size_at_least: None,
-        mtime: None,
-        atime: None,
-        synced: Vec::new(),
-        durable: false,
-        unused: Vec::new(),
-        set: None,
-    }
-}
+use crate::cluster::{Cluster, RO, RW, commit};
 
 #[test]
 fn one_round_trip_makes_opens_and_places() {

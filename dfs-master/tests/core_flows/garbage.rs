@@ -5,7 +5,7 @@ use dfs_proto::ids::{Handle, Ino, LogIndex, Term};
 use dfs_proto::meta::{Attr, Commit, Creds, Getattr, OpenClaim, Release, Removed, ResumeSession, Unlink};
 use dfs_proto::status::Status;
 
-use crate::cluster::{Client, Cluster};
+use crate::cluster::{Client, Cluster, commit};
 
 fn unlink(cluster: &mut Cluster, client: Client, name: &str) -> Removed {
     let name = name.as_bytes().to_vec().into();
@@ -13,17 +13,7 @@ fn unlink(cluster: &mut Cluster, client: Client, name: &str) -> Removed {
 }
 
 fn sized(cluster: &mut Cluster, client: Client, attr: &Attr) {
-    let commit = Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(100),
-        mtime: None,
-        atime: None,
-        synced: Vec::new(),
-        durable: false,
-        unused: Vec::new(),
-        set: None,
-    };
+    let commit = Commit { size_epoch: attr.size_epoch, size_at_least: Some(100), ..commit(attr.ino) };
     cluster.ask(client.conn, &commit).unwrap();
 }
 

@@ -8,7 +8,7 @@ use dfs_proto::meta::{
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, Micros};
 
-use crate::cluster::{Client, Cluster};
+use crate::cluster::{Client, Cluster, commit};
 
 fn read_place(cluster: &mut Cluster, client: Client, place: &ChunkPlace) -> Result<ChunkPlace, Status> {
     let read = MapRead { ino: place.capability.ino, first: place.index, count: 1 };
@@ -292,17 +292,7 @@ fn a_chunk_that_a_size_covers_and_nobody_has_begins_empty() {
     let client = cluster.client();
     let created = cluster.create(client, "f", 1).unwrap();
     let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
-    let commit = Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(4096),
-        mtime: None,
-        atime: None,
-        synced: Vec::new(),
-        durable: false,
-        unused: Vec::new(),
-        set: None,
-    };
+    let commit = Commit { size_epoch: attr.size_epoch, size_at_least: Some(4096), ..commit(attr.ino) };
     cluster.ask(client.conn, &commit).unwrap();
     assert!(!read_place(&mut cluster, client, &place).unwrap().new, "written, says the size");
     let member = place.members[0];

@@ -9,7 +9,7 @@ use dfs_proto::meta::{
 };
 use dfs_proto::status::Status;
 
-use crate::cluster::{Cluster, RW};
+use crate::cluster::{Cluster, RW, commit};
 
 fn mkdir(name: &str) -> Mkdir {
     let name = name.as_bytes().to_vec().into();
@@ -38,15 +38,9 @@ fn a_place_is_not_given_of_a_chunk_that_is_being_dropped() {
     let (ino, place) = (created.opened.attr.ino, created.opened.first.unwrap());
     cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
     let commit = Commit {
-        ino,
         size_epoch: created.opened.attr.size_epoch,
-        size_at_least: None,
-        mtime: None,
-        atime: None,
-        synced: Vec::new(),
-        durable: false,
         unused: vec![(place.index, place.chunk())],
-        set: None,
+        ..commit(ino)
     };
     let open = Open { ino, handle: Handle(2), access: RW, truncate: false, creds: Creds::default() };
     let req = cluster.send_both(client, &commit, &open);

@@ -5,7 +5,7 @@ use dfs_proto::ids::{Ino, LogIndex, Term};
 use dfs_proto::meta::{Attr, Commit, Creds, ResumeSession, Setattr};
 use dfs_proto::status::Status;
 
-use crate::cluster::{Client, Cluster};
+use crate::cluster::{Client, Cluster, commit};
 
 const CHUNK: u64 = 64 << 10;
 
@@ -28,17 +28,7 @@ fn two_chunks(cluster: &mut Cluster, client: Client) -> (Attr, Vec<dfs_proto::me
     let (attr, first) = cluster.written_file(client, "f");
     let second = cluster.map_write(client, attr.ino, 1).unwrap();
     cluster.write(&second, 1, 22);
-    let commit = Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(CHUNK + 500),
-        mtime: None,
-        atime: None,
-        synced: Vec::new(),
-        durable: false,
-        unused: Vec::new(),
-        set: None,
-    };
+    let commit = Commit { size_epoch: attr.size_epoch, size_at_least: Some(CHUNK + 500), ..commit(attr.ino) };
     let attr = cluster.ask(client.conn, &commit).unwrap();
     (attr, vec![first, second])
 }
@@ -50,17 +40,7 @@ fn a_cut_that_a_commit_overtook_is_made_when_it_is_asked_for_again() {
     let (attr, _) = two_chunks(&mut cluster, client);
     // To where nothing is, which takes one record; the commit before it makes it a cut inside a chunk.
     let (end, to) = (CHUNK + 5000, CHUNK + 1000);
-    let grow = Commit {
-        ino: attr.ino,
-        size_epoch: attr.size_epoch,
-        size_at_least: Some(end),
-        mtime: None,
-        atime: None,
-        synced: Vec::new(),
-        durable: false,
-        unused: Vec::new(),
-        set: None,
-    };
+    let grow = Commit { size_epoch: attr.size_epoch, size_at_least: Some(end), ..commit(attr.ino) };
     let req = cluster.send_both(client, &grow, &set_size(attr.ino, to));
     assert_eq!(cluster.answer(client.conn, req).unwrap().status, Status::Recovering);
     let rid = cluster.last_rid(client);
