@@ -45,8 +45,8 @@ struct State {
 struct Known {
     lookups: u64,
     opens: u32,
-    told: Option<Told>,
-    told_at: Option<Instant>,
+    /// What, and when.
+    told: Option<(Told, Instant)>,
     /// It was told different things a moment ago, and of answers that were under way together it keeps the one that
     /// it took in first: which, is not known here.
     mixed: bool,
@@ -68,10 +68,8 @@ struct Told {
 impl Known {
     fn tell(&mut self, attr: &Attr) {
         let (now, new) = (clock::now(), Told::from(attr));
-        let lately = self.told_at.is_some_and(|at| now.duration_since(at) < CHANGE_MEMORY);
-        self.mixed |= lately && self.told.is_some_and(|old| old != new);
-        self.told = Some(new);
-        self.told_at = Some(now);
+        self.mixed |= self.told.is_some_and(|(old, at)| old != new && now.duration_since(at) < CHANGE_MEMORY);
+        self.told = Some((new, now));
         self.mode = attr.mode;
     }
 }
@@ -172,7 +170,7 @@ impl Inodes {
         if known.mixed {
             return Belief::Wrong { size_differs: true };
         }
-        let Some(told) = known.told else { return Belief::Right };
+        let Some((told, _)) = known.told else { return Belief::Right };
         match fresh {
             Some(attr) if Told::from(attr) == told => Belief::Right,
             Some(attr) => Belief::Wrong { size_differs: attr.size != told.size },
@@ -321,7 +319,7 @@ mod tests {
         inodes.forgets_attributes(INO);
         inodes.attributes(&attr(3));
         assert_eq!(inodes.belief(INO, Some(&attr(3))), Belief::Right);
-        inodes.lock().known.get_mut(&INO).unwrap().told_at = Some(clock::now() - CHANGE_MEMORY);
+        inodes.lock().known.get_mut(&INO).unwrap().told.as_mut().unwrap().1 -= CHANGE_MEMORY;
         inodes.attributes(&attr(4));
         assert_eq!(inodes.belief(INO, Some(&attr(4))), Belief::Right);
     }
