@@ -8,15 +8,6 @@ need_packages fuse3 jq
 [ -x "$bin/dfs-fuse" ] || build_release
 chunks=${CHUNKS:-100} chunk=${CHUNK_MIB:-32}
 start_cluster --servers 4 --replicas 2 --chunk-size $((chunk << 20)) -- master --close-after 2
-status() { "$bin/dfs" --json --master "$master" status; }
-# wait_status WHAT SECONDS FILTER: until jq's FILTER is true of `dfs status`.
-wait_status() {
-  local end=$(($(now_ms) + $2 * 1000))
-  until status | jq -e "$3" >/dev/null; do
-    [ "$(now_ms)" -lt $end ] || { status; die "no $1 within $2 s"; }
-    sleep 0.05
-  done
-}
 cold() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 
 say "$chunks chunks of $chunk MiB, 2 replicas each, on 4 servers"
@@ -46,6 +37,7 @@ wait_status "begin of the repair" 90 ".chunks_below_goal < $lost"
 began=$(now_ms) left=$(status | jq .chunks_below_goal)
 wait_status "goal" 900 '.chunks_below_goal == 0'
 took=$(($(now_ms) - began))
+[ "$left" -gt 0 ] || die "all $lost chunks were copied between two looks: give more, or larger ones"
 speed=$((left * chunk * 1000 / took))
 # A lease lasts 6 s.
 waited=$(((began - died) / 1000 - 6))

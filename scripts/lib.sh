@@ -67,3 +67,13 @@ stop_cluster() {
 
 dev() { "$bin/dfs" dev "$1" --dir "$work/cluster" "${@:2}"; }
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
+# Of the cluster that was started.
+status() { "$bin/dfs" --json --master "$master" status; }
+# wait_status WHAT SECONDS FILTER: until jq's FILTER is true of `dfs status`.
+wait_status() {
+  local end=$(($(now_ms) + $2 * 1000))
+  until status | jq -e "$3" >/dev/null; do
+    [ "$(now_ms)" -lt $end ] || { status; die "no $1 within $2 s"; }
+    sleep 0.05
+  done
+}

@@ -5,15 +5,6 @@
 need_packages fuse3 jq fio
 [ -x "$bin/dfs-fuse" ] || build_release
 start_cluster --servers 5 --replicas 3 --chunk-size $((8 << 20)) -- master --close-after 5
-status() { "$bin/dfs" --json --master "$master" status; }
-# wait_status WHAT SECONDS FILTER: until jq's FILTER is true of `dfs status`.
-wait_status() {
-  local end=$(($(now_ms) + $2 * 1000))
-  until status | jq -e "$3" >/dev/null; do
-    [ "$(now_ms)" -lt $end ] || { status; die "no $1 within $2 s"; }
-    sleep 0.2
-  done
-}
 say "100 chunks of 8 MiB, 3 replicas each"
 mkdir "$mnt/data" "$mnt/load" "$work/src"
 for f in $(seq 100); do head -c 8M /dev/urandom >"$work/src/f$f"; done
