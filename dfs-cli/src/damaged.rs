@@ -81,7 +81,7 @@ pub(crate) fn inode_of(target: &Target, path: &Path) -> anyhow::Result<Ino> {
     Ok(Ino(stat.ino()))
 }
 
-/// All chunks without a good replica, of one file or of all.
+/// All chunks without a good replica, of one file or of all, in the order of the inodes and of the bytes in them.
 pub(crate) fn losses(line: &Line, ino: Option<Ino>) -> anyhow::Result<Vec<Loss>> {
     let mut all = Vec::new();
     let mut from = Some(0);
@@ -91,6 +91,8 @@ pub(crate) fn losses(line: &Line, ino: Option<Ino>) -> anyhow::Result<Vec<Loss>>
         all.extend(part.chunks.into_iter().map(|chunk| Loss { ranges: ranges(&chunk, size), chunk }));
         from = part.next;
     }
+    // The master goes by the ids of chunks, which are not given out in the order of a file's bytes.
+    all.sort_by_key(|loss| (loss.chunk.ino, loss.chunk.index));
     Ok(all)
 }
 
