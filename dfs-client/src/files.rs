@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_proto::ids::{ChunkId, Handle, Ino};
+use dfs_proto::ids::{ChunkId, GrantId, Handle, Ino};
 use dfs_proto::meta::{Access, Attr, Commit, Create, Created, GrantKind, Name, Open, Opened, Release};
 use dfs_proto::units::{ChunkIndex, Micros};
 use tokio::sync::Notify;
@@ -24,6 +24,8 @@ use crate::shared::{Shared, Until, lock};
 const RELEASE_GATHER: Duration = Duration::from_millis(10);
 /// Most handles of one message.
 const RELEASE_BATCH: usize = 1024;
+/// Grants of closed files given back in one message.
+const GRANTS_BACK_BATCH: usize = 64;
 
 /// Handles that were closed and that the master has yet to hear of.
 #[derive(Debug, Default)]
@@ -339,36 +341,64 @@ impl<N: Net> Shared<N> {
         }
     }
 
-    /// Gives back the oldest grants beyond the bound.
+    /// Gives back the oldest grants beyond the bound, some at a time: a message for each file that is closed would
+    /// cost as much as its close.
     fn trim_idle(self: &Arc<Self>) {
-        loop {
-            let oldest = {
-                let mut idle = lock(&self.idle);
-                if idle.len() <= self.config.idle_grants {
-                    return;
-                }
-                idle.pop_first()
-            };
-            if let Some((number, inode)) = oldest {
-                let shared = Arc::clone(self);
-                self.spawn(async move { shared.give_up(&inode, number).await });
+        let most = self.config.idle_grants;
+        let oldest = {
+            let mut idle = lock(&self.idle);
+            if idle.len() < most + (most / 2).clamp(1, GRANTS_BACK_BATCH) {
+                return;
             }
+            let mut oldest = Vec::with_capacity(idle.len() - most);
+            while idle.len() > most {
+                oldest.extend(idle.pop_first());
+            }
+            oldest
+        };
+        let shared = Arc::clone(self);
+        self.spawn(async move { shared.give_up(oldest).await });
+    }
+
+    /// Forgets idle inodes and gives their grants back. One that has still to be settled may wait for long: the
+    /// others don't wait for it.
+    async fn give_up(self: Arc<Self>, idle: Vec<(u64, Arc<Inode>)>) {
+        let owes_much = lock(&self.owed).is_full();
+        let incarnation = self.session.incarnation();
+        let mut back = Vec::with_capacity(idle.len());
+        for (number, inode) in idle {
+            if !owes_much && inode.incarnation == incarnation && inode.lock().is_settled() {
+                back.extend(self.forget_idle(&inode, number).await);
+                continue;
+            }
+            let shared = Arc::clone(&self);
+            self.spawn(async move {
+                let patience = shared.patience();
+                let settled = if owes_much {
+                    shared.sync_inode(&inode, true, patience).await
+                } else {
+                    shared.settle(&inode, patience).await
+                };
+                if settled.is_ok()
+                    && let Some(grant) = shared.forget_idle(&inode, number).await
+                {
+                    shared.send_back(vec![grant], inode.incarnation).await;
+                }
+            });
+        }
+        if !back.is_empty() {
+            self.send_back(back, incarnation).await;
         }
     }
 
-    /// Forgets an idle inode and gives its grant back.
-    async fn give_up(self: Arc<Self>, inode: &Arc<Inode>, number: u64) {
-        let settled = if lock(&self.owed).is_full() {
-            self.sync_inode(inode, true, self.patience()).await
-        } else {
-            self.settle(inode, self.patience()).await
-        };
+    /// Forgets an inode that is still idle and settled; the grant that is to be given back for it.
+    async fn forget_idle(&self, inode: &Inode, number: u64) -> Option<(Ino, GrantId)> {
         let (grant, unused) = {
             let mut inodes = lock(&self.inodes);
             let mut state = inode.lock();
             let reopened = !state.handles.is_empty() || state.idle != Some(number);
-            if reopened || state.dead || settled.is_err() || !state.is_settled() || state.gate != Gate::Open {
-                return;
+            if reopened || state.dead || !state.is_settled() || state.gate != Gate::Open {
+                return None;
             }
             // Its handles, if any are still held by their owner, see a file that is not there any more.
             state.dead = true;
@@ -379,9 +409,7 @@ impl<N: Net> Shared<N> {
             (state.grant, state.take_unused())
         };
         self.drop_unused(inode, unused).await;
-        if grant.kind != GrantKind::None {
-            self.send_back(inode.ino, grant.id, inode.incarnation).await;
-        }
+        (grant.kind != GrantKind::None).then_some((inode.ino, grant.id))
     }
 
     /// Gives back chunks that were allocated for us and never written.

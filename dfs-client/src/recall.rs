@@ -116,7 +116,7 @@ impl<N: Net> Shared<N> {
         drop(early);
         let shared = Arc::clone(self);
         let incarnation = self.session.incarnation();
-        self.spawn(async move { shared.send_back(ino, id, incarnation).await });
+        self.spawn(async move { shared.send_back(vec![(ino, id)], incarnation).await });
     }
 
     /// A grant ended by itself; the gate is closed already.
@@ -155,7 +155,7 @@ impl<N: Net> Shared<N> {
         self.drop_unused(inode, unused).await;
         self.invalidate(inode.ino).await;
         if let Some(id) = id {
-            self.send_back(inode.ino, id, inode.incarnation).await;
+            self.send_back(vec![(inode.ino, id)], inode.incarnation).await;
             let mut state = inode.lock();
             if state.returning == Some(id) {
                 state.returning = None;
@@ -179,20 +179,22 @@ impl<N: Net> Shared<N> {
         lock(&self.early).given.insert(ino, Given { id, answered: false });
     }
 
-    /// Tells the master that a grant is given up.
-    pub(crate) async fn send_back(&self, ino: Ino, grant: GrantId, incarnation: u64) {
-        let request = GrantBack { ino, grant };
+    /// Tells the master that grants are given up.
+    pub(crate) async fn send_back(&self, grants: Vec<(Ino, GrantId)>, incarnation: u64) {
+        let request = GrantBack { grants };
         match self.ask_in(&request, Scope::Session(incarnation), Until::NEVER).await {
             Ok(_) | Err(Refused::SessionLost) => {}
-            Err(error) => log::warn!("grant on inode {ino}: {error}"),
+            Err(error) => log::warn!("{} grants not given back: {error}", request.grants.len()),
         }
         let mut early = lock(&self.early);
-        if early.opens == 0 {
-            early.given.remove(&ino);
-        } else if let Some(given) = early.given.get_mut(&ino)
-            && given.id == grant
-        {
-            given.answered = true;
+        for (ino, grant) in &request.grants {
+            if early.opens == 0 {
+                early.given.remove(ino);
+            } else if let Some(given) = early.given.get_mut(ino)
+                && given.id == *grant
+            {
+                given.answered = true;
+            }
         }
     }
 

@@ -86,7 +86,7 @@ impl Work {
     }
 
     pub(crate) fn give_back(&self, live: &mut Live, cost: &mut Cost, n: u64, grant: GrantId) {
-        live.client(cost, &GrantBack { ino: self.inos[at(n)], grant });
+        live.client(cost, &GrantBack { grants: vec![(self.inos[at(n)], grant)] });
     }
 
     /// File `n` was written.

@@ -28,7 +28,7 @@ fn a_conflicting_open_fetches_the_grant_back() {
     cluster.run(600);
     assert_eq!(cluster.open(b, ino, 1, RO).unwrap_err(), Status::Recalling);
     assert_eq!(recalls(&mut cluster, a).len(), 1);
-    cluster.ask(a.conn, &GrantBack { ino, grant: grant.id }).unwrap();
+    cluster.ask(a.conn, &GrantBack { grants: vec![(ino, grant.id)] }).unwrap();
     // A writer has it open: the reader gets nothing to cache.
     assert_eq!(cluster.open(b, ino, 1, RO).unwrap().grant.kind, GrantKind::None);
     cluster.ask(a.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
@@ -55,7 +55,7 @@ fn a_size_set_by_another_recalls() {
     };
     assert_eq!(cluster.ask(b.conn, &setattr).unwrap_err(), Status::Recalling);
     let recall = recalls(&mut cluster, a)[0];
-    cluster.ask(a.conn, &GrantBack { ino, grant: recall.grant }).unwrap();
+    cluster.ask(a.conn, &GrantBack { grants: vec![(ino, recall.grant)] }).unwrap();
     assert_eq!(cluster.ask(b.conn, &setattr).unwrap().size, 0);
     // The holder itself needs no recall.
     let mine = cluster.create(a, "g", 2).unwrap();

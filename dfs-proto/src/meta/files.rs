@@ -210,11 +210,10 @@ pub struct OpenChunkList {
     pub next: Option<ChunkIndex>,
 }
 
-/// Gives a grant back, after a [`Recall`] or of the client's own will; dirty bytes are committed first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// Gives grants back, after a [`Recall`] or of the client's own will; dirty bytes are committed first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GrantBack {
-    pub ino: Ino,
-    pub grant: GrantId,
+    pub grants: Vec<(Ino, GrantId)>,
 }
 request!(GrantBack => Done);
 

@@ -163,9 +163,11 @@ impl Master {
             }
             Op::GrantBack => {
                 let back: GrantBack = body!();
-                self.given_back.push(back.grant);
-                if let Some(file) = self.files.get_mut(&back.ino) {
-                    file.grant = file.grant.take().filter(|(_, grant)| grant.id != back.grant);
+                for (ino, given) in back.grants {
+                    self.given_back.push(given);
+                    if let Some(file) = self.files.get_mut(&ino) {
+                        file.grant = file.grant.take().filter(|(_, grant)| grant.id != given);
+                    }
                 }
                 Outgoing::reply(head, &Done {})
             }

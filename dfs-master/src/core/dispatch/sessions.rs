@@ -125,7 +125,9 @@ impl Core {
     }
 
     pub(super) fn grant_back(&mut self, client: &Client, request: &GrantBack) -> Result<(), Status> {
-        self.soft.grants.give_back(request.ino, client.session, request.grant);
+        for (ino, grant) in &request.grants {
+            self.soft.grants.give_back(*ino, client.session, *grant);
+        }
         self.reply(client.caller, &Done {});
         Ok(())
     }
