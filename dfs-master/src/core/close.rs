@@ -27,10 +27,12 @@ const IDLE_MAX: usize = 1 << 16;
 const JOBS_MAX: usize = COMMAND_BATCH;
 /// A close that failed is tried again after this.
 const AGAIN_MS: u64 = 10_000;
-/// While a server is busier than this, in permille, few are closed at a time, and not at once one after the other.
+/// What becomes due meanwhile goes together: many chunks cost a disk one sync of all that it has, few cost it a
+/// flush of its cache for each.
+const GATHER_MS: u64 = 1_000;
+/// While a server is busier than this, in permille, few are closed at a time.
 const BUSY_PERMILLE: u16 = 700;
 const JOBS_WHILE_BUSY: usize = 32;
-const REST_WHILE_BUSY_MS: u64 = 1_000;
 
 /// What a close is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -205,15 +207,16 @@ impl Core {
         if now < self.soft.closing.next {
             return;
         }
-        let most = if self.soft.servers.iter().any(|(_, live)| live.load.utilisation_permille > BUSY_PERMILLE)
-        {
-            self.soft.closing.next = now.plus_ms(REST_WHILE_BUSY_MS);
-            JOBS_WHILE_BUSY
-        } else {
-            JOBS_MAX
-        };
+        let busy = self.soft.servers.iter().any(|(_, live)| live.load.utilisation_permille > BUSY_PERMILLE);
+        let most = if busy { JOBS_WHILE_BUSY } else { JOBS_MAX };
         let idle = &mut self.soft.closing.idle;
         let due: Vec<ChunkId> = std::iter::from_fn(|| idle.take_due(now)).take(most).collect();
+        if due.is_empty() {
+            return;
+        }
+        if busy || due.len() < JOBS_MAX {
+            self.soft.closing.next = now.plus_ms(GATHER_MS);
+        }
         let mut asks: BTreeMap<ServerNum, Vec<ChunkId>> = BTreeMap::new();
         for chunk in due {
             let Some(meta) = self.state.chunks.get(chunk).filter(|meta| self.is_idle(chunk, meta)) else {
