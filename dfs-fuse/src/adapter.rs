@@ -285,7 +285,7 @@ impl Filesystem for Adapter {
         let append = flags.0 & libc::O_APPEND != 0 && !write_back;
         let drops_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let how = files::Write { offset, append, drops_privileges };
-        guarded(|| files::write(&self.shared, req.pid(), fh, how, data, reply));
+        guarded(|| files::write(&self.shared, caller(req), fh, how, data, reply));
     }
 
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {

@@ -222,6 +222,59 @@ fn attributes_set_before_the_first_close_hold_on_both_mounts() {
     }
 }
 
+/// The kernel leaves it to the mount: what a write, a truncation or a change of owner takes away is what it takes away on
+/// a local filesystem.
+#[test]
+fn setuid_and_setgid_go_as_they_go_on_a_local_filesystem() {
+    let cluster = Cluster::up(&SMALL_CHUNKS);
+    let script = r#"
+        nobody="setpriv --reuid 65534 --regid 65534 --clear-groups"
+        change() {
+            case $1 in
+                write) $2 dd if=/dev/zero of=f bs=1 count=3 conv=notrunc status=none ;;
+                append) $2 sh -c 'printf x >> f' ;;
+                direct) $2 dd if=/dev/zero of=f bs=4096 count=1 oflag=direct conv=notrunc status=none ;;
+                truncate) $2 truncate -s 2 f ;;
+                open) $2 sh -c ': > f' ;;
+                chown) chown 65534:65534 f ;;
+            esac
+        }
+        for mode in 6777 4777 2777 2767 755; do
+            for how in write append direct truncate open chown; do
+                for who in "$nobody" ""; do
+                    rm -f f; printf abc > f; chown 0:0 f; chmod $mode f
+                    change $how "$who" 2>/dev/null || echo refused
+                    echo $mode $how ${who:+nobody} $(stat -c %a f)
+                    # What was taken may come back by another mount or by root, and goes again.
+                    chmod $mode f; change $how "$who" 2>/dev/null || echo refused
+                    echo $mode $how ${who:+nobody} again $(stat -c %a f)
+                done
+            done
+        done"#;
+    let local = cluster.local("here");
+    fs::create_dir(&local).unwrap();
+    fs::create_dir(cluster.path("there")).unwrap();
+    for dir in [local.clone(), cluster.path("there")] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let expected = sh(&local, script);
+    assert_eq!(expected.lines().filter(|line| *line == "6777 write nobody 777").count(), 1, "{expected}");
+    assert_eq!(sh(&cluster.path("there"), script), expected);
+
+    // Another mount's chmod is heard of in a second.
+    let second = mount_again(&cluster);
+    let (here, there) = (cluster.path("there/f"), second.0.join("there/f"));
+    sh(&cluster.mount(), "printf abc > there/f && stat there/f");
+    sh(&second.0, "chmod 6777 there/f");
+    while fs::metadata(&here).unwrap().mode() & 0o7777 != 0o6777 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    sh(&cluster.path("there"), "setpriv --reuid 65534 --regid 65534 --clear-groups sh -c 'printf x >> f'");
+    for path in [here, there] {
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o777);
+    }
+}
+
 #[test]
 fn errors_say_what_to_do() {
     let bin = binaries();

@@ -149,7 +149,7 @@ pub(crate) struct Write {
 
 pub(crate) fn write(
     shared: &Arc<Shared>,
-    pid: u32,
+    caller: Caller,
     fh: FileHandle,
     how: Write,
     data: &[u8],
@@ -168,13 +168,13 @@ pub(crate) fn write(
     let then = Arc::clone(shared);
     let operation = async move {
         if drops {
-            then.drop_privileges(ino).await?;
+            then.drop_privileges(ino, caller).await?;
         }
         let result = then.client.write(&file, offset, data, append).await;
         then.inodes.written(ino);
         result
     };
-    shared.tasks.run(pid, operation, move |result| answer_write(result, reply));
+    shared.tasks.run(caller.pid, operation, move |result| answer_write(result, reply));
 }
 
 fn answer_write(result: Result<usize, Errno>, reply: ReplyWrite) {

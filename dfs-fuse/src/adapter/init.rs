@@ -14,10 +14,12 @@ const MAX_WRITE: u32 = dfs_proto::units::IO_MAX;
 
 /// What is asked for. The kernel may know less: each is asked for by itself.
 ///
+/// HANDLE_KILLPRIV_V2: without it the kernel asks for security.capability before every write and for the attributes
+/// before every change of owner. With it setuid and setgid bits are ours to clear, see [`super::privileges`].
+///
 /// Left out on purpose:
 /// - WRITEBACK_CACHE: the kernel would ignore our sizes and times, and with them every other mount;
-/// - HANDLE_KILLPRIV and its V2: with them nobody clears setuid bits on a write but us, and a write goes to
-///   chunk servers that know no modes; without, the kernel clears them by a setattr before the write;
+/// - HANDLE_KILLPRIV, which V2 replaces: it does not say who writes;
 /// - POSIX_LOCKS, FLOCK_LOCKS: until there are locks for the whole cluster, the kernel's own hold within
 ///   this mount;
 /// - POSIX_ACL: needs the cluster to evaluate them;
@@ -32,6 +34,7 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 /// Asks.

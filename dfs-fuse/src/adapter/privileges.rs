@@ -1,24 +1,25 @@
 //! Setuid and setgid bits, which a file loses when somebody writes to it who may not give them.
 //!
-//! The kernel could leave all of it to us, but fuser does not pass on what it says then; so it keeps most of
-//! it, and this is what remains.
+//! The kernel leaves it to us (HANDLE_KILLPRIV_V2) and says with each write whether its program may keep them. With
+//! truncations and opens it says so, too, but fuser does not pass that on: there the master judges, which takes
+//! user 0 for one who may keep them, and with a change of owner all lose them.
 
 use dfs_client::{Caller, Error, FileHandle as OpenFile, SetAttrs};
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::Attr;
 
 use super::Shared;
+use crate::procfs;
 
 const SETUID: u16 = 0o4000;
 const SETGID: u16 = 0o2000;
-/// Without it a setgid bit stands for something else, and stays.
 const GROUP_EXECUTE: u16 = 0o010;
 
 impl Shared {
     /// [`Client::setattr`](dfs_client::Client::setattr), and what the kernel asks for in a writer's name.
     ///
-    /// Before a write or a truncation by somebody else than its owner the kernel takes the setuid and setgid
-    /// bits from a file, by a change of its mode in the writer's name. Nothing marks such a request, but
+    /// A kernel that does not leave them to us takes the bits from a file before a write or a truncation by
+    /// somebody else than its owner, by a change of its mode in the writer's name. Nothing marks such a request, but
     /// the kernel lets nobody else than the owner ask for a mode: what the cluster refuses to the writer
     /// and only clears those bits is the kernel's own, and done with root's rights.
     pub(super) async fn set_or_drop_privileges(
@@ -44,13 +45,16 @@ impl Shared {
         self.set_mode(ino, mode).await
     }
 
-    /// Before a write past the page cache the kernel leaves the setuid and setgid bits to us, and says so
-    /// with each write of a program that may not keep them. Like the kernel for other writes, this
-    /// goes by the bits that were told last.
-    pub(super) async fn drop_privileges(&self, ino: Ino) -> Result<(), Error> {
-        let now = self.client.getattr(ino).await?.mode;
-        let kept = without_privileges(now);
-        if kept != now {
+    /// The kernel leaves it to us to take these bits before a write, and says so with each write of a program that may
+    /// not keep them. Like the kernel itself on a local filesystem, this goes by the bits that were told last.
+    pub(super) async fn drop_privileges(&self, ino: Ino, caller: Caller) -> Result<(), Error> {
+        let attr = self.client.getattr(ino).await?;
+        let belongs = || {
+            caller.gid == attr.gid
+                || procfs::groups(caller.pid).is_some_and(|groups| groups.contains(&attr.gid))
+        };
+        let kept = without_privileges(attr.mode, belongs);
+        if kept != attr.mode {
             self.inodes.attributes(&self.set_mode(ino, kept).await?);
             // The kernel has not asked, and would show the old bits.
             self.notify.attributes(ino).await;
@@ -69,13 +73,15 @@ fn only_drops_privileges(from: u16, to: u16) -> bool {
     from & !(SETUID | SETGID) == to & !(SETUID | SETGID) && to & !from == 0
 }
 
-/// Whether a write would take bits from a file of this mode.
+/// Whether a write may take bits from a file of this mode.
 pub(super) fn has_privileges(mode: u16) -> bool {
-    without_privileges(mode) != mode
+    mode & (SETUID | SETGID) != 0
 }
 
-fn without_privileges(mode: u16) -> u16 {
-    let setgid = if mode & GROUP_EXECUTE == 0 { 0 } else { SETGID };
+/// `belongs`: whether the writer is in the file's group, which may keep a setgid bit that runs nothing.
+fn without_privileges(mode: u16, belongs: impl FnOnce() -> bool) -> u16 {
+    let runs = mode & GROUP_EXECUTE != 0;
+    let setgid = if mode & SETGID != 0 && (runs || !belongs()) { SETGID } else { 0 };
     mode & !(SETUID | setgid)
 }
 
@@ -96,8 +102,10 @@ mod tests {
 
     #[test]
     fn what_a_write_takes() {
-        assert_eq!(without_privileges(0o6755), 0o755);
-        assert_eq!(without_privileges(0o2745), 0o2745);
+        assert_eq!(without_privileges(0o6755, || true), 0o755);
+        assert_eq!(without_privileges(0o2745, || true), 0o2745);
+        assert_eq!(without_privileges(0o2745, || false), 0o745);
+        assert_eq!(without_privileges(0o1777, || false), 0o1777);
         assert!(!has_privileges(0o1777));
     }
 }
