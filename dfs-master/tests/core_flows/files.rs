@@ -226,6 +226,23 @@ fn without_servers_files_are_made_and_not_written() {
     assert_eq!(cluster.map_write(client, ino, 0).unwrap().members.len(), 2);
 }
 
+/// Another mount may sync what a write has left there whose own mount gave up before it committed the size.
+#[test]
+fn a_chunk_beyond_the_size_that_is_synced_holds_nothing_of_the_file() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let ino = cluster.create(client, "f", 1).unwrap().opened.attr.ino;
+    let place = cluster.map_write(client, ino, 2).unwrap();
+    let synced = Commit { synced: vec![place.chunk()], durable: true, ..commit(ino) };
+    cluster.ask(client.conn, &synced).unwrap();
+    let meta = cluster.meta(place.chunk());
+    assert!(!meta.synced && !meta.written);
+    let size = 2 * (64 << 10) + 1;
+    cluster.ask(client.conn, &Commit { size_at_least: Some(size), ..synced }).unwrap();
+    let meta = cluster.meta(place.chunk());
+    assert!(meta.synced && meta.written);
+}
+
 #[test]
 fn reports_tell_what_is_there() {
     let mut cluster = Cluster::new(3, 3);
@@ -258,7 +275,7 @@ fn the_grant_stays_after_close() {
     let again = cluster.open(client, ino, 2, RO).unwrap();
     assert_eq!(again.grant, created.opened.grant);
     cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(2))] }).unwrap();
-    cluster.ask(client.conn, &GrantBack { ino, grant: again.grant.id }).unwrap();
+    cluster.ask(client.conn, &GrantBack { grants: vec![(ino, again.grant.id)] }).unwrap();
     assert_eq!(cluster.map_write(client, ino, 0).unwrap_err(), Status::BadHandle);
     assert_eq!(cluster.open(client, ino, 3, RO).unwrap().grant.kind, GrantKind::Read);
 }

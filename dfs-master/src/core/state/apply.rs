@@ -215,8 +215,14 @@ impl State {
         }
         let Some(attr) = attr else { unreachable!("the commit itself was applied") };
         let ino = file.commit.ino;
+        let chunk_size = u64::from(self.ns.chunk_size().bytes());
         for chunk in &file.synced {
-            self.mark(*chunk, ino, |meta| (meta.synced, meta.written) = (true, true));
+            self.mark(*chunk, ino, |meta| {
+                // A write whose commit has yet to come, or never will, left bytes there that the file does not hold.
+                if meta.index.0.checked_mul(chunk_size).is_some_and(|start| start < attr.size) {
+                    (meta.synced, meta.written) = (true, true);
+                }
+            });
         }
         if let Some(last) = file.commit.size_at_least.and_then(|size| size.checked_sub(1)) {
             // The writer's bytes end there, so that chunk has some.
