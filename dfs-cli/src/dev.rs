@@ -7,13 +7,18 @@ mod process;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use dfs_proto::units::ChunkSize;
 
 use crate::dev::cluster::{Cluster, Member, Spec};
 pub(crate) use crate::dev::process::find;
 
+/// Of a new cluster.
+const SERVERS: u16 = 3;
+const REPLICAS: u8 = 2;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start a cluster, making it at first; returns when it is ready
+    /// Start a cluster, making it at first; returns when it is ready. What is not said stays as it was the last time
     Up(UpArgs),
     /// Unmount and stop all of it
     Down {
@@ -59,12 +64,12 @@ pub(crate) struct Who {
 pub(crate) struct UpArgs {
     #[command(flatten)]
     dir: Dir,
-    /// Chunk servers
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
-    servers: u16,
-    /// Replicas of each chunk
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
-    replicas: u8,
+    /// Chunk servers, 3 in a new cluster; a made one may get more
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    servers: Option<u16>,
+    /// Replicas of each chunk, fixed when the cluster is made [default: 2]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    replicas: Option<u8>,
     /// Mount it here
     #[arg(long)]
     mount: Option<PathBuf>,
@@ -102,28 +107,58 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
 }
 
 fn up(args: &UpArgs) -> anyhow::Result<()> {
-    let (master_options, cs_options) = split_options(&args.daemon_options)?;
-    // Later commands may be given elsewhere.
-    let mount = args.mount.as_deref().map(std::path::absolute).transpose()?;
-    let spec = Spec {
-        servers: args.servers,
-        replicas: args.replicas,
-        mount: mount.clone(),
-        base_port: args.base_port,
-        chunk_size: args.chunk_size,
-        mount_options: args.mount_options.clone(),
-        tcp: args.tcp,
-        master_options,
-        cs_options,
-    };
-    let cluster = Cluster::prepare(&args.dir.dir, spec)?;
+    let before = Cluster::made(&args.dir.dir)?;
+    let cluster = Cluster::prepare(&args.dir.dir, spec(args, before)?)?;
     cluster.up()?;
     println!("master  {}", cluster.master_addr()?);
-    if let Some(at) = &mount {
+    if let Some(at) = cluster.mount() {
         println!("mount   {}", at.display());
     }
     println!("logs    {}", args.dir.dir.join("log").display());
     Ok(())
+}
+
+/// What the cluster is to be; `before`: what it was.
+fn spec(args: &UpArgs, before: Option<Spec>) -> anyhow::Result<Spec> {
+    let (master_options, cs_options) = split_options(&args.daemon_options)?;
+    // Later commands may be given elsewhere.
+    let mount = args.mount.as_deref().map(std::path::absolute).transpose()?;
+    let Some(old) = before else {
+        return Ok(Spec {
+            servers: args.servers.unwrap_or(SERVERS),
+            replicas: args.replicas.unwrap_or(REPLICAS),
+            mount,
+            base_port: args.base_port,
+            chunk_size: args.chunk_size,
+            mount_options: args.mount_options.clone(),
+            tcp: args.tcp,
+            master_options,
+            cs_options,
+        });
+    };
+    let made = "the cluster in this directory was made with";
+    if let Some(other) = args.replicas.filter(|replicas| *replicas != old.replicas) {
+        anyhow::bail!("--replicas {other}: {made} {}", old.replicas);
+    }
+    let chunk_size = old.chunk_size.unwrap_or(ChunkSize::DEFAULT.bytes());
+    if let Some(other) = args.chunk_size.filter(|size| *size != chunk_size) {
+        anyhow::bail!("--chunk-size {other}: {made} {chunk_size}");
+    }
+    if let Some(fewer) = args.servers.filter(|servers| *servers < old.servers) {
+        anyhow::bail!("--servers {fewer}: {} have a part of its files", old.servers);
+    }
+    let or_old = |new: Vec<String>, old| if new.is_empty() { old } else { new };
+    Ok(Spec {
+        servers: args.servers.unwrap_or(old.servers),
+        mount: mount.or(old.mount),
+        base_port: args.base_port.or(old.base_port),
+        mount_options: args.mount_options.clone().or(old.mount_options),
+        tcp: args.tcp || old.tcp,
+        master_options: or_old(master_options, old.master_options),
+        cs_options: or_old(cs_options, old.cs_options),
+        replicas: old.replicas,
+        chunk_size: old.chunk_size,
+    })
 }
 
 /// Options behind `--` belong to the daemon whose word stands before them.
@@ -155,5 +190,30 @@ mod tests {
         assert_eq!(master, words("--gc-delay 5"));
         assert_eq!(cs, words("--io-threads 2"));
         assert!(split_options(&words("--io-threads 2")).is_err());
+    }
+
+    fn asked(text: &str) -> UpArgs {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            up: UpArgs,
+        }
+        let words = ["up", "--dir", "x"].into_iter().chain(text.split_whitespace());
+        <Line as clap::Parser>::parse_from(words).up
+    }
+
+    #[test]
+    fn a_made_cluster_stays_what_it_was() {
+        let made = spec(&asked("--servers 5 --replicas 3 --mount /m --tcp -- cs --io-threads 2"), None).unwrap();
+        assert_eq!((made.servers, made.replicas), (5, 3));
+        let again = spec(&asked(""), Some(made.clone())).unwrap();
+        assert_eq!(format!("{made:?}"), format!("{again:?}"));
+        let grown = spec(&asked("--servers 6 --replicas 3 --mount /n"), Some(made.clone())).unwrap();
+        assert_eq!((grown.servers, grown.mount), (6, Some(PathBuf::from("/n"))));
+        for refused in ["--replicas 2", "--chunk-size 65536", "--servers 4"] {
+            let error = spec(&asked(refused), Some(made.clone())).unwrap_err().to_string();
+            assert!(error.starts_with(refused), "{error}");
+        }
+        spec(&asked("--chunk-size 67108864"), Some(made)).unwrap();
     }
 }

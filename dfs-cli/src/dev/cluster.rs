@@ -79,6 +79,10 @@ pub(crate) struct Cluster {
     spec: Spec,
 }
 
+fn is_made(dir: &Path) -> bool {
+    dir.join("master/cluster.json").exists()
+}
+
 impl Cluster {
     /// The cluster that is under `dir`.
     pub(crate) fn load(dir: &Path) -> anyhow::Result<Cluster> {
@@ -91,7 +95,20 @@ impl Cluster {
         Ok(Cluster { dir, spec })
     }
 
-    /// Makes the directory ready for `spec`. What can't change in a made cluster stays as it was made.
+    /// What the cluster in `dir` was the last time; none where none was made.
+    pub(crate) fn made(dir: &Path) -> anyhow::Result<Option<Spec>> {
+        // One whose master could not even be made is a new one.
+        if !is_made(dir) {
+            return Ok(None);
+        }
+        Cluster::load(dir).map(|cluster| Some(cluster.spec))
+    }
+
+    pub(crate) fn mount(&self) -> Option<&Path> {
+        self.spec.mount.as_deref()
+    }
+
+    /// Makes the directory ready for `spec`.
     pub(crate) fn prepare(dir: &Path, spec: Spec) -> anyhow::Result<Cluster> {
         let dir = std::path::absolute(dir)?;
         let cluster = Cluster { dir, spec };
@@ -239,7 +256,7 @@ impl Cluster {
     }
 
     fn start_master(&self, daemon: &Daemon) -> anyhow::Result<()> {
-        if !self.dir.join("master/cluster.json").exists() {
+        if !is_made(&self.dir) {
             let mut args = words(&[
                 "init",
                 "--data",
