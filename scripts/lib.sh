@@ -28,7 +28,9 @@ need_tool() {
 
 need_fuse() { [ -c /dev/fuse ] || die "/dev/fuse is missing: load the fuse module, or give the container the device"; }
 
+# Not when DFS_BIN says which binaries to use.
 build_release() {
+  [ -z "${DFS_BIN:-}" ] || return 0
   say "building dfs"
   # All binaries at once, the simulator among them: another selection would build the libraries once more.
   (cd "$root" && cargo build --release --quiet --locked --workspace --bins)

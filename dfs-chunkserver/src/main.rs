@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use dfs_chunkserver::config::Args;
 use dfs_chunkserver::run::run;
-use dfs_proto::words::in_words;
+use dfs_proto::words::{in_words, wrong_usage};
 
 /// Threads that serve connections; disks have their own. A write to a disk that has been quick is done by whoever read
 /// it, one at a time: should that disk hang, the other threads go on, with heartbeats too.
@@ -15,7 +15,11 @@ const WORKERS_MIN: usize = 2;
 const WORKERS_MAX: usize = 4;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(wrong) if wrong.use_stderr() => return wrong_usage("dfs-chunkserver", &wrong),
+        Err(help) => help.exit(),
+    };
     let level = args.log_level;
     env_logger::Builder::new().filter_level(level).format_timestamp_millis().init();
     match start(args) {

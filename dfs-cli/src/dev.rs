@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn a_made_cluster_stays_what_it_was() {
-        let made = spec(&asked("--servers 5 --replicas 3 --mount /m --tcp -- cs --io-threads 2"), None).unwrap();
+        let made =
+            spec(&asked("--servers 5 --replicas 3 --mount /m --tcp -- cs --io-threads 2"), None).unwrap();
         assert_eq!((made.servers, made.replicas), (5, 3));
         let again = spec(&asked(""), Some(made.clone())).unwrap();
         assert_eq!(format!("{made:?}"), format!("{again:?}"));

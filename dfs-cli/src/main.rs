@@ -17,7 +17,7 @@ mod status;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dfs_proto::words::in_words;
+use dfs_proto::words::{in_words, wrong_usage};
 
 /// Ask a dfs cluster how it is, and run one on this machine for trying.
 #[derive(Debug, Parser)]
@@ -69,7 +69,11 @@ fn obey_closed_pipes() {
 fn main() -> ExitCode {
     obey_closed_pipes();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(wrong) if wrong.use_stderr() => return wrong_usage("dfs", &wrong),
+        Err(help) => help.exit(),
+    };
     let target = connect::Target { master: args.master, json: args.json };
     let result = match args.command {
         Command::Status => status::run(&target),

@@ -21,13 +21,14 @@ use std::process::ExitCode;
 
 use config::{Config, ConfigError, Wish};
 use daemon::{Report, Side};
+use dfs_proto::words::wrong_usage;
 
 fn main() -> ExitCode {
     match config::from_command_line(std::env::args_os()) {
         Ok(Wish::Mount(config)) => start(*config),
         Ok(Wish::Nothing) => ExitCode::SUCCESS,
-        // Clap knows what is an error and what is --help, and prints each where it belongs.
-        Err(ConfigError::Usage(usage)) => usage.exit(),
+        Err(ConfigError::Usage(wrong)) if wrong.use_stderr() => wrong_usage("dfs-fuse", &wrong),
+        Err(ConfigError::Usage(help)) => help.exit(),
         Err(error) => complain(&error),
     }
 }

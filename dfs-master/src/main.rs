@@ -17,7 +17,7 @@ use clap::Parser;
 use dfs_master::core::Input;
 use dfs_proto::conn::{Acceptor, Listener, PeerAddr, RoleSet, Welcome};
 use dfs_proto::ids::BootId;
-use dfs_proto::words::in_words;
+use dfs_proto::words::{in_words, wrong_usage};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Cli, Command, Run};
@@ -30,7 +30,11 @@ const TICK: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(wrong) if wrong.use_stderr() => return wrong_usage("dfs-master", &wrong),
+        Err(help) => help.exit(),
+    };
     let level = match &cli.command {
         Command::Init(_) => "info",
         Command::Check(_) => "warn",

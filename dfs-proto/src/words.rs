@@ -1,6 +1,11 @@
 //! Errors for people.
 
 use std::error::Error;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Of a command line that is not understood.
+const USAGE: u8 = 2;
 
 /// An error with its causes on one line, each said once: many a type names its cause in its own words already.
 #[must_use]
@@ -14,6 +19,21 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
         }
     }
     text
+}
+
+/// Says on one line what a parser of command lines found wrong, and how a program ends then.
+#[must_use]
+pub fn wrong_usage(program: &str, wrong: &dyn Display) -> ExitCode {
+    eprintln!("{}", usage(program, &wrong.to_string()));
+    ExitCode::from(USAGE)
+}
+
+/// The first paragraph says what is wrong; the others are usage and hints, which `--help` has too.
+fn usage(program: &str, said: &str) -> String {
+    // Who says nothing at all gets the help.
+    let Some(wrong) = said.strip_prefix("error: ") else { return said.to_owned() };
+    let lines: Vec<&str> = wrong.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    format!("{program}: {}; see --help", lines.join(" "))
 }
 
 #[cfg(test)]
@@ -38,5 +58,12 @@ mod tests {
         let words = cause().to_string();
         assert_eq!(in_words(&Outer::Names { source: cause() }), format!("disk d: {words}"));
         assert_eq!(in_words(&Outer::Hides(cause())), format!("no start: {words}"));
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line() {
+        let said = "error: these were not provided:\n  --data <DATA>\n\nUsage: x --data <DATA>\n\nFor more, try '--help'.\n";
+        assert_eq!(usage("x", said), "x: these were not provided: --data <DATA>; see --help");
+        assert_eq!(usage("x", "What it is\n\nUsage: x\n"), "What it is\n\nUsage: x\n");
     }
 }

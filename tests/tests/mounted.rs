@@ -292,6 +292,13 @@ fn errors_say_what_to_do() {
     fails("dfs-master", &["run", "--data", &missing, "--listen", "127.0.0.1:0"], "init");
     fails("dfs", &["dev", "down", "--dir", &missing], "no dev cluster");
     fails("dfs", &["--master", "127.0.0.1:1", "status"], "no answer from the master");
+    for binary in ["dfs-fuse", "dfs-master", "dfs-chunkserver", "dfs"] {
+        fails(
+            binary,
+            &["--nonsense"],
+            &format!("{binary}: unexpected argument '--nonsense' found; see --help\n"),
+        );
+    }
     // A mount point that is not empty, a busy port, a disk of another cluster.
     let one = Cluster::up(&["--servers", "1", "--replicas", "1"]);
     let addr = one.dev("addr", &[]);
