@@ -23,8 +23,8 @@ use crate::sync::Extra;
 
 /// How old attributes may be: what a kernel may remember too.
 const FRESH_US: u64 = 1_000_000;
-/// What the kernel looks for before it lets a program write.
-const CAPABILITY: &[u8] = b"security.capability";
+/// What a file loses with every write, so that it is looked for before each.
+pub const CAPABILITY: &[u8] = b"security.capability";
 /// Most inodes whose lack of extended attributes is remembered.
 const CACHE_MAX: usize = 16 << 10;
 /// The kernel gets this less than what is left of the lease: it may look at its watch late.
@@ -41,7 +41,7 @@ pub struct SetAttrs {
     pub mtime: Option<SetTime>,
 }
 
-/// Which inodes had no extended attribute lately: the kernel asks for one at every write.
+/// Which inodes had no extended attribute lately: one is looked for at every write.
 #[derive(Debug, Default)]
 pub(crate) struct AttrCache {
     bare: BTreeMap<Ino, Micros>,
@@ -181,11 +181,11 @@ impl<N: Net> Client<N> {
         Ok(shared.ask(&request).await?.value.into_vec())
     }
 
-    /// [`Error::NoData`] when it is known that the inode has no extended attribute at all.
+    /// Whether it was heard within a second that the inode has no extended attribute at all.
     #[must_use]
-    pub fn try_getxattr(&self, ino: Ino, _name: &[u8]) -> Option<Result<Vec<u8>>> {
+    pub fn has_no_xattrs(&self, ino: Ino) -> bool {
         let now = self.shared.now();
-        lock(&self.shared.attrs).is_bare(ino, now).then_some(Err(Error::NoData))
+        lock(&self.shared.attrs).is_bare(ino, now)
     }
 
     pub async fn setxattr(

@@ -40,6 +40,7 @@ mod servers;
 mod silence;
 mod core;
 
+pub use attrs::CAPABILITY;
 pub use client::{CacheState, Client, DirHandle, DirPage, FileHandle, SetAttrs};
 pub use config::{Ack, Caller, Config, NoUpcalls, Patience, Upcalls};
 pub use error::{Error, Result};

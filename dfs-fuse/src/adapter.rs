@@ -281,10 +281,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         // Bytes that the kernel writes back from mapped pages have their place, whatever the descriptor.
-        let write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let append = flags.0 & libc::O_APPEND != 0 && !write_back;
+        let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let append = flags.0 & libc::O_APPEND != 0 && !mapped;
         let drops_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let how = files::Write { offset, append, drops_privileges };
+        let how = files::Write { offset, append, drops_privileges, mapped };
         guarded(|| files::write(&self.shared, caller(req), fh, how, data, reply));
     }
 

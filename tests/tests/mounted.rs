@@ -275,6 +275,26 @@ fn setuid_and_setgid_go_as_they_go_on_a_local_filesystem() {
     }
 }
 
+/// A program that only writes makes the kernel ask for nothing, so that it does not hear of a capability.
+#[test]
+fn a_capability_that_another_mount_gave_goes_with_the_next_writes() {
+    let cluster = Cluster::up(&[]);
+    let second = mount_again(&cluster);
+    let mut file = fs::File::create(cluster.path("program")).unwrap();
+    file.write_all(b"one").unwrap();
+    sh(&second.0, "setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= program");
+    let has = "getfattr --only-values -n security.capability program > /dev/null 2>&1 && echo yes || echo no";
+    assert_eq!(sh(&second.0, has).trim(), "yes");
+    for _ in 0..100 {
+        file.write_all(b"more").unwrap();
+        if sh(&second.0, has).trim() == "no" {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it has it after 5 s of writes");
+}
+
 #[test]
 fn errors_say_what_to_do() {
     let bin = binaries();

@@ -145,6 +145,8 @@ pub(crate) struct Write {
     pub(crate) append: bool,
     /// The writer may not keep setuid and setgid bits.
     pub(crate) drops_privileges: bool,
+    /// From a mapped page: whoever wrote there needed no right, and takes none away.
+    pub(crate) mapped: bool,
 }
 
 pub(crate) fn write(
@@ -157,9 +159,13 @@ pub(crate) fn write(
 ) {
     let Some(file) = shared.files.get(fh.0) else { return reply.error(Errno::EBADF) };
     let ino = file.ino();
-    let Write { offset, append, drops_privileges } = how;
+    let Write { offset, append, drops_privileges, mapped } = how;
     let drops = drops_privileges && has_privileges(shared.inodes.mode(ino));
-    if !drops && let Some(result) = shared.client.try_write(&file, offset, data, append) {
+    let bare = mapped || shared.client.has_no_xattrs(ino);
+    if bare
+        && !drops
+        && let Some(result) = shared.client.try_write(&file, offset, data, append)
+    {
         shared.inodes.written(ino);
         return answer_write(result.map_err(code), reply);
     }
@@ -169,6 +175,9 @@ pub(crate) fn write(
     let operation = async move {
         if drops {
             then.drop_privileges(ino, caller).await?;
+        }
+        if !bare {
+            then.drop_capability(ino).await?;
         }
         let result = then.client.write(&file, offset, data, append).await;
         then.inodes.written(ino);

@@ -1,10 +1,11 @@
-//! Setuid and setgid bits, which a file loses when somebody writes to it who may not give them.
+//! Setuid and setgid bits, which a file loses when somebody writes to it who may not give them, and capabilities, which
+//! it loses whoever writes.
 //!
 //! The kernel leaves it to us (HANDLE_KILLPRIV_V2) and says with each write whether its program may keep them. With
 //! truncations and opens it says so, too, but fuser does not pass that on: there the master judges, which takes
 //! user 0 for one who may keep them, and with a change of owner all lose them.
 
-use dfs_client::{Caller, Error, FileHandle as OpenFile, SetAttrs};
+use dfs_client::{CAPABILITY, Caller, Error, FileHandle as OpenFile, SetAttrs};
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::Attr;
 
@@ -60,6 +61,17 @@ impl Shared {
             self.notify.attributes(ino).await;
         }
         Ok(())
+    }
+
+    /// The kernel remembers that a file had no capability until it hears of the file's attributes again, which it need
+    /// not ask for as long as it only writes.
+    pub(super) async fn drop_capability(&self, ino: Ino) -> Result<(), Error> {
+        let dropped = match self.client.getxattr(ino, CAPABILITY).await {
+            Ok(_) => self.client.removexattr(ino, CAPABILITY, Caller::default()).await,
+            Err(error) => Err(error),
+        };
+        // Two writes at once both take it.
+        if dropped == Err(Error::NoData) { Ok(()) } else { dropped }
     }
 
     async fn set_mode(&self, ino: Ino, mode: u16) -> Result<Attr, Error> {

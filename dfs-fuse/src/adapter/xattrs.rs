@@ -9,7 +9,6 @@ use dfs_proto::ids::Ino;
 use dfs_proto::meta::SetxattrMode;
 use fuser::{Errno, ReplyEmpty, ReplyXattr};
 
-use super::tasks::code;
 use super::{Shared, empty};
 
 /// Access control lists: keeping them without obeying them would pretend.
@@ -20,9 +19,9 @@ pub(crate) fn get(shared: &Arc<Shared>, pid: u32, ino: Ino, name: &OsStr, size: 
     if name.starts_with(ACL_PREFIX) {
         return reply.error(Errno::EOPNOTSUPP);
     }
-    // The kernel asks for security.capability before every write; almost no file has any attribute.
-    if let Some(result) = shared.client.try_getxattr(ino, name) {
-        return answer(result.map_err(code), size, reply);
+    // The kernel asks for security.capability before a first write; almost no file has any attribute.
+    if shared.client.has_no_xattrs(ino) {
+        return reply.error(Errno::ENODATA);
     }
     let (client, name) = (shared.client.clone(), name.to_vec());
     let operation = async move { client.getxattr(ino, &name).await };
