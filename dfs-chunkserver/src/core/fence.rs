@@ -120,6 +120,8 @@ impl Core {
             };
             let reply = match result {
                 Ok(held) => self.state_of(chunk, held),
+                // It is as good as before, and fenced in memory: the master asks again.
+                Err(DiskFault::NoSpace) => FenceAnswer::Refused(Status::NoSpace),
                 Err(fault) => {
                     self.fail_replica(chunk, fault, out);
                     FenceAnswer::Refused(fault.status())
@@ -209,7 +211,10 @@ impl Core {
                 answer(call, Reply::Reconciled(Reconciled { digest: *digest, torn_resolved: *torn }), out);
             }
             DiskDone::Failed(fault) => {
-                self.fail_replica(chunk, *fault, out);
+                // Without room to keep what was damaged nothing was changed.
+                if *fault != DiskFault::NoSpace {
+                    self.fail_replica(chunk, *fault, out);
+                }
                 refuse(call, fault.status(), out);
             }
             _ => refuse(call, Status::Io, out),

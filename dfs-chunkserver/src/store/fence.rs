@@ -30,6 +30,8 @@ const LIMIT: u64 = 1 << 20;
 /// much to spare.
 const READ_MAX: usize = 256 << 20;
 
+const WRITE: &str = "write the fence log";
+
 /// The log's state in memory.
 #[derive(Debug)]
 pub(super) struct Fences<F> {
@@ -135,14 +137,24 @@ impl<F: DiskFile> Fences<F> {
         replace_file(disk, FENCES, &bytes)?;
         let file = disk.open(FENCES, Open::Existing)?;
         let len = bytes.len() as u64;
-        Ok(Fences { file, len, number, kept, limit: LIMIT.max(2 * len), failed: false })
+        let limit = LIMIT.max(2 * len);
+        // Chunks must be fenced on a full disk, too. Where the filesystem has none to give, fences are refused.
+        if let Err(error) = file.allocate(len, limit - len) {
+            log::debug!("no space is kept for fences: {error}");
+        }
+        Ok(Fences { file, len, number, kept, limit, failed: false })
     }
 
-    fn append(&mut self, entries: &[(ChunkId, ChunkVersion)]) -> io::Result<()> {
+    /// `NoSpace` leaves the log as it was: what a part of the record left behind its end is written over by the
+    /// next one, or is a torn tail.
+    fn append(&mut self, entries: &[(ChunkId, ChunkVersion)]) -> Result<(), StoreError> {
         for part in entries.chunks(RECORD_MAX) {
             let bytes = encode(self.number + 1, part);
-            self.file.write_at(&[IoSlice::new(&bytes)], self.len)?;
-            self.file.sync_data()?;
+            match self.file.write_at(&[IoSlice::new(&bytes)], self.len) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(StoreError::NoSpace),
+                written => written.map_err(StoreError::io(WRITE))?,
+            }
+            self.file.sync_data().map_err(StoreError::io(WRITE))?;
             self.number += 1;
             self.len += bytes.len() as u64;
         }
@@ -157,7 +169,8 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// For each chunk by itself: `NoChunk`, `Failed`, `Older` when its version is above the one given. For all,
-    /// when the log could not be written: the disk is then suspect, and fences hold for this process.
+    /// when the log could not be written: `NoSpace` when it may be later; else the disk is suspect. Fences hold for
+    /// this process all the same.
     pub fn fence(
         &self,
         fences: &[(ChunkId, ChunkVersion)],
@@ -172,17 +185,19 @@ impl<D: Disk> Store<D> {
             }
             results.push(raised);
         }
-        let written = if log.failed {
-            Err(io::ErrorKind::ReadOnlyFilesystem.into())
-        } else {
-            log.append(&entries).and_then(|()| self.shorten(&mut log))
-        };
-        written.map_err(|source| {
-            log.failed = true;
-            self.suspect.store(true, std::sync::atomic::Ordering::Relaxed);
-            StoreError::Io { what: "write the fence log", source }
-        })?;
-        Ok(results)
+        if log.failed {
+            let source = io::ErrorKind::ReadOnlyFilesystem.into();
+            return Err(StoreError::Io { what: WRITE, source });
+        }
+        match log.append(&entries).and_then(|()| self.shorten(&mut log)) {
+            Ok(()) => Ok(results),
+            Err(StoreError::NoSpace) => Err(StoreError::NoSpace),
+            Err(error) => {
+                log.failed = true;
+                self.suspect.store(true, std::sync::atomic::Ordering::Relaxed);
+                Err(error)
+            }
+        }
     }
 
     fn raise(&self, id: ChunkId, to: ChunkVersion) -> Result<(), StoreError> {
@@ -198,13 +213,18 @@ impl<D: Disk> Store<D> {
     }
 
     /// Drops what headers on disk say by now, once the log is long.
-    fn shorten(&self, log: &mut Fences<D::File>) -> io::Result<()> {
+    fn shorten(&self, log: &mut Fences<D::File>) -> Result<(), StoreError> {
         if log.len <= log.limit {
             return Ok(());
         }
-        let mut kept = std::mem::take(&mut log.kept);
+        let mut kept = log.kept.clone();
         kept.retain(|id, version| self.find(*id).is_ok_and(|chunk| chunk.read().durable_version < *version));
-        *log = Fences::start(&self.disk, kept)?;
+        match Fences::start(&self.disk, kept) {
+            Ok(short) => *log = short,
+            // It stays long until there is room for another.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => log.limit += LIMIT,
+            Err(error) => return Err(StoreError::Io { what: WRITE, source: error }),
+        }
         Ok(())
     }
 }

@@ -354,6 +354,25 @@ fn versions_never_go_back_and_fences_hold() {
 }
 
 #[test]
+fn a_full_disk_takes_fences_as_long_as_room_is_kept_and_then_later() {
+    let (disk, store) = with_chunk(1);
+    let fence =
+        |version| store.fence(&[(id(1), ChunkVersion(version))]).map(|results| assert!(results[0].is_ok()));
+    disk.set_capacity(0);
+    // Neither its own room nor a shorter log can be had when what was kept is used up.
+    let last = (2..10_000).find(|version| fence(*version).is_err()).unwrap();
+    assert!(last > 2000, "{last}");
+    assert!(matches!(fence(last), Err(StoreError::NoSpace)));
+    assert!(!store.suspect());
+    disk.set_capacity(CAPACITY);
+    fence(last + 1).unwrap();
+    drop(store);
+    disk.power_cut();
+    let (_, opened) = open(&disk, small());
+    assert_eq!(opened.replicas[0].version, ChunkVersion(last + 1));
+}
+
+#[test]
 fn a_long_fence_log_is_made_short() {
     let (disk, store) = with_chunk(1);
     let many: Vec<_> = (2..200).map(id).collect();

@@ -25,8 +25,10 @@ pub(crate) fn small() -> StoreConfig {
     config(64 << 10, 100)
 }
 
+pub(crate) const CAPACITY: u64 = 1 << 30;
+
 pub(crate) fn sim(seed: u64) -> SimDisk {
-    let disk = SimDisk::new(seed, 1 << 30);
+    let disk = SimDisk::new(seed, CAPACITY);
     Store::init(&disk, &LABEL).unwrap();
     disk
 }

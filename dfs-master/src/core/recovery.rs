@@ -366,7 +366,11 @@ fn is_final(answer: &FenceAnswer) -> bool {
     !matches!(
         answer,
         FenceAnswer::Refused(
-            Status::Deadline | Status::Overloaded | Status::NotServing | Status::Disconnected
+            Status::Deadline
+                | Status::Overloaded
+                | Status::NotServing
+                | Status::Disconnected
+                | Status::NoSpace
         )
     )
 }
