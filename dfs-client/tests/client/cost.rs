@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_client::{CacheState, Error};
+use dfs_client::CacheState;
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::Access;
 use dfs_proto::request::Op;
