@@ -108,6 +108,21 @@ fn a_fence_waits_for_the_disk() {
 }
 
 #[test]
+fn a_fence_that_found_no_room_leaves_a_good_replica() {
+    let mut bench = Bench::new(2);
+    bench.create(&[1, 2]);
+    let disk = bench.nodes[&num(1)].disk.clone();
+    disk.set_capacity(0);
+    let refused = FenceAnswer::Refused(Status::NoSpace);
+    // What the log has ahead goes first.
+    let last = (2..10_000).find(|version| bench.fence(1, *version) == Some(refused.clone())).unwrap();
+    assert_eq!(bench.fence(1, last), Some(refused));
+    disk.set_capacity(1 << 30);
+    let state = holds(bench.fence(1, last));
+    assert_eq!((state.class, state.applied), (ReplicaClass::Intact, Seq(1)));
+}
+
+#[test]
 fn fences_only_rise_and_stop_late_creations() {
     let mut bench = Bench::new(2);
     assert_eq!(bench.fence(1, 5), Some(FenceAnswer::Missing));
