@@ -49,3 +49,8 @@ fn servers_that_reach_all_but_each_other() {
 fn disks_that_are_full_all_at_once() {
     is_green("full-all");
 }
+
+#[test]
+fn a_server_that_is_left_out_while_disks_are_full() {
+    is_green("full-pause");
+}

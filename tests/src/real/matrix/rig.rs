@@ -266,11 +266,9 @@ impl Rig {
         self.nodes.signal(who, Signal::CONT)
     }
 
-    /// Breaks every faulty disk for so long.
-    pub(super) fn break_disks(&self, fault: Fault, how_long: Duration) {
+    /// Breaks every faulty disk, or makes it whole.
+    pub(super) fn set_fault(&self, fault: Fault) {
         self.faulty.iter().for_each(|disk| disk.set(fault));
-        std::thread::sleep(how_long);
-        self.faulty.iter().for_each(|disk| disk.set(Fault::None));
     }
 
     pub(super) fn logs(&self) -> String {

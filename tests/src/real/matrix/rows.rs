@@ -166,6 +166,12 @@ pub const ROWS: &[Row] = &[
         needs: Needs::FaultyDisks,
         strike: |rig| break_disks(rig, Fault::Full, Bounds { still: ELSEWHERE, others: ENDS }),
     },
+    Row {
+        name: "full-pause",
+        fault: "all disks are full, 10 s, and a primary is stopped for 8 s of them",
+        needs: Needs::FaultyDisks,
+        strike: full_and_paused,
+    },
 ];
 
 fn holder(rig: &Rig, place: usize) -> anyhow::Result<Who> {
@@ -265,7 +271,9 @@ fn slow_link(rig: &mut Rig) -> anyhow::Result<Bounds> {
 }
 
 fn break_disks(rig: &mut Rig, fault: Fault, bounds: Bounds) -> anyhow::Result<Bounds> {
-    rig.break_disks(fault, seconds(5));
+    rig.set_fault(fault);
+    sleep(seconds(5));
+    rig.set_fault(Fault::None);
     anyhow::ensure!(
         rig.faulty.iter().all(|disk| disk.failed() > 0),
         "a disk was not used while it was broken"
@@ -278,4 +286,15 @@ fn break_disks(rig: &mut Rig, fault: Fault, bounds: Bounds) -> anyhow::Result<Bo
     }
     rig.start_all()?;
     Ok(bounds)
+}
+
+/// Chunks change their members while no disk has room.
+fn full_and_paused(rig: &mut Rig) -> anyhow::Result<Bounds> {
+    let who = holder(rig, 0)?;
+    rig.set_fault(Fault::Full);
+    sleep(seconds(1));
+    rig.pause(who, EXCLUDED)?;
+    sleep(seconds(1));
+    rig.set_fault(Fault::None);
+    Ok(Bounds { still: ELSEWHERE, others: ENDS })
 }
