@@ -9,12 +9,15 @@ target=$root/target/planted
 source=dfs-proto/src/planted.rs
 # Those of a few seeds each, from each part of the protocol.
 few=(AckOneShort SkipDataSync ServeWithoutLease NewMasterDoesNotWait SkipZero ReuseIds)
-# What the simulator can't reach is a test's: package, target, name.
+# What the simulator can't reach, or not within the seeds here, is a test's: package, target, name.
 declare -A tests=(
   [SkipReadBound]="dfs-client --test client reads_that_may_be_old_or_are_spoiled_are_made_elsewhere"
   [MergeUnverified]="dfs-chunkserver --test store every_rotten_bit_of_data_is_noticed"
   [SyncErrorForgotten]="dfs-chunkserver --test store a_failed_sync_is_final"
   [OvertakenRead]="dfs-chunkserver --lib a_write_that_overtakes_a_read_sends_it_back"
+  [OldEpochWrite]="dfs-chunkserver --lib a_truncation_refuses_older_writes"
+  [ReplyBeforeDurable]="dfs-master --test core_flows a_new_session_waits_for_the_disk"
+  [SessionCutShort]="dfs-master --test core_flows a_silent_session_ends_with_its_lease"
   [ObeyOlderMaster]="dfs-chunkserver --lib an_older_master_is_not_obeyed"
 )
 mapfile -t all < <(sed -n '/mistakes! {$/,/^    }$/s/^        \([A-Z][A-Za-z]*\),$/\1/p' $source)
