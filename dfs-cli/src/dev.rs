@@ -123,19 +123,17 @@ fn spec(args: &UpArgs, before: Option<Spec>) -> anyhow::Result<Spec> {
     let (master_options, cs_options) = split_options(&args.daemon_options)?;
     // Later commands may be given elsewhere.
     let mount = args.mount.as_deref().map(std::path::absolute).transpose()?;
-    let Some(old) = before else {
-        return Ok(Spec {
-            servers: args.servers.unwrap_or(SERVERS),
-            replicas: args.replicas.unwrap_or(REPLICAS),
-            mount,
-            base_port: args.base_port,
-            chunk_size: args.chunk_size,
-            mount_options: args.mount_options.clone(),
-            tcp: args.tcp,
-            master_options,
-            cs_options,
-        });
-    };
+    let old = before.unwrap_or_else(|| Spec {
+        servers: args.servers.unwrap_or(SERVERS),
+        replicas: args.replicas.unwrap_or(REPLICAS),
+        chunk_size: args.chunk_size,
+        mount: None,
+        base_port: None,
+        mount_options: None,
+        tcp: false,
+        master_options: Vec::new(),
+        cs_options: Vec::new(),
+    });
     let made = "the cluster in this directory was made with";
     if let Some(other) = args.replicas.filter(|replicas| *replicas != old.replicas) {
         anyhow::bail!("--replicas {other}: {made} {}", old.replicas);
