@@ -54,6 +54,14 @@ impl StoreError {
         move |source| StoreError::Io { what, source }
     }
 
+    /// For `map_err` of what changes nothing when the disk is full.
+    pub(super) fn full_or_io(what: &'static str) -> impl Fn(io::Error) -> StoreError {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull => StoreError::NoSpace,
+            _ => StoreError::Io { what, source },
+        }
+    }
+
     /// How the error is told to a peer.
     #[must_use]
     pub fn status(&self) -> Status {

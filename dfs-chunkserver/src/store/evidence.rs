@@ -128,10 +128,7 @@ impl<D: Disk> Store<D> {
 }
 
 fn failed(source: io::Error) -> StoreError {
-    if source.kind() == io::ErrorKind::StorageFull {
-        return StoreError::NoSpace;
-    }
-    StoreError::Io { what: "keep damaged bytes in evidence.log", source }
+    StoreError::full_or_io("keep damaged bytes in evidence.log")(source)
 }
 
 fn place_of(number: u64) -> u64 {

@@ -150,10 +150,8 @@ impl<F: DiskFile> Fences<F> {
     fn append(&mut self, entries: &[(ChunkId, ChunkVersion)]) -> Result<(), StoreError> {
         for part in entries.chunks(RECORD_MAX) {
             let bytes = encode(self.number + 1, part);
-            match self.file.write_at(&[IoSlice::new(&bytes)], self.len) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(StoreError::NoSpace),
-                written => written.map_err(StoreError::io(WRITE))?,
-            }
+            let written = self.file.write_at(&[IoSlice::new(&bytes)], self.len);
+            written.map_err(StoreError::full_or_io(WRITE))?;
             self.file.sync_data().map_err(StoreError::io(WRITE))?;
             self.number += 1;
             self.len += bytes.len() as u64;
@@ -219,11 +217,11 @@ impl<D: Disk> Store<D> {
         }
         let mut kept = log.kept.clone();
         kept.retain(|id, version| self.find(*id).is_ok_and(|chunk| chunk.read().durable_version < *version));
-        match Fences::start(&self.disk, kept) {
+        match Fences::start(&self.disk, kept).map_err(StoreError::full_or_io(WRITE)) {
             Ok(short) => *log = short,
             // It stays long until there is room for another.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => log.limit += LIMIT,
-            Err(error) => return Err(StoreError::Io { what: WRITE, source: error }),
+            Err(StoreError::NoSpace) => log.limit += LIMIT,
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -155,11 +155,8 @@ impl<D: Disk> Store<D> {
 
     /// Makes the chunk's file. Its header and table follow in one write, after the data.
     fn create_file(&self, chunk: &Shared<D::File>, state: &mut State<D::File>) -> Result<(), StoreError> {
-        let file = match self.disk.open(&chunk_path(chunk.id), Open::New) {
-            Ok(file) => file,
-            Err(err) if err.kind() == io::ErrorKind::StorageFull => return Err(StoreError::NoSpace),
-            Err(source) => return Err(StoreError::Io { what: "create a chunk", source }),
-        };
+        let created = self.disk.open(&chunk_path(chunk.id), Open::New);
+        let file = created.map_err(StoreError::full_or_io("create a chunk"))?;
         state.body = Some(Body { file: Arc::new(file), table: Table::default(), stream: Stream::default() });
         state.place = Place::Here;
         state.named = false;
