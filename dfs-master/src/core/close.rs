@@ -260,7 +260,6 @@ impl Core {
         }
     }
 
-    /// Members may have closed it; the scan finds it again.
     /// A close under way is in vain.
     pub(super) fn end_close(&mut self, chunk: ChunkId) {
         if self.soft.closing.jobs.contains_key(&chunk) {
@@ -268,6 +267,7 @@ impl Core {
         }
     }
 
+    /// Members may have closed it; the scan finds it again.
     fn close_failed(&mut self, chunk: ChunkId) {
         self.soft.closing.jobs.remove(&chunk);
         let due = self.now.mono.plus_ms(AGAIN_MS);

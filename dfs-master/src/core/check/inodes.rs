@@ -125,7 +125,6 @@ pub(super) fn pointer(
     chunk: ChunkId,
 ) {
     book.pointed(chunk);
-    let size = u64::from(state.ns.chunk_size.bytes());
     let mut find = |what: String| book.find_ino(&state.ns, FindingKind::File, ino, what);
     let Some(meta) = state.chunks.get(chunk) else {
         let buried = if state.tombstones.get(chunk).is_some() { "was deleted" } else { "is not in the map" };
@@ -137,7 +136,7 @@ pub(super) fn pointer(
             index.0, meta.ino, meta.index.0
         ));
     }
-    let beyond = index.0.checked_mul(size).is_none_or(|start| start >= inode.size);
+    let beyond = index.0 >= state.ns.chunk_size.chunks_for(inode.size);
     if beyond && meta.written && state.ns.intent(ino).is_none() {
         find(format!(
             "chunk {chunk} at index {} was committed, and lies beyond the size of {} bytes",

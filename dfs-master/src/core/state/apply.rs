@@ -215,11 +215,11 @@ impl State {
         }
         let Some(attr) = attr else { unreachable!("the commit itself was applied") };
         let ino = file.commit.ino;
-        let chunk_size = u64::from(self.ns.chunk_size().bytes());
+        let chunks = self.ns.chunk_size().chunks_for(attr.size);
         for chunk in &file.synced {
             self.mark(*chunk, ino, |meta| {
                 // A write whose commit has yet to come, or never will, left bytes there that the file does not hold.
-                if meta.index.0.checked_mul(chunk_size).is_some_and(|start| start < attr.size) {
+                if meta.index.0 < chunks {
                     (meta.synced, meta.written) = (true, true);
                 }
             });
@@ -254,8 +254,8 @@ impl State {
         let mut dropped = Vec::new();
         for Unused { ino, index, chunk } in unused {
             let empty = self.chunks.get(*chunk).is_some_and(|meta| !meta.synced && !meta.written);
-            let start = index.0.saturating_mul(u64::from(self.ns.chunk_size().bytes()));
-            let beyond = self.ns.getattr(*ino).is_ok_and(|attr| attr.size <= start);
+            let chunk_size = self.ns.chunk_size();
+            let beyond = self.ns.getattr(*ino).is_ok_and(|attr| index.0 >= chunk_size.chunks_for(attr.size));
             if !empty || !beyond {
                 continue;
             }
