@@ -275,6 +275,26 @@ fn setuid_and_setgid_go_as_they_go_on_a_local_filesystem() {
     }
 }
 
+/// The kernel refuses to cut a running program, and it finds out when the open has reached the mount.
+#[test]
+fn an_open_that_is_refused_cuts_nothing() {
+    let cluster = Cluster::up(&[]);
+    let program = cluster.path("sleep");
+    fs::copy("/usr/bin/sleep", &program).unwrap();
+    let size = fs::metadata(&program).unwrap().len();
+    let mut running = Command::new(&program).arg("60").spawn().unwrap();
+    for (write, cut) in [(true, 0), (false, libc::O_TRUNC), (true, libc::O_TRUNC)] {
+        let opened = fs::OpenOptions::new().read(!write).write(write).custom_flags(cut).open(&program);
+        assert_eq!(opened.unwrap_err().raw_os_error(), Some(libc::ETXTBSY));
+    }
+    assert!(running.try_wait().unwrap().is_none(), "the program died");
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(fs::metadata(&program).unwrap().len(), size);
+    fs::OpenOptions::new().write(true).truncate(true).open(&program).unwrap();
+    assert_eq!(fs::metadata(&program).unwrap().len(), 0);
+}
+
 /// A program that only writes makes the kernel ask for nothing, so that it does not hear of a capability.
 #[test]
 fn a_capability_that_another_mount_gave_goes_with_the_next_writes() {

@@ -26,11 +26,8 @@ pub(crate) fn open(shared: &Arc<Shared>, caller: Caller, ino: Ino, flags: i32, r
     // the cluster's open cannot name.
     let caller = if flags & FMODE_EXEC == 0 { caller } else { Caller { uid: 0, gid: 0, ..caller } };
     let operation = async move {
-        let truncate = flags & libc::O_TRUNC != 0;
-        let file = opener.client.open(ino, access(flags), truncate, caller).await?;
-        if truncate {
-            opener.inodes.changed(ino);
-        }
+        // O_TRUNC comes as a request of its own, see [`super::init`].
+        let file = opener.client.open(ino, access(flags), false, caller).await?;
         let flags = opener.correct_belief(&file, flags).await;
         Ok((file, flags))
     };

@@ -18,6 +18,8 @@ const MAX_WRITE: u32 = dfs_proto::units::IO_MAX;
 /// before every change of owner. With it setuid and setgid bits are ours to clear, see [`super::privileges`].
 ///
 /// Left out on purpose:
+/// - ATOMIC_O_TRUNC: with it an open that the kernel refuses afterwards, as of a running program (ETXTBSY), has cut
+///   the file already. Without it the kernel asks for the truncation once it has let the open pass;
 /// - WRITEBACK_CACHE: the kernel would ignore our sizes and times, and with them every other mount;
 /// - HANDLE_KILLPRIV, which V2 replaces: it does not say who writes;
 /// - POSIX_LOCKS, FLOCK_LOCKS: until there are locks for the whole cluster, the kernel's own hold within
@@ -26,7 +28,6 @@ const MAX_WRITE: u32 = dfs_proto::units::IO_MAX;
 /// - SETXATTR_EXT and OVER_IO_URING: fuser 0.18 lets the kernel have them and then panics on the first
 ///   setxattr, or never answers at all; its other unfinished flags are no use here.
 const WANTED: &[InitFlags] = &[
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
