@@ -111,12 +111,13 @@ impl<N: Net> Client<N> {
         }
         let before = inode.as_ref().map_or(0, |inode| inode.lock().attr_changes);
         let sent = shared.now();
-        let attr = shared.ask(&Getattr { ino }).await?;
+        let answer = shared.ask_in(&Getattr { ino }, Scope::Any, shared.patience()).await?;
+        let attr = answer.body;
         lock(&shared.attrs).note(&attr, sent);
         let Some(inode) = inode else { return Ok(attr) };
         let mut state = inode.lock();
         if state.attr_changes == before && !state.dead && state.gate != Gate::Cutting {
-            state.take_attr(&attr, sent);
+            state.take_attr(&attr, answer.index, sent);
         }
         Ok(state.show(attr))
     }
@@ -162,7 +163,7 @@ impl<N: Net> Client<N> {
         let until = shared.patience();
         match shared.inode(ino) {
             Some(inode) => shared.setattr_open(&inode, handle, set, caller, until).await,
-            None => shared.setattr_plain(ino, handle, set, caller, Scope::Any, until).await,
+            None => Ok(shared.setattr_plain(ino, handle, set, caller, Scope::Any, until).await?.body),
         }
     }
 
@@ -311,7 +312,7 @@ impl<N: Net> Shared<N> {
         caller: Caller,
         scope: Scope,
         until: Until,
-    ) -> Result<Attr> {
+    ) -> Result<Answer<Attr>> {
         let handle = handle.map(FileHandle::id);
         let SetAttrs { mode, uid, gid, size, atime, mtime } = set;
         let make = |creds| Setattr { ino, handle, mode, uid, gid, size, atime, mtime, creds };
@@ -323,7 +324,7 @@ impl<N: Net> Shared<N> {
         }
         self.changed_attrs(ino);
         lock(&self.attrs).note(&answer.body, sent);
-        Ok(answer.body)
+        Ok(answer)
     }
 
     pub(crate) async fn setattr_open(
@@ -345,7 +346,7 @@ impl<N: Net> Shared<N> {
         let _turn = inode.turn.lock().await;
         let scope = Scope::Session(inode.incarnation);
         let writes = inode.lock().writes;
-        let attr = self.setattr_plain(inode.ino, handle, set, caller, scope, until).await?;
+        let answer = self.setattr_plain(inode.ino, handle, set, caller, scope, until).await?;
         let now = self.now();
         let mut state = inode.lock();
         if (set.mtime.is_some() || set.size.is_some()) && state.writes == writes {
@@ -358,9 +359,9 @@ impl<N: Net> Shared<N> {
             state.cut_at(size, self.session.facts().chunk_size);
         }
         if !state.dead {
-            state.take_attr(&attr, now);
+            state.take_attr(&answer.body, answer.index, now);
         }
-        let shown = state.show(attr);
+        let shown = state.show(answer.body);
         drop(state);
         drop(cut);
         Ok(shown)

@@ -256,6 +256,10 @@ impl<N: Net> Shared<N> {
             // It is on its way back: the master answered the open before it had that.
             grant.kind = GrantKind::None;
         }
+        if grant.kind != GrantKind::None && grant.id < state.grant.id {
+            // Given before the one that is held, by an answer that came first.
+            grant = state.grant;
+        }
         let held = state.may_cache() && state.gate != Gate::Draining;
         let lost = state.grant.kind == GrantKind::Write && grant.kind != GrantKind::Write;
         // An inode that was given up meanwhile took its closed gate with it.
@@ -266,13 +270,14 @@ impl<N: Net> Shared<N> {
             state.cut_at(attr.size, chunk);
             state.touched = false;
         }
-        let demote = lost && !state.is_settled() && state.gate == Gate::Open;
-        if demote {
-            // The write grant ended unnoticed; what it let us buffer goes out as after a recall.
+        // The write grant ended unnoticed, or is on its way back: what it let us buffer goes out as after a recall. Until
+        // then it is held, and claimed should the master restart.
+        let leaves = lost && !state.is_settled();
+        let demote = leaves && state.gate != Gate::Draining && state.returning.is_none();
+        if demote && state.gate == Gate::Open {
             state.gate = Gate::Draining;
         }
-        // Until what it let us buffer is out, a recalled grant is held, and claimed should the master restart.
-        let draining = lost && state.gate == Gate::Draining;
+        let draining = lost && (leaves || state.gate == Gate::Draining);
         if !draining {
             state.grant = grant;
         }
@@ -286,7 +291,7 @@ impl<N: Net> Shared<N> {
         }
         state.last_change = state.last_change.max(answer.index);
         state.attr_changes += 1;
-        state.take_attr(&attr, sent);
+        state.take_attr(&attr, answer.index, sent);
         if let Some(place) = first {
             state.take_place(&Arc::new(place));
         }

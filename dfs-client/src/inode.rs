@@ -65,6 +65,8 @@ pub(crate) struct State {
     /// The place among the idle, if no handle is open.
     pub(crate) idle: Option<u64>,
     pub(crate) attr: Option<(Attr, Micros)>,
+    /// The record that the attributes taken last were as of: answers are taken in by tasks, in any order.
+    pub(crate) attr_as_of: LogIndex,
     /// Raised by every local change of attributes: an answer asked for before it is old.
     pub(crate) attr_changes: u64,
     pub(crate) size: u64,
@@ -127,6 +129,7 @@ impl Inode {
             handles: BTreeMap::new(),
             idle: None,
             attr: None,
+            attr_as_of: LogIndex(0),
             attr_changes: 0,
             size: 0,
             size_epoch: SizeEpoch(0),
@@ -230,12 +233,14 @@ impl State {
     }
 
     /// Takes the master's word for attributes and, where no bytes of ours are ahead of it, for the size.
-    pub(crate) fn take_attr(&mut self, attr: &Attr, now: Micros) {
-        if attr.size_epoch < self.size_epoch && !self.rewound {
-            // Overtaken by the answer to a truncation.
+    pub(crate) fn take_attr(&mut self, attr: &Attr, as_of: LogIndex, now: Micros) {
+        // A truncation can show first in a map, which has no attributes.
+        let overtaken = as_of < self.attr_as_of || attr.size_epoch < self.size_epoch;
+        if overtaken && !self.rewound {
             return;
         }
         self.rewound = false;
+        self.attr_as_of = as_of;
         self.attr = Some((*attr, now));
         if attr.size_epoch > self.size_epoch {
             // The file was cut since: a size from before would make it grow again, with nothing in it.

@@ -147,9 +147,9 @@ impl<N: Net> Shared<N> {
     /// A read met a place of after a truncation whose size has not come here.
     async fn learn_size(&self, inode: &Inode, until: Until) -> Result<(), Refused> {
         let request = dfs_proto::meta::Getattr { ino: inode.ino };
-        let attr = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?.body;
+        let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
         let now = self.now();
-        inode.lock().take_attr(&attr, now);
+        inode.lock().take_attr(&answer.body, answer.index, now);
         Ok(())
     }
 

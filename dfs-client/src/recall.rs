@@ -89,21 +89,7 @@ impl<N: Net> Shared<N> {
         }
         state.returning = Some(id);
         drop(state);
-        let shared = Arc::clone(self);
-        self.spawn(async move {
-            inode
-                .until(|state| {
-                    // A truncation under way may itself wait for this; it leaves nothing to write.
-                    let clean = state.grant.kind == GrantKind::Read && state.is_settled();
-                    let free = state.dead || state.gate != Gate::Cutting;
-                    if free {
-                        state.gate = Gate::Draining;
-                    }
-                    (free || clean).then_some(())
-                })
-                .await;
-            shared.hand_back(&inode, Some(id)).await;
-        });
+        self.drain_grant(&inode, Some(id));
     }
 
     /// A grant that is not held: an open under way may be about to bring it, or it went back already.
@@ -119,10 +105,23 @@ impl<N: Net> Shared<N> {
         self.spawn(async move { shared.send_back(vec![(ino, id)], incarnation).await });
     }
 
-    /// A grant ended by itself; the gate is closed already.
+    /// Gives a grant up, by its recall or because it ended by itself, as soon as no truncation is under way.
     pub(crate) fn drain_grant(self: &Arc<Self>, inode: &Arc<Inode>, id: Option<GrantId>) {
         let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
-        self.spawn(async move { shared.hand_back(&inode, id).await });
+        self.spawn(async move {
+            inode
+                .until(|state| {
+                    // A truncation under way may itself wait for this; it leaves nothing to write.
+                    let clean = state.grant.kind == GrantKind::Read && state.is_settled();
+                    let free = state.dead || state.gate != Gate::Cutting;
+                    if free {
+                        state.gate = Gate::Draining;
+                    }
+                    (free || clean).then_some(())
+                })
+                .await;
+            shared.hand_back(&inode, id).await;
+        });
     }
 
     /// See the module. The gate is closed, or there is nothing to write.
@@ -226,13 +225,16 @@ impl<N: Net> Shared<N> {
             match grants.get(&inode.ino) {
                 Some(grant) if grant.kind >= state.grant.kind => state.grant = *grant,
                 Some(_) | None if state.grant.kind == GrantKind::None => {}
-                Some(_) | None => {
-                    if state.gate == Gate::Open {
+                Some(_) | None => match state.gate {
+                    Gate::Open => {
                         state.gate = Gate::Draining;
                         state.grant = NO_GRANT;
                         self.drain_grant(&inode, None);
                     }
-                }
+                    // What is buffered is cut, or leaves afterwards.
+                    Gate::Cutting if state.returning.is_none() => self.drain_grant(&inode, None),
+                    Gate::Cutting | Gate::Draining => {}
+                },
             }
         }
     }

@@ -171,7 +171,7 @@ impl<N: Net> Shared<N> {
         }
         state.making = false;
         state.synced.extend(extra.synced);
-        state.take_attr(&answer.body, now);
+        state.take_attr(&answer.body, answer.index, now);
         if state.is_settled() {
             state.dirty_since = None;
             lock(&self.dirty).remove(&inode.ino);
@@ -183,14 +183,14 @@ impl<N: Net> Shared<N> {
     /// was to be committed is cut with the rest. What was written after the cut, under its epoch, still is to be.
     async fn was_cut(&self, inode: &Inode, until: Until) -> Result<()> {
         let request = dfs_proto::meta::Getattr { ino: inode.ino };
-        let attr = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?.body;
+        let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
         let now = self.now();
         let mut state = inode.lock();
-        if attr.size_epoch > state.size_epoch {
+        if answer.body.size_epoch > state.size_epoch {
             state.places.clear();
             state.touched = false;
         }
-        state.take_attr(&attr, now);
+        state.take_attr(&answer.body, answer.index, now);
         Ok(())
     }
 

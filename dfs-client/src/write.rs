@@ -374,7 +374,7 @@ impl<N: Net> Shared<N> {
         let mut state = inode.lock();
         state.last_change = state.last_change.max(answer.index);
         state.attr_changes += 1;
-        state.take_attr(&answer.body, now);
+        state.take_attr(&answer.body, answer.index, now);
         Ok(())
     }
 }

@@ -226,6 +226,10 @@ impl Core {
     fn asked_before(&mut self, client: &Client, origin: Origin, body: &[u8]) -> Result<bool, Status> {
         let session = self.state.sessions.get(client.session).ok_or(Status::NoSession)?;
         let answer = match session.known(origin.rid) {
+            // Attributes as of the record that the reply will name: by them clients tell newer from older.
+            Known::Answered(Answer::Attr(attr)) => {
+                Answer::Attr(self.state.ns.getattr(attr.ino).unwrap_or(*attr))
+            }
             Known::Answered(answer) => answer.clone(),
             // The client has had its answer; this copy was late, and nobody waits for it.
             Known::Over => return Err(Status::Invalid),
