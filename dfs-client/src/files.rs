@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_proto::ids::{ChunkId, GrantId, Handle, Ino};
-use dfs_proto::meta::{Access, Attr, Commit, Create, Created, GrantKind, Name, Open, Opened, Release};
+use dfs_proto::meta::{Access, Attr, Commit, Create, Created, Grant, GrantKind, Name, Open, Opened, Release};
 use dfs_proto::units::{ChunkIndex, Micros};
 use tokio::sync::Notify;
 
@@ -236,7 +236,7 @@ impl<N: Net> Shared<N> {
     /// Makes a handle of the master's answer.
     fn install(self: &Arc<Self>, new: Opening, answer: Answer<Opened>) -> Result<Installed> {
         let Opening { incarnation, handle, access, truncate, sent } = new;
-        let Opened { attr, mut grant, first } = answer.body;
+        let Opened { attr, grant, first } = answer.body;
         let chunk = self.session.facts().chunk_size;
         let inode = Arc::clone(
             lock(&self.inodes)
@@ -252,14 +252,7 @@ impl<N: Net> Shared<N> {
         if self.session.view.get().link != Some(answer.link) {
             return Ok(Installed::Again);
         }
-        if lock(&self.early).given.get(&attr.ino).is_some_and(|given| given.id == grant.id) {
-            // It is on its way back: the master answered the open before it had that.
-            grant.kind = GrantKind::None;
-        }
-        if grant.kind != GrantKind::None && grant.id < state.grant.id {
-            // Given before the one that is held, by an answer that came first.
-            grant = state.grant;
-        }
+        let grant = self.grant_after(attr.ino, state.grant, grant);
         let held = state.may_cache() && state.gate != Gate::Draining;
         let lost = state.grant.kind == GrantKind::Write && grant.kind != GrantKind::Write;
         // An inode that was given up meanwhile took its closed gate with it.
@@ -315,6 +308,17 @@ impl<N: Net> Shared<N> {
         }
         let file = FileHandle { open: Arc::new(open) };
         Ok(if cut_again { Installed::CutAgain(file) } else { Installed::Open(shown, file) })
+    }
+
+    /// What counts of the grant that is held and the one that an open was answered with.
+    fn grant_after(&self, ino: Ino, held: Grant, given: Grant) -> Grant {
+        if lock(&self.early).given.get(&ino).is_some_and(|gone| gone.id == given.id) {
+            // It is on its way back: the master answered the open before it had that.
+            return Grant { kind: GrantKind::None, ..given };
+        }
+        // Given before the one that is held, by an answer that came first.
+        let older = given.kind != GrantKind::None && given.id < held.id;
+        if older { held } else { given }
     }
 
     /// The handle is gone, and nothing of it is left to write.

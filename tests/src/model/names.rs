@@ -4,7 +4,7 @@
 //! lost client) may or may not have happened, now or at any later time, so each state stays both as it was
 //! and as it would be. No state left is a violation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Tick, Violation};
 
@@ -45,6 +45,8 @@ struct State {
 /// Most states kept, and most operations without an answer: beyond either nothing is judged.
 const STATES_MAX: usize = 1 << 12;
 const OPEN_MAX: usize = 64;
+/// So much of what led to a violation is told with it.
+const DIARY: usize = 40;
 
 /// One directory.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct Directory {
     /// and rest on one of them.
     overtaken: bool,
     too_many: bool,
+    /// What happened last, for whoever has to explain a violation.
+    diary: VecDeque<String>,
 }
 
 impl Default for Directory {
@@ -71,6 +75,7 @@ impl Default for Directory {
             pending: None,
             overtaken: false,
             too_many: false,
+            diary: VecDeque::new(),
         }
     }
 }
@@ -124,6 +129,13 @@ impl Directory {
         Directory { states: BTreeSet::from([State { names, happened: 0 }]), ..Directory::default() }
     }
 
+    fn write_down(&mut self, what: String) {
+        if self.diary.len() == DIARY {
+            self.diary.pop_front();
+        }
+        self.diary.push_back(what);
+    }
+
     /// An operation begins.
     pub fn begin(&mut self, op: NameOp) {
         self.pending = Some(op);
@@ -137,6 +149,7 @@ impl Directory {
             Some(_) | None => {}
         }
         self.open_may_happen();
+        self.write_down(format!("{at:?} {op:?} answered {got:?}"));
         if self.too_many {
             return None;
         }
@@ -153,7 +166,8 @@ impl Directory {
             }
         }
         if next.is_empty() {
-            let what = format!("{op:?} answered {got:?}, possible were {:?}", self.states);
+            let led = self.diary.iter().map(|entry| format!("\n    {entry}")).collect::<String>();
+            let what = format!("{op:?} answered {got:?}, possible were {:?}; before that:{led}", self.states);
             return Some(Violation::new("names", Some(at), what));
         }
         if self.overtaken {
@@ -164,9 +178,28 @@ impl Directory {
         None
     }
 
+    /// [`Directory::answered`] by a kernel that still believes names of before a loss, so that it may have answered
+    /// on its own, and wrongly.
+    pub fn answered_by_belief(&mut self, at: Tick, op: NameOp, got: Answer) -> Option<Violation> {
+        match (op, got) {
+            (NameOp::Lookup(_), Answer::Done(_)) | (NameOp::Create(_), Answer::Exists) => {
+                self.pending = None;
+                self.write_down(format!("{at:?} {op:?} answered {got:?}, as it may be believed"));
+                None
+            }
+            // Nothing is done when both names are believed to be of one file.
+            (NameOp::Rename(..), Answer::Done(_)) => {
+                self.unknown(op);
+                None
+            }
+            _ => self.answered(at, op, got),
+        }
+    }
+
     /// An operation ended without an answer.
     pub fn unknown(&mut self, op: NameOp) {
         self.pending = None;
+        self.write_down(format!("{op:?} without an answer"));
         if matches!(op, NameOp::Lookup(_)) {
             return;
         }
@@ -178,6 +211,7 @@ impl Directory {
 
     /// Everything answered before `began` is durable: an fsync of the directory that began then succeeded.
     pub fn synced(&mut self, began: Tick) {
+        self.write_down(format!("all of before {began:?} synced"));
         self.before.retain(|(at, _)| *at > began);
     }
 
@@ -186,6 +220,7 @@ impl Directory {
         let states = self.before.iter().filter(|(at, _)| *at > since).flat_map(|(_, states)| states.clone());
         let states: Vec<State> = states.collect();
         self.states.extend(states);
+        self.write_down(format!("what the master logged after {since:?} may be lost"));
         self.overtaken = self.pending.is_some();
     }
 
@@ -263,6 +298,23 @@ mod tests {
         assert!(dir.answered(Tick(5), NameOp::Unlink(1), Answer::Done(None)).is_none());
         dir.tail_lost(Tick(3));
         assert!(dir.answered(Tick(9), NameOp::Lookup(1), Answer::Done(Some(5))).is_none());
+    }
+
+    #[test]
+    fn what_a_kernel_believes_says_nothing_after_a_loss() {
+        let mut dir = Directory::default();
+        assert!(dir.answered(Tick(1), NameOp::Create(1), Answer::Done(Some(5))).is_none());
+        assert!(dir.answered(Tick(2), NameOp::Rename(1, 2), Answer::Done(None)).is_none());
+        dir.tail_lost(Tick(1));
+        // The master's answer: the rename is lost.
+        assert!(dir.answered(Tick(5), NameOp::Create(1), Answer::Exists).is_none());
+        assert!(dir.clone().answered(Tick(6), NameOp::Lookup(2), Answer::Done(Some(5))).is_some());
+        assert!(dir.answered_by_belief(Tick(6), NameOp::Lookup(2), Answer::Done(Some(5))).is_none());
+        assert!(dir.answered_by_belief(Tick(7), NameOp::Rename(1, 2), Answer::Done(None)).is_none());
+        assert!(dir.clone().answered(Tick(8), NameOp::Lookup(1), Answer::Done(Some(5))).is_none());
+        assert!(dir.clone().answered(Tick(8), NameOp::Lookup(2), Answer::Done(Some(5))).is_none());
+        assert!(dir.answered_by_belief(Tick(8), NameOp::Lookup(3), Answer::NotFound).is_none());
+        assert!(dir.answered_by_belief(Tick(9), NameOp::Unlink(3), Answer::Done(None)).is_some());
     }
 
     #[test]

@@ -76,6 +76,11 @@ pub struct Record {
     pub violations: Vec<Violation>,
     pub operations: u64,
     pub slow: Vec<Slow>,
+    /// Disks are dying and the processes that use them are not dead yet. Kernels acknowledge a sync then that did
+    /// nothing, so that none counts.
+    pub dying: bool,
+    /// Until then kernels may believe names that the master has lost.
+    pub believed_until: Duration,
     /// What each program is at, and since when.
     pub now_at: BTreeMap<Actor, (Duration, String)>,
 }

@@ -35,6 +35,9 @@ const MOUNTS_TOO: u64 = 8;
 /// A log segment of 64 MiB, the next one and a snapshot need three times as much; sparse.
 const IMAGE_BYTES: u64 = 2 << 30;
 
+/// So long a kernel believes a name that a mount told it (a second), and what a busy machine adds.
+const BELIEF: Duration = Duration::from_millis(1500);
+
 /// Programs finish what they are at within a lease of a dead session and the bound of a recovery.
 const END_LIMIT: Duration = Duration::from_secs(100);
 
@@ -246,6 +249,7 @@ impl Rig {
         if frozen {
             dying.iter().try_for_each(|who| self.nodes.signal(*who, Signal::STOP))?;
         }
+        self.shared.record().dying = true;
         for host in hosts {
             self.volume(host)?.cut()?;
         }
@@ -269,6 +273,7 @@ impl Rig {
     /// Tells the models what may be lost: of servers all that was not synced, of the master too.
     fn note_loss(&self, dying: &[Who]) {
         let mut record = self.shared.record();
+        record.dying = false;
         for who in dying {
             match who {
                 Who::Server(n) => {
@@ -276,6 +281,7 @@ impl Rig {
                     record.history.server_lost_power(*n);
                 }
                 Who::Master => {
+                    record.believed_until = clock::now() + BELIEF;
                     record.history.tail_lost(Tick(0));
                     record.directories.values_mut().for_each(|directory| directory.tail_lost(Tick(0)));
                 }

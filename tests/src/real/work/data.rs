@@ -144,8 +144,10 @@ fn flushed(
     let actor = program.actor;
     let begun = program.shared.record().history.flush(actor, file, kind);
     let done = program.shared.call(actor, Kind::Write, format!("{kind:?} of {file:?}"), flush);
-    let outcome = outcome_of(&done);
-    program.shared.record().history.flush_returned(begun, outcome);
+    let mut record = program.shared.record();
+    let outcome = if record.dying { Outcome::Failed } else { outcome_of(&done) };
+    record.history.flush_returned(begun, outcome);
+    drop(record);
     if outcome == Outcome::Done { Next::Go } else { Next::Close }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::{Kind, Program, Shared, close, home_of};
 use crate::model::Actor;
 use crate::model::names::{Answer, Name, NameOp};
+use crate::real::clock;
 
 const NAMES: u8 = 5;
 
@@ -55,8 +56,10 @@ fn ask(shared: &Shared, actor: Actor, owner: Actor, home: &Path, op: NameOp) -> 
     let answer = answer_of(&shared.call(actor, Kind::Name, what, || perform(&dir, op)));
     let mut record = shared.record();
     let at = record.history.tick();
+    let believed = clock::now() < record.believed_until;
     let directory = record.directories.get_mut(&owner)?;
     let wrong = match answer {
+        Some(answer) if believed => directory.answered_by_belief(at, op, answer),
         Some(answer) => directory.answered(at, op, answer),
         None => {
             directory.unknown(op);
@@ -75,7 +78,8 @@ fn sync(shared: &Shared, actor: Actor, home: &Path) {
     let what = format!("fsync of {}", home.display());
     let synced = shared.call(actor, Kind::Name, what, || File::open(home)?.sync_all());
     let mut record = shared.record();
-    if let (Ok(()), Some(directory)) = (synced, record.directories.get_mut(&actor)) {
+    let counts = synced.is_ok() && !record.dying;
+    if let (true, Some(directory)) = (counts, record.directories.get_mut(&actor)) {
         directory.synced(began);
     }
 }
