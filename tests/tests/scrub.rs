@@ -237,3 +237,52 @@ fn a_file_that_went_back_in_time_under_its_server_is_brought_up_to_date() {
     let bodies = bodies(&cluster, &held);
     assert!(bodies.iter().all(|body| *body == bodies[0]));
 }
+
+/// A disk lost a write with its checksum, so that all that is there matches: only the digest of the chunk's close tells
+/// which of two replicas is right.
+#[test]
+fn a_primary_whose_disk_lost_a_write_is_filled_from_the_other() {
+    let cluster = Cluster::up(&[
+        "--chunk-size",
+        "1048576",
+        "--servers",
+        "2",
+        "--replicas",
+        "2",
+        "--",
+        "master",
+        "--close-after",
+        "1",
+    ]);
+    let path = cluster.path("file");
+    write_file(&path);
+    let held = chunks_of(&cluster, &path).remove(0);
+    let server = held.holders[0].clone();
+    let old = fs::read(chunk_file(&cluster, &server, held.chunk)).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&block(999), 7 * BLOCK).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    cluster.wait_for("the chunk is closed", |_| {
+        let info = cluster.json(&["file", "info", &path.display().to_string()]);
+        info["chunks"][0]["open"] == false
+    });
+    cluster.dev("kill", &[&server]);
+    let (table, data) = (usize::try_from(TABLE_AT).unwrap(), usize::try_from(DATA_AT).unwrap());
+    let file = fs::OpenOptions::new().write(true).open(chunk_file(&cluster, &server, held.chunk)).unwrap();
+    file.write_all_at(&old[table..table + 512], TABLE_AT).unwrap();
+    file.write_all_at(&old[data + 7 * 4096..data + 8 * 4096], DATA_AT + 7 * BLOCK).unwrap();
+    drop(file);
+    cluster.dev("start", &[&server]);
+    cluster.wait_for("all chunks have their members", |status| status["chunks_below_goal"] == 0);
+    let still = chunks_of(&cluster, &path).remove(0);
+    assert_eq!(still.holders[0], server, "it leads no more, so that this tests nothing");
+    let _status = scrub(&cluster);
+    cluster.wait_for("that they differ is seen", |_| {
+        sum(&cluster.json(&["scrub", "status"]), "diverged") == 1
+    });
+    cluster.wait_for("all chunks have their members", |status| status["chunks_below_goal"] == 0);
+    let bodies = bodies(&cluster, &chunks_of(&cluster, &path).remove(0));
+    let at = usize::try_from(DATA_AT - TABLE_AT + 7 * BLOCK).unwrap();
+    assert!(bodies.iter().all(|body| body[at..at + BLOCK_LEN] == block(999)));
+}

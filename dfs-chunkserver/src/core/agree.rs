@@ -3,8 +3,9 @@
 //! write that a disk lost with its checksum, or a fault of ours.
 //!
 //! Nothing is locked: the answers count if no write began since they were asked for. Of replicas that differ the
-//! most common is believed, the primary's among as many; the others are reported, and the master has them filled
-//! anew, block by block, by comparison.
+//! one that is as all were at the chunk's close is believed, the digest of which the header has; of a chunk that is
+//! open the most common, the primary's among as many. The others are reported, and the master has them filled anew,
+//! block by block, by comparison.
 
 use std::collections::BTreeMap;
 
@@ -111,7 +112,9 @@ impl Core {
 
     fn compare_digests(&mut self, chunk: ChunkId, digests: &BTreeMap<Member, u128>, out: &mut Vec<Effect>) {
         let own = self.me().and_then(|me| digests.get(&me).copied());
-        let Some(believed) = most_common(digests, own) else { return };
+        let closed = self.replicas.get(&chunk).filter(|replica| replica.closed);
+        let agreed = closed.and_then(|replica| replica.digest);
+        let Some(believed) = believed(digests, own, agreed) else { return };
         let others: Vec<Member> =
             digests.iter().filter(|(_, digest)| **digest != believed).map(|(member, _)| *member).collect();
         if others.is_empty() {
@@ -132,10 +135,12 @@ impl Core {
     }
 }
 
-/// The digest that most have; of those that as many have, the primary's.
-fn most_common(digests: &BTreeMap<Member, u128>, own: Option<u128>) -> Option<u128> {
+/// The digest that the members agreed on, if one has it; else the one that most have, of those that as many have the
+/// primary's.
+fn believed(digests: &BTreeMap<Member, u128>, own: Option<u128>, agreed: Option<u128>) -> Option<u128> {
     let count = |digest: u128| digests.values().filter(|other| **other == digest).count();
-    digests.values().copied().max_by_key(|digest| (count(*digest), own == Some(*digest)))
+    let rank = |digest: u128| (agreed == Some(digest), count(digest), own == Some(digest));
+    digests.values().copied().max_by_key(|digest| rank(*digest))
 }
 
 #[cfg(test)]
@@ -145,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_common_digest_is_believed_and_the_primarys_among_as_many() {
+    fn what_was_agreed_on_is_believed_then_the_most_common_then_the_primarys() {
         let of = |digests: &[u128]| -> BTreeMap<Member, u128> {
             let member = |n: u16| Member { server: ServerNum(n), boot: BootId(1) };
             digests
@@ -154,10 +159,13 @@ mod tests {
                 .map(|(n, digest)| (member(u16::try_from(n).unwrap()), *digest))
                 .collect()
         };
-        assert_eq!(most_common(&of(&[1, 2, 2]), Some(1)), Some(2));
-        assert_eq!(most_common(&of(&[1, 2]), Some(1)), Some(1));
-        assert_eq!(most_common(&of(&[1, 2]), Some(2)), Some(2));
-        assert_eq!(most_common(&of(&[1, 2, 3]), Some(2)), Some(2));
-        assert_eq!(most_common(&of(&[]), None), None);
+        assert_eq!(believed(&of(&[1, 2, 2]), Some(1), None), Some(2));
+        assert_eq!(believed(&of(&[1, 2]), Some(1), None), Some(1));
+        assert_eq!(believed(&of(&[1, 2]), Some(2), None), Some(2));
+        assert_eq!(believed(&of(&[1, 2, 3]), Some(2), None), Some(2));
+        assert_eq!(believed(&of(&[1, 2]), Some(1), Some(2)), Some(2));
+        assert_eq!(believed(&of(&[1, 1, 2]), Some(1), Some(2)), Some(2));
+        assert_eq!(believed(&of(&[1, 2, 2]), Some(1), Some(3)), Some(2));
+        assert_eq!(believed(&of(&[]), None, Some(1)), None);
     }
 }
