@@ -278,9 +278,8 @@ fn a_primary_whose_disk_lost_a_write_is_filled_from_the_other() {
     let still = chunks_of(&cluster, &path).remove(0);
     assert_eq!(still.holders[0], server, "it leads no more, so that this tests nothing");
     let _status = scrub(&cluster);
-    cluster.wait_for("that they differ is seen", |_| {
-        sum(&cluster.json(&["scrub", "status"]), "diverged") == 1
-    });
+    cluster
+        .wait_for("that they differ is seen", |_| sum(&cluster.json(&["scrub", "status"]), "diverged") == 1);
     cluster.wait_for("all chunks have their members", |status| status["chunks_below_goal"] == 0);
     let bodies = bodies(&cluster, &chunks_of(&cluster, &path).remove(0));
     let at = usize::try_from(DATA_AT - TABLE_AT + 7 * BLOCK).unwrap();
