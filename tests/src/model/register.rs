@@ -6,6 +6,9 @@
 //! certainty back for what was not synced, until it is seen again. What failed or never returned may take
 //! effect at any time, or never.
 //!
+//! A read counts for nothing if its mount had written behind that place and then lost that: the file was as long
+//! as that for this mount alone, and what lay there is beyond the end again.
+//!
 //! One thing is let pass: a write under way while its bytes are cut off by a truncation may be seen, be gone,
 //! and be seen again before it returns, because the writer can't tell on which side of the cut it was. The same of
 //! one that began when its mount had not heard of another's truncation yet: it goes to the old bytes first.
@@ -211,6 +214,11 @@ struct Register<'a> {
 impl<'a> Register<'a> {
     fn new(history: &History, sector: u64, writes: &'a [Judged<'a>], reads: &[&'a Read]) -> Register<'a> {
         let covers = |judged: &&Judged<'_>| (judged.write.first..judged.write.end).contains(&sector);
+        let lost_reach = |read: &Read| {
+            let lost = writes.iter().filter(|judged| judged.settled.is_none()).map(|judged| judged.write);
+            lost.filter(|write| write.end > sector && write.invoke < read.at)
+                .any(|write| write.actor.client == read.actor.client && write.stamp != Stamp::ZERO)
+        };
         let writes: Vec<&Judged<'_>> = writes.iter().filter(covers).collect();
         let value = |read: &&'a Read| {
             let at = usize::try_from(sector.checked_sub(read.first)?).ok()?;
@@ -223,6 +231,7 @@ impl<'a> Register<'a> {
                 && *stamp != Stamp::ZERO
                 && let Some(w) = writes.iter().find(|w| w.write.stamp == *stamp)
                 && w.write.actor.client != read.actor.client
+                && !lost_reach(read)
                 && !writes.iter().any(|cut| {
                     cut_meanwhile(w.write, cut.write, read.at)
                         || cut_unheard(history, w.write, cut.write, read.at)

@@ -95,6 +95,23 @@ fn what_was_seen_stays_seen() {
 }
 
 #[test]
+fn what_was_seen_below_bytes_that_were_lost_may_be_beyond_the_end_again() {
+    let mut run = run();
+    let stamp = run.0.stamp();
+    run.0.write(A, F, stamp, 0, 1);
+    let behind = run.0.stamp();
+    let write = run.0.write(B, F, behind, 5, 6);
+    run.0.write_returned(write, Outcome::Done, false);
+    run.read(B, stamp);
+    let mut kept = Run(run.0.clone());
+    run.read(A, Stamp::ZERO);
+    assert_eq!(run.wrong(), 0, "the mount may have been killed");
+    kept.flushed(B, FlushKind::Close, Outcome::Done);
+    kept.read(A, Stamp::ZERO);
+    assert_eq!(kept.wrong(), 1);
+}
+
+#[test]
 fn power_cuts_of_enough_servers_lose_what_was_not_synced() {
     let mut run = run();
     let old = run.wrote(A, true);
