@@ -238,10 +238,20 @@ impl Rig {
 
     /// The servers that hold the first chunk of a file that all mounts write, the primary first.
     pub(super) fn holders(&self) -> anyhow::Result<Vec<Who>> {
-        let file = self.shared_files().next().context("no shared file")?;
-        let path = path_of(&self.nodes.at(Who::Mount(1)), file.num);
-        let info = self.nodes.tool(Who::Mount(1), &["file", "info", &path.display().to_string()])?;
-        let members = info["chunks"][0]["members"].as_array().context("a chunk without members")?;
+        let mount = self.nodes.at(Who::Mount(1));
+        let paths: Vec<String> =
+            self.shared_files().map(|file| path_of(&mount, file.num).display().to_string()).collect();
+        // A program may just have cut one to nothing.
+        let found = clock::poll(LIMIT, || {
+            for path in &paths {
+                let info = self.nodes.tool(Who::Mount(1), &["file", "info", path])?;
+                if let Some(members) = info["chunks"][0]["members"].as_array() {
+                    return Ok(Some(members.clone()));
+                }
+            }
+            Ok(None)
+        })?;
+        let members = found.context("no shared file has a chunk")?;
         let who = |name: &str| (0..SERVERS).map(Who::Server).find(|who| who.to_string() == name);
         let all =
             members.iter().map(|m| m["name"].as_str().and_then(who).ok_or_else(|| anyhow!("{m}: who?")));
