@@ -399,7 +399,7 @@ impl<N: Net> Drop for Cut<N> {
     fn drop(&mut self) {
         let mut state = self.inode.lock();
         if state.gate == Gate::Cutting {
-            state.gate = Gate::Open;
+            state.gate = if state.drains == 0 { Gate::Open } else { Gate::Draining };
         }
         self.shared.pump(&self.inode, &mut state);
         drop(state);

@@ -266,9 +266,8 @@ impl<N: Net> Shared<N> {
         // The write grant ended unnoticed, or is on its way back: what it let us buffer goes out as after a recall. Until
         // then it is held, and claimed should the master restart.
         let leaves = lost && !state.is_settled();
-        let demote = leaves && state.gate != Gate::Draining && state.returning.is_none();
-        if demote && state.gate == Gate::Open {
-            state.gate = Gate::Draining;
+        if leaves && (state.drains == 0 || state.returning.is_some_and(|id| id != state.grant.id)) {
+            self.drain_grant(&inode, &mut state, None);
         }
         let draining = lost && (leaves || state.gate == Gate::Draining);
         if !draining {
@@ -303,8 +302,6 @@ impl<N: Net> Shared<N> {
         if early {
             lock(&self.early).recalls.remove(&inode.ino);
             self.recalled(inode.ino, grant.id);
-        } else if demote {
-            self.drain_grant(&inode, None);
         }
         let file = FileHandle { open: Arc::new(open) };
         Ok(if cut_again { Installed::CutAgain(file) } else { Installed::Open(shown, file) })

@@ -60,6 +60,8 @@ pub(crate) struct State {
     /// The grant that is being handed back.
     pub(crate) returning: Option<GrantId>,
     pub(crate) gate: Gate,
+    /// Grants that are being given up: the gate opens with the end of the last.
+    pub(crate) drains: usize,
     /// Open handles, and whether each may write.
     pub(crate) handles: BTreeMap<Handle, bool>,
     /// The place among the idle, if no handle is open.
@@ -126,6 +128,7 @@ impl Inode {
             grant: Grant { id: GrantId(0), kind: GrantKind::None },
             returning: None,
             gate: Gate::Open,
+            drains: 0,
             handles: BTreeMap::new(),
             idle: None,
             attr: None,

@@ -88,8 +88,7 @@ impl<N: Net> Shared<N> {
             return;
         }
         state.returning = Some(id);
-        drop(state);
-        self.drain_grant(&inode, Some(id));
+        self.drain_grant(&inode, &mut state, Some(id));
     }
 
     /// A grant that is not held: an open under way may be about to bring it, or it went back already.
@@ -106,18 +105,18 @@ impl<N: Net> Shared<N> {
     }
 
     /// Gives a grant up, by its recall or because it ended by itself, as soon as no truncation is under way.
-    pub(crate) fn drain_grant(self: &Arc<Self>, inode: &Arc<Inode>, id: Option<GrantId>) {
+    pub(crate) fn drain_grant(self: &Arc<Self>, inode: &Arc<Inode>, state: &mut State, id: Option<GrantId>) {
+        state.drains += 1;
+        if state.gate == Gate::Open {
+            state.gate = Gate::Draining;
+        }
         let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
         self.spawn(async move {
             inode
                 .until(|state| {
                     // A truncation under way may itself wait for this; it leaves nothing to write.
                     let clean = state.grant.kind == GrantKind::Read && state.is_settled();
-                    let free = state.dead || state.gate != Gate::Cutting;
-                    if free {
-                        state.gate = Gate::Draining;
-                    }
-                    (free || clean).then_some(())
+                    (state.dead || state.gate != Gate::Cutting || clean).then_some(())
                 })
                 .await;
             shared.hand_back(&inode, id).await;
@@ -145,7 +144,8 @@ impl<N: Net> Shared<N> {
             state.places.clear();
             state.attr = None;
             state.attr_changes += 1;
-            if state.gate == Gate::Draining {
+            state.drains = state.drains.saturating_sub(1);
+            if state.gate == Gate::Draining && state.drains == 0 {
                 state.gate = Gate::Open;
             }
             unused
@@ -225,16 +225,13 @@ impl<N: Net> Shared<N> {
             match grants.get(&inode.ino) {
                 Some(grant) if grant.kind >= state.grant.kind => state.grant = *grant,
                 Some(_) | None if state.grant.kind == GrantKind::None => {}
-                Some(_) | None => match state.gate {
-                    Gate::Open => {
-                        state.gate = Gate::Draining;
+                Some(_) | None => {
+                    if state.gate == Gate::Open {
                         state.grant = NO_GRANT;
-                        self.drain_grant(&inode, None);
                     }
-                    // What is buffered is cut, or leaves afterwards.
-                    Gate::Cutting if state.returning.is_none() => self.drain_grant(&inode, None),
-                    Gate::Cutting | Gate::Draining => {}
-                },
+                    // During a truncation what is buffered is cut, or leaves afterwards.
+                    self.drain_grant(&inode, &mut state, None);
+                }
             }
         }
     }
