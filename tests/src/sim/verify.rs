@@ -136,13 +136,13 @@ async fn find(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> Result<Vec<Fi
     let servers = net.ask(link, &ServerList {}).await.map_err(|error| failed(&error))?.servers;
     for server in servers {
         let num = server.addr.num;
-        let mut left = look_at(net, link, num).await?;
+        let mut left = look_at(shared, net, link, num).await?;
         for _ in 0..LOOKS {
             if left.is_empty() {
                 break;
             }
             shared.sleep_us(BETWEEN_LOOKS_US).await;
-            let again = look_at(net, link, num).await?;
+            let again = look_at(shared, net, link, num).await?;
             left.retain(|finding| again.contains(finding));
         }
         found.extend(left);
@@ -150,11 +150,24 @@ async fn find(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> Result<Vec<Fi
     Ok(found)
 }
 
-async fn look_at(net: &SimNet, link: LinkId, server: ServerNum) -> Result<Vec<Finding>, String> {
-    let (mut found, mut from) = (Vec::new(), Some(ChunkId(0)));
+/// `dfs fsck` names a server that it could not look at, and its user asks again.
+async fn look_at(
+    shared: &Arc<Shared>,
+    net: &SimNet,
+    link: LinkId,
+    server: ServerNum,
+) -> Result<Vec<Finding>, String> {
+    let (mut found, mut from, mut failures) = (Vec::new(), Some(ChunkId(0)), 0);
     while let Some(at) = from {
-        let part = net.ask(link, &FsckServer { server, from: at }).await;
-        let part = part.map_err(|error| format!("server {server}: {error}"))?;
+        let part = match net.ask(link, &FsckServer { server, from: at }).await {
+            // Of the connection that it came over nobody knew yet that it had not survived the faults.
+            Err(_) if failures < LOOKS => {
+                failures += 1;
+                shared.sleep_us(BETWEEN_LOOKS_US).await;
+                continue;
+            }
+            part => part.map_err(|error| format!("server {server}: {error}"))?,
+        };
         found.extend(part.found);
         from = part.next;
     }
