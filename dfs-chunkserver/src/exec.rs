@@ -15,7 +15,7 @@ use crate::core::io::{
 };
 use crate::store::{
     Durability, Header, HeaderChange, Mended, Mhwm, Opened, Progress, ReadBlocks, ReadMode, Scrubbed, Stock,
-    Store, StoreError, Write,
+    Store, StoreError, ToClose, Write,
 };
 
 /// Where and when an operation happens.
@@ -163,6 +163,8 @@ fn header_of(context: Context, header: &ReplicaHeader) -> Header {
         os_boot: context.os_boot,
         ino: header.ino,
         index: header.index,
+        members: header.members,
+        note: header.note.as_deref().cloned(),
         ..Header::new(header.chunk, header.version, header.config, header.open_num)
     }
 }
@@ -188,6 +190,7 @@ fn set_header<D: Disk>(store: &Store<D>, context: Context, header: &ReplicaHeade
         open_num: Some(header.open_num),
         learner: Some(header.learner),
         open: Some(header.open),
+        members: (header.members > 0).then_some(header.members),
         os_boot: Some(context.os_boot),
         ..HeaderChange::default()
     };
@@ -263,7 +266,13 @@ fn close<D: Disk>(store: &Store<D>, items: &[CloseItem]) -> DiskDone {
         Ok(digest) => Ok(digest.map(|digest| digest.0)),
         Err(error) => Err(fault_of(&error)),
     };
-    let chunks: Vec<_> = items.iter().map(|item| (item.chunk, item.open_num, item.seq)).collect();
+    let to_close = |item: &CloseItem| ToClose {
+        chunk: item.chunk,
+        open_num: item.open_num,
+        seq: item.seq,
+        note: item.note.clone(),
+    };
+    let chunks: Vec<ToClose> = items.iter().map(to_close).collect();
     DiskDone::Closed(store.close_many(&chunks).into_iter().map(one).collect())
 }
 

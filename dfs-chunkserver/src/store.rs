@@ -47,6 +47,7 @@ use dfs_proto::ids::ChunkId;
 use dfs_proto::units::ChunkSize;
 
 pub use self::alter::Durability;
+pub use self::close::ToClose;
 pub use self::error::{Damage, OpenError, StoreError};
 pub use self::evidence::{BadPart, Evidence};
 pub use self::header::{Header, HeaderChange};

@@ -186,6 +186,7 @@ impl Cluster {
             ranges: vec![Range { offset, len: u32::try_from(data.len()).unwrap() }],
             crcs: block_crcs(&data).map(|crc| crc.0).collect(),
             create: if create { self.members.clone() } else { Vec::new() },
+            note: None,
         };
         let out = Outgoing::new(Op::Write).with_words(words(&cap, offset, 0));
         let out = out.with_meta(Bytes::from(meta.to_bytes())).with_payload(data);

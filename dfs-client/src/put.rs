@@ -152,6 +152,7 @@ fn message(inode: &Inode, place: &ChunkPlace, primary: ServerNum, put: &Put, op:
         ranges: put.ranges.clone(),
         crcs: put.crcs.clone(),
         create: if place.new { place.members.clone() } else { Vec::new() },
+        note: if place.new { place.note.clone() } else { None },
     };
     let words = Words {
         word0: cap.chunk.0,

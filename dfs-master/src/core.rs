@@ -10,7 +10,7 @@
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
 //! [`grants`], [`lease`], [`placement`], `recovery`, `repair`, `close`, `truncate`, `gc`, `scan`, [`check`]
-//! and `fsck`, `damage`.
+//! and `fsck`, `damage` and `paths`.
 
 pub mod contract;
 pub mod config;
@@ -40,6 +40,7 @@ mod repair;
 mod close;
 mod truncate;
 mod watched;
+mod paths;
 mod gc;
 mod hold;
 mod scan;

@@ -23,6 +23,7 @@ use crate::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, Ino, KeyId, OpId, OpenNum, Seq, ServerNum, SessionId, SizeEpoch,
 };
 use crate::meta::request;
+use crate::note::FileNote;
 use crate::request::{Op, Request};
 use crate::status::Status;
 use crate::units::{BLOCK_SIZE, ChunkIndex, MasterMs};
@@ -204,6 +205,8 @@ pub struct WriteMeta {
     pub crcs: Vec<u32>,
     /// All members, the primary first, when the chunk is new; else empty.
     pub create: Vec<Member>,
+    /// What the replicas of a new chunk keep of its file.
+    pub note: Option<FileNote>,
 }
 
 /// What a FORWARD does at a secondary or learner.
@@ -260,6 +263,8 @@ pub struct ForwardMeta {
     pub ranges: Vec<Range>,
     pub crcs: Vec<u32>,
     pub create: Vec<Member>,
+    /// With `create`, what a client's write brought.
+    pub note: Option<FileNote>,
     /// Of the capability that a client's write came with; nothing in others.
     pub given: Given,
 }
@@ -278,7 +283,9 @@ struct RawWrite {
     done: U64,
     ranges: U16,
     create: U16,
-    crcs: U32,
+    crcs: U16,
+    /// Bytes of the note; 0 when there is none.
+    note: U16,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -330,7 +337,7 @@ pub enum BadMeta {
     Kind,
 }
 
-fn put_lists(out: &mut Vec<u8>, ranges: &[Range], crcs: &[u32], create: &[Member]) {
+fn put_lists(out: &mut Vec<u8>, ranges: &[Range], crcs: &[u32], create: &[Member], note: Option<&FileNote>) {
     for range in ranges {
         out.extend_from_slice(RawRange { offset: range.offset.into(), len: range.len.into() }.as_bytes());
     }
@@ -341,16 +348,28 @@ fn put_lists(out: &mut Vec<u8>, ranges: &[Range], crcs: &[u32], create: &[Member
     for crc in crcs {
         out.extend_from_slice(&crc.to_le_bytes());
     }
+    if let Some(note) = note {
+        note.put(out);
+    }
 }
 
-fn raw_write(op: OpId, done: OpId, ranges: &[Range], crcs: &[u32], create: &[Member]) -> RawWrite {
-    // The bounds hold for every message this process builds: RANGES_MAX, 16 members, one CRC a block of IO_MAX.
+fn raw_write(
+    op: OpId,
+    done: OpId,
+    ranges: &[Range],
+    crcs: &[u32],
+    create: &[Member],
+    note: Option<&FileNote>,
+) -> RawWrite {
+    // The bounds hold for every message this process builds: RANGES_MAX, 16 members, a CRC for each block of IO_MAX
+    // and two more for each range, a short note.
     RawWrite {
         op: op.0.into(),
         done: done.0.into(),
         ranges: u16::try_from(ranges.len()).unwrap_or(u16::MAX).into(),
         create: u16::try_from(create.len()).unwrap_or(u16::MAX).into(),
-        crcs: u32::try_from(crcs.len()).unwrap_or(u32::MAX).into(),
+        crcs: u16::try_from(crcs.len()).unwrap_or(u16::MAX).into(),
+        note: note.map_or(0, FileNote::wire_len).into(),
     }
 }
 
@@ -358,15 +377,21 @@ struct Lists {
     ranges: Vec<Range>,
     crcs: Vec<u32>,
     create: Vec<Member>,
+    note: Option<FileNote>,
 }
 
 /// Checks the counts against the bytes at hand before anything is allocated (I26).
 fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, carries: Carries) -> Result<Lists, BadMeta> {
     let (nr, nm) = (usize::from(raw.ranges.get()), usize::from(raw.create.get()));
-    let nc = usize::try_from(raw.crcs.get()).map_err(|_| BadMeta::Length)?;
-    if rest.len() != nr * size_of::<RawRange>() + nm * size_of::<RawMember>() + nc.saturating_mul(4) {
+    let (nc, note) = (usize::from(raw.crcs.get()), usize::from(raw.note.get()));
+    if rest.len() != nr * size_of::<RawRange>() + nm * size_of::<RawMember>() + nc * 4 + note {
         return Err(BadMeta::Length);
     }
+    let (rest, note_bytes) = rest.split_at(rest.len() - note);
+    let note = match note_bytes {
+        [] => None,
+        bytes => Some(FileNote::from_bytes(bytes).ok_or(BadMeta::Length)?),
+    };
     if nr == 0 || nr > RANGES_MAX {
         return Err(BadMeta::Ranges);
     }
@@ -407,7 +432,7 @@ fn take_lists(raw: &RawWrite, rest: &[u8], payload_len: usize, carries: Carries)
         let server = ServerNum(u16::try_from(m.server.get()).map_err(|_| BadMeta::Length)?);
         create.push(Member { server, boot: BootId(m.boot.get()) });
     }
-    Ok(Lists { ranges, crcs, create })
+    Ok(Lists { ranges, crcs, create, note })
 }
 
 impl WriteMeta {
@@ -418,9 +443,10 @@ impl WriteMeta {
             Vec::with_capacity(CAPABILITY_LEN + 24 + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
         out.extend_from_slice(&self.capability.to_bytes());
         out.extend_from_slice(
-            raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create).as_bytes(),
+            raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create, self.note.as_ref())
+                .as_bytes(),
         );
-        put_lists(&mut out, &self.ranges, &self.crcs, &self.create);
+        put_lists(&mut out, &self.ranges, &self.crcs, &self.create, self.note.as_ref());
         out
     }
 
@@ -431,8 +457,10 @@ impl WriteMeta {
     pub fn from_bytes(bytes: &[u8], payload_len: usize) -> Result<WriteMeta, BadMeta> {
         let (capability, rest) = Capability::from_bytes(bytes).ok_or(BadMeta::Length)?;
         let (raw, rest) = RawWrite::read_from_prefix(rest).map_err(|_| BadMeta::Length)?;
-        let Lists { ranges, crcs, create } = take_lists(&raw, rest, payload_len, Carries::BytesAndChecksums)?;
-        Ok(WriteMeta { capability, op: OpId(raw.op.get()), done: OpId(raw.done.get()), ranges, crcs, create })
+        let Lists { ranges, crcs, create, note } =
+            take_lists(&raw, rest, payload_len, Carries::BytesAndChecksums)?;
+        let (op, done) = (OpId(raw.op.get()), OpId(raw.done.get()));
+        Ok(WriteMeta { capability, op, done, ranges, crcs, create, note })
     }
 }
 
@@ -463,12 +491,12 @@ impl ForwardMeta {
             .into(),
             key: self.given.key.0.into(),
             expires: self.given.expires.0.into(),
-            write: raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create),
+            write: raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create, self.note.as_ref()),
         };
         let mut out =
             Vec::with_capacity(size_of::<RawForward>() + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
         out.extend_from_slice(raw.as_bytes());
-        put_lists(&mut out, &self.ranges, &self.crcs, &self.create);
+        put_lists(&mut out, &self.ranges, &self.crcs, &self.create, self.note.as_ref());
         out
     }
 
@@ -493,7 +521,7 @@ impl ForwardMeta {
             ForwardKind::Mend => Carries::Entries,
             ForwardKind::Zero | ForwardKind::Fetch => Carries::Nothing,
         };
-        let Lists { ranges, crcs, create } = take_lists(&raw.write, rest, payload_len, carries)?;
+        let Lists { ranges, crcs, create, note } = take_lists(&raw.write, rest, payload_len, carries)?;
         Ok(ForwardMeta {
             kind,
             chunk: ChunkId(raw.chunk.get()),
@@ -512,6 +540,7 @@ impl ForwardMeta {
             ranges,
             crcs,
             create,
+            note,
             given: Given { key: KeyId(raw.key.get()), expires: MasterMs(raw.expires.get()) },
         })
     }

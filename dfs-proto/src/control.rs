@@ -20,6 +20,7 @@ use crate::ids::{
 };
 use crate::key::IssuedKey;
 use crate::meta::{Done, SuspectReport, request};
+use crate::note::FileNote;
 use crate::request::{Op, Request};
 use crate::status::Status;
 use crate::units::{ChunkIndex, ChunkSize, MasterMs, Micros};
@@ -356,13 +357,16 @@ pub struct Close {
 }
 request!(Close => Closed);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CloseChunk {
     pub chunk: ChunkId,
     pub version: ChunkVersion,
     pub open_num: OpenNum,
     /// The last number that the primary gave out: from there all count on. `None` to the primary itself.
     pub seq: Option<Seq>,
+    /// What the replica keeps of its file from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<FileNote>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -4,8 +4,8 @@
 //! Reading order: [`ids`] and [`units`] (the words), [`status`] (what can go wrong), [`checksum`],
 //! [`header`] and [`frame`] (the bytes), [`request`] (how a message is bound to its reply), [`meta`]
 //! (client to master), [`chunk`] (client to chunk server, chunk server to chunk server), [`control`]
-//! (chunk server to master and tools to master), [`conn`] (the connection), [`words`] (errors for
-//! people), [`mod@planted`] (mistakes for tests).
+//! (chunk server to master and tools to master), [`note`] (what a replica keeps of its file), [`conn`] (the connection), [`words`] (errors for people),
+//! [`mod@planted`] (mistakes for tests).
 
 pub mod ids;
 pub mod units;
@@ -16,6 +16,7 @@ pub mod frame;
 pub mod request;
 pub mod meta;
 pub mod chunk;
+pub mod note;
 pub mod key;
 pub mod control;
 pub mod conn;

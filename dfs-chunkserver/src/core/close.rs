@@ -36,13 +36,18 @@ impl Core {
         let mut chunks = Vec::with_capacity(body.chunks.len());
         let mut work: BTreeMap<DiskIx, Vec<CloseItem>> = BTreeMap::new();
         for asked in &body.chunks {
-            let CloseChunk { chunk, version, open_num, seq: _ } = *asked;
+            let CloseChunk { chunk, version, open_num, seq: _, note: _ } = *asked;
             let step = self.close_chunk(asked).unwrap_or_else(|why| Step::Done(CloseAnswer::Refused(why)));
             let seq = self.replicas.get(&chunk).map(|replica| replica.applied.highest()).unwrap_or_default();
             let answer = match step {
                 Step::Done(answer) => Some(answer),
                 Step::Disk(disk) => {
-                    work.entry(disk).or_default().push(CloseItem { chunk, open_num, seq });
+                    work.entry(disk).or_default().push(CloseItem {
+                        chunk,
+                        open_num,
+                        seq,
+                        note: asked.note.clone(),
+                    });
                     None
                 }
             };

@@ -6,7 +6,7 @@ use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, SessionId};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
-use crate::core::io::{CallToken, DiskIx, DiskOp, Effect, Reply};
+use crate::core::io::{CallToken, DiskIx, DiskOp, Effect, ReplicaHeader, Reply};
 use crate::core::replica::{Replica, Standing};
 use crate::core::timers::Timer;
 use crate::core::work::DiskWork;
@@ -122,6 +122,11 @@ impl Core {
         let before = replica.header();
         replica.adopt(config);
         let header = replica.header();
+        // How many members a config had is not known of one that was found on the disk.
+        let before = ReplicaHeader {
+            members: if before.members == 0 { header.members } else { before.members },
+            ..before
+        };
         // A server with a million closed replicas confirms them at its start, and their headers are right.
         if replica.made && (header.open || header != before) {
             replica.header_due = false;

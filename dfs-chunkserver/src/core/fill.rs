@@ -519,6 +519,7 @@ pub(crate) fn opening(replica: &Replica, record: Option<OpRecord>) -> ForwardMet
         ranges: vec![Range { offset: 0, len: BLOCK_SIZE }],
         crcs: Vec::new(),
         create: Vec::new(),
+        note: None,
         given: Given::default(),
     }
 }

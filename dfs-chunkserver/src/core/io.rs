@@ -14,6 +14,7 @@ use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerNum,
     SizeEpoch, Term,
 };
+use dfs_proto::note::FileNote;
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, MasterMs};
 
@@ -243,7 +244,7 @@ pub struct DiskTask {
 }
 
 /// A replica's header, as the core decides it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaHeader {
     pub chunk: ChunkId,
     pub version: ChunkVersion,
@@ -255,6 +256,10 @@ pub struct ReplicaHeader {
     pub learner: bool,
     /// Written under this opening, or may be.
     pub open: bool,
+    /// How many members the config has; 0 when that is not known.
+    pub members: u8,
+    /// What a replica that is being made keeps of its file.
+    pub note: Option<Box<FileNote>>,
 }
 
 /// Work for a disk. Operations of one chunk that touch the same blocks are never given out together.
@@ -320,12 +325,14 @@ pub struct FenceItem {
 }
 
 /// One chunk of a [`DiskOp::Close`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CloseItem {
     pub chunk: ChunkId,
     pub open_num: OpenNum,
     /// The last write that is in it.
     pub seq: Seq,
+    /// What the replica keeps of its file from now on.
+    pub note: Option<FileNote>,
 }
 
 /// How a disk operation ended.

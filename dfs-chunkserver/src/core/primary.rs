@@ -89,7 +89,7 @@ impl Core {
             _ => None,
         };
         if fault.is_none() {
-            (replica.made, replica.header_due) = (true, false);
+            replica.is_on_disk();
             if replica.version == version {
                 replica.applied.mark(seq);
                 self.note_op(chunk, op, seq);
@@ -426,9 +426,11 @@ fn send(
     committed: Seq,
     out: &mut Vec<Effect>,
 ) {
-    let create = if lead.unmade.contains(&to.server) { members.to_vec() } else { Vec::new() };
+    let unmade = lead.unmade.contains(&to.server);
+    let create = if unmade { members.to_vec() } else { Vec::new() };
+    let note = meta.note.as_ref().filter(|_| unmade).cloned();
     let id = FlightId { chunk: meta.chunk, version: meta.version, seq: meta.seq };
     let peer = PeerWork::Flight { id, server: to.server };
-    let meta = ForwardMeta { committed, create, ..meta.clone() };
+    let meta = ForwardMeta { committed, create, note, ..meta.clone() };
     work.forward(to, peer, meta, payload.clone(), out);
 }

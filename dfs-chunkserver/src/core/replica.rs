@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use dfs_proto::chunk::{Member, Range};
 use dfs_proto::control::{ActiveConfig, ReplicaClass};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Ino, OpenNum, Seq, ServerNum, SizeEpoch};
+use dfs_proto::note::FileNote;
 use dfs_proto::planted;
 use dfs_proto::units::{BLOCK_SIZE, ChunkIndex};
 
@@ -40,6 +41,8 @@ pub(crate) struct Replica {
     pub(crate) size_epoch: SizeEpoch,
     pub(crate) ino: Ino,
     pub(crate) index: ChunkIndex,
+    /// What the file that is still to be made keeps of the file that it is a part of.
+    pub(crate) note: Option<Box<FileNote>>,
     /// The config's members, primary first; empty until a config is known.
     pub(crate) members: Vec<Member>,
     pub(crate) origin: Origin,
@@ -195,6 +198,7 @@ impl Replica {
             size_epoch: SizeEpoch(0),
             ino: Ino(0),
             index: ChunkIndex(0),
+            note: None,
             members: Vec::new(),
             origin: Origin::Held,
             standing: Standing::Unconfirmed,
@@ -221,12 +225,20 @@ impl Replica {
             index: self.index,
             learner: self.learner,
             open: self.digest.is_none(),
+            members: u8::try_from(self.members.len()).unwrap_or(u8::MAX),
+            note: self.note.clone(),
         }
     }
 
     /// The header that the next write has to bring to the disk first.
     pub(crate) fn due_header(&self) -> Option<ReplicaHeader> {
         (!self.made || self.header_due).then(|| self.header())
+    }
+
+    /// A write brought the file, or the header of another opening, to the disk.
+    pub(crate) fn is_on_disk(&mut self) {
+        (self.made, self.header_due) = (true, false);
+        self.note = None;
     }
 
     /// Begins another opening, if it is one.

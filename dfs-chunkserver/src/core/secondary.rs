@@ -68,6 +68,7 @@ impl Core {
                 index: meta.index,
                 members: &meta.create,
                 given: meta.given,
+                note: meta.note.as_ref(),
             })?;
         }
         let replica = self.replicas.get(&meta.chunk).ok_or(Status::NoChunk)?;
@@ -155,7 +156,7 @@ impl Core {
                 Reply::Failed(fault.status())
             }
             _ => {
-                (replica.made, replica.header_due) = (true, false);
+                replica.is_on_disk();
                 if replica.version == version {
                     replica.applied.mark(seq);
                     self.note_op(chunk, op, seq);

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use dfs_proto::chunk::{Capability, ForwardKind, ForwardMeta, Given, Member, WriteMeta};
 use dfs_proto::ids::{BootId, ChunkId, ConfigNum, Seq};
+use dfs_proto::note::FileNote;
 use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -86,7 +87,7 @@ impl Core {
         }
         let me = self.me().ok_or(Status::NotServing)?;
         if !meta.create.is_empty() {
-            self.make_new(cap, &meta.create)?;
+            self.make_new(cap, &meta.create, meta.note.as_ref())?;
         }
         let replica = self.replicas.get(&cap.chunk).ok_or(Status::NoChunk)?;
         check_standing(replica, cap.version)?;
@@ -103,7 +104,12 @@ impl Core {
 
     /// Makes the replica of a new chunk. Its first write's capability is L5's confirmation: it names the
     /// members and their boots, so another incarnation makes nothing.
-    fn make_new(&mut self, cap: &Capability, members: &[Member]) -> Result<(), Status> {
+    fn make_new(
+        &mut self,
+        cap: &Capability,
+        members: &[Member],
+        note: Option<&FileNote>,
+    ) -> Result<(), Status> {
         let config = NewChunk {
             chunk: cap.chunk,
             version: cap.version,
@@ -114,6 +120,7 @@ impl Core {
             index: cap.index,
             members,
             given: cap.given(),
+            note,
         };
         self.make_replica(&config)
     }
@@ -145,6 +152,7 @@ impl Core {
         replica.size_epoch = new.size_epoch;
         replica.ino = new.ino;
         replica.index = new.index;
+        replica.note = new.note.cloned().map(Box::new);
         replica.members = new.members.to_vec();
         replica.standing = Standing::Active;
         if replica.is_primary(me.server) {
@@ -207,6 +215,7 @@ pub(crate) struct NewChunk<'a> {
     pub(crate) index: dfs_proto::units::ChunkIndex,
     pub(crate) members: &'a [Member],
     pub(crate) given: Given,
+    pub(crate) note: Option<&'a FileNote>,
 }
 
 /// A write issued before the last truncation, or before the last close, is refused.
@@ -241,6 +250,7 @@ fn forward_of(meta: WriteMeta, seq: Seq, replica: &Replica) -> ForwardMeta {
         ranges: meta.ranges,
         crcs: meta.crcs,
         create: Vec::new(),
+        note: meta.note,
         given: cap.given(),
     }
 }

@@ -102,6 +102,7 @@ impl Core {
             ranges: vec![range],
             crcs: Vec::new(),
             create: Vec::new(),
+            note: None,
             given: Given::default(),
         };
         let create = replica.due_header();

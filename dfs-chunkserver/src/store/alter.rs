@@ -121,6 +121,7 @@ impl<D: Disk> Store<D> {
             }
             if header != state.header {
                 self.open_body(&chunk, &mut state)?;
+                header.extent = state.header.extent;
                 state.header = header.clone();
                 self.header_to_file(&mut state)?;
             }

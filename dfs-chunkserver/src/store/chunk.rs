@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use dfs_disk::{Disk, DiskFile, Open};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ClusterId};
+use dfs_proto::units::BLOCK_SIZE;
 
 use super::Store;
 use super::error::StoreError;
@@ -185,6 +186,7 @@ impl<D: Disk> Store<D> {
             log::error!("{path}: {damaged} damaged sectors in the table of checksums");
             self.keep_sectors(state, &bytes);
         }
+        state.header.extent = extent_of(&state.header, &table);
         state.body = Some(Body { file: Arc::new(file), table, stream: Stream::default() });
         self.counters.opened.add(1);
         self.open.add(chunk);
@@ -235,8 +237,15 @@ impl<D: Disk> Store<D> {
     }
 }
 
+/// How far the bytes reach: as the header says, or to the end of the table's last block when blocks were written after
+/// the header and a crash came before the next.
+pub(super) fn extent_of(header: &Header, table: &Table) -> u32 {
+    let ahead = table.extent() > header.extent.div_ceil(BLOCK_SIZE);
+    if header.open && ahead { table.extent().saturating_mul(BLOCK_SIZE) } else { header.extent }
+}
+
 /// The table's bytes; a sector that can't be read, or lies beyond the end, stays zeros.
-fn read_table<F: DiskFile>(file: &F, blocks: u32) -> Result<Vec<u8>, StoreError> {
+pub(super) fn read_table<F: DiskFile>(file: &F, blocks: u32) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![0; Table::bytes_for(blocks)];
     if file.read_at(&mut bytes, TABLE_AT).is_ok() {
         return Ok(bytes);

@@ -9,7 +9,8 @@ use dfs_proto::control::ReplicaInfo;
 use dfs_proto::ids::{
     ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Ino, OpenNum, OsBootId, Seq, SizeEpoch,
 };
-use dfs_proto::units::ChunkIndex;
+use dfs_proto::note::{FileNote, NOTE_PATH_MAX};
+use dfs_proto::units::{ChunkIndex, ChunkSize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -18,12 +19,11 @@ use super::layout::SECTOR;
 const MAGIC: [u8; 8] = *b"DFSCHUNK";
 /// Raised when a build writes what an older one would misread.
 const FORMAT: u32 = 1;
-/// What is left of the sector for the path.
-pub(super) const PATH_MAX: usize = 380;
 
 const FLAG_OPEN: u32 = 1;
 const FLAG_LEARNER: u32 = 1 << 1;
 const FLAG_FAILED: u32 = 1 << 2;
+const FLAG_NOTE: u32 = 1 << 3;
 
 /// What a replica's header says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,8 +47,13 @@ pub struct Header {
     pub index: ChunkIndex,
     /// The table's digest at the last clean close; means nothing while `open`.
     pub digest: Digest,
-    /// Last known path of the file, for people and rescue; its last 380 bytes if longer.
-    pub path: Box<[u8]>,
+    /// One above the last byte that was written, as of this header. Rounded up to a block where blocks came from
+    /// another replica.
+    pub extent: u32,
+    /// Members of the configuration; 0 when that is not known.
+    pub members: u8,
+    /// The file as the master last told of it, for people and rescue.
+    pub note: Option<FileNote>,
 }
 
 impl Header {
@@ -69,7 +74,9 @@ impl Header {
             ino: Ino(0),
             index: ChunkIndex(0),
             digest: Digest(0),
-            path: Box::default(),
+            extent: 0,
+            members: 0,
+            note: None,
         }
     }
 
@@ -102,7 +109,7 @@ pub struct HeaderChange {
     pub learner: Option<bool>,
     pub os_boot: Option<OsBootId>,
     pub digest: Option<Digest>,
-    pub path: Option<Box<[u8]>>,
+    pub members: Option<u8>,
 }
 
 impl HeaderChange {
@@ -126,9 +133,7 @@ impl HeaderChange {
         header.seq_synced = self.seq_synced.unwrap_or(header.seq_synced);
         header.learner = self.learner.unwrap_or(header.learner);
         header.os_boot = self.os_boot.unwrap_or(header.os_boot);
-        if let Some(path) = &self.path {
-            header.path.clone_from(path);
-        }
+        header.members = self.members.unwrap_or(header.members);
         true
     }
 }
@@ -151,10 +156,13 @@ struct RawHeader {
     index: U64,
     digest: U128,
     slot_gen: U64,
-    reserved: U32,
+    extent: U32,
     path_len: U16,
-    reserved2: U16,
-    path: [u8; PATH_MAX],
+    members: u8,
+    chunk_shift: u8,
+    size: U64,
+    size_as_of: U32,
+    path: [u8; NOTE_PATH_MAX],
     crc: U32,
 }
 
@@ -173,13 +181,21 @@ pub(super) enum SlotContent {
     },
 }
 
+/// A chunk size is a power of two.
+fn shift_of(size: ChunkSize) -> u8 {
+    u8::try_from(size.bytes().trailing_zeros()).unwrap_or(0)
+}
+
 /// The slot's bytes.
 pub(super) fn encode(header: &Header, cluster: ClusterId, slot_gen: u64) -> [u8; SECTOR] {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-    let flags =
-        flag(header.open, FLAG_OPEN) | flag(header.learner, FLAG_LEARNER) | flag(header.failed, FLAG_FAILED);
-    let tail = &header.path[header.path.len().saturating_sub(PATH_MAX)..];
-    let mut path = [0; PATH_MAX];
+    let flags = flag(header.open, FLAG_OPEN)
+        | flag(header.learner, FLAG_LEARNER)
+        | flag(header.failed, FLAG_FAILED)
+        | flag(header.note.is_some(), FLAG_NOTE);
+    let note = header.note.as_ref();
+    let tail = note.map_or(&[][..], |note| &note.path[note.path.len().saturating_sub(NOTE_PATH_MAX)..]);
+    let mut path = [0; NOTE_PATH_MAX];
     path[..tail.len()].copy_from_slice(tail);
     let mut raw = RawHeader {
         magic: MAGIC,
@@ -197,9 +213,12 @@ pub(super) fn encode(header: &Header, cluster: ClusterId, slot_gen: u64) -> [u8;
         index: header.index.0.into(),
         digest: header.digest.0.into(),
         slot_gen: slot_gen.into(),
-        reserved: 0.into(),
+        extent: header.extent.into(),
         path_len: u16::try_from(tail.len()).unwrap_or(0).into(),
-        reserved2: 0.into(),
+        members: header.members,
+        chunk_shift: note.map_or(0, |note| shift_of(note.chunk_size)),
+        size: note.map_or(0, |note| note.size).into(),
+        size_as_of: note.map_or(0, |note| note.epoch.0).into(),
         path,
         crc: 0.into(),
     };
@@ -219,11 +238,22 @@ pub(super) fn decode(bytes: &[u8; SECTOR], cluster: ClusterId, chunk: ChunkId) -
         && raw.crc.get() == crc32c(&bytes[..SECTOR - 4]).0
         && raw.cluster.get() == cluster.0
         && raw.chunk.get() == chunk.0
-        && path_len <= PATH_MAX;
+        && path_len <= NOTE_PATH_MAX;
     if !ours {
         return SlotContent::Damaged;
     }
     let flags = raw.flags.get();
+    let size_of = |shift: u8| ChunkSize::try_from(1_u32.checked_shl(shift.into()).unwrap_or(0)).ok();
+    let note = match (flags & FLAG_NOTE != 0, size_of(raw.chunk_shift)) {
+        (true, Some(chunk_size)) => Some(FileNote {
+            path: raw.path[..path_len].to_vec().into(),
+            size: raw.size.get(),
+            epoch: SizeEpoch(raw.size_as_of.get()),
+            chunk_size,
+        }),
+        // The checksum matches, so a build wrote it that knows no such note.
+        (true, None) | (false, _) => None,
+    };
     let header = Header {
         chunk,
         version: ChunkVersion(raw.version.get()),
@@ -238,7 +268,9 @@ pub(super) fn decode(bytes: &[u8; SECTOR], cluster: ClusterId, chunk: ChunkId) -
         ino: Ino(raw.ino.get()),
         index: ChunkIndex(raw.index.get()),
         digest: Digest(raw.digest.get()),
-        path: raw.path[..path_len].into(),
+        extent: raw.extent.get(),
+        members: raw.members,
+        note,
     };
     SlotContent::Valid { header, slot_gen: raw.slot_gen.get() }
 }
@@ -315,7 +347,9 @@ mod tests {
             ino: Ino(9),
             index: ChunkIndex(10),
             digest: Digest(0xccdd),
-            path: b"/a/b".as_slice().into(),
+            extent: 0x0102_0304,
+            members: 3,
+            note: Some(FileNote::new(b"/a/b", 0x0506_0708, SizeEpoch(6), ChunkSize::DEFAULT)),
             ..Header::new(ChunkId(0x0001_0000_0000_002a), ChunkVersion(0), ConfigNum(0), OpenNum(0))
         }
     }
@@ -349,13 +383,16 @@ mod tests {
 
     #[test]
     fn a_long_path_keeps_its_end() {
-        let header = Header { path: (0..=255).chain(0..=255).collect(), ..sample() };
+        let path: Vec<u8> = (0..=255).chain(0..=255).collect();
+        let note =
+            FileNote { path: path.clone().into(), ..FileNote::new(b"", 0, SizeEpoch(0), ChunkSize::DEFAULT) };
+        let header = Header { note: Some(note), ..sample() };
         let SlotContent::Valid { header: back, .. } =
             decode(&encode(&header, CLUSTER, 1), CLUSTER, header.chunk)
         else {
             panic!("not valid")
         };
-        assert_eq!(back.path[..], header.path[512 - PATH_MAX..]);
+        assert_eq!(back.note.unwrap().path[..], path[512 - NOTE_PATH_MAX..]);
     }
 
     #[test]

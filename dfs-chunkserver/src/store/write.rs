@@ -50,7 +50,13 @@ impl<D: Disk> Store<D> {
             let mut state = chunk.write();
             state.usable()?;
             self.open_body(&chunk, &mut state)?;
-            self.apply(&chunk, &mut state, &pieces)?;
+            // Before, because the header of a new file is written with its first bytes.
+            let extent = state.header.extent;
+            state.header.extent = write.ranges.iter().map(|range| range.end()).fold(extent, u32::max);
+            if let Err(error) = self.apply(&chunk, &mut state, &pieces) {
+                state.header.extent = extent;
+                return Err(error);
+            }
             self.follow_stream(&mut state, write.ranges);
         }
         self.counters.writes.add(1);

@@ -42,6 +42,9 @@ impl<D: Disk> Store<D> {
             self.zero_blocks(&chunk, &mut state, from, to)?;
         }
         state.header.size_epoch = epoch;
+        if to >= state.header.extent {
+            state.header.extent = state.header.extent.min(from);
+        }
         self.header_to_file(&mut state)?;
         Ok(true)
     }

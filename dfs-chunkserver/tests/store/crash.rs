@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dfs_chunkserver::store::{Damage, Durability, Header, HeaderChange, Mhwm, Store, StoreError};
+use dfs_chunkserver::store::{Damage, Durability, Header, HeaderChange, Mhwm, Store, StoreError, ToClose};
 use dfs_disk::sim::{Rng, SimDisk};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Generation, LogIndex, OpenNum, Seq, SizeEpoch, Term};
 
@@ -147,7 +147,7 @@ impl World {
     fn close(&mut self, chunk: ChunkId) -> Outcome {
         let oracle = self.chunks.get_mut(&chunk).unwrap();
         oracle.closed = Some(false);
-        let closing = [(chunk, OpenNum(oracle.open_num), Seq(5))];
+        let closing = [ToClose { chunk, open_num: OpenNum(oracle.open_num), seq: Seq(5), note: None }];
         let digest = self.store.as_ref().unwrap().close_many(&closing).pop().unwrap()?;
         assert!(digest.is_some(), "nobody writes meanwhile");
         oracle.closed = Some(true);

@@ -241,16 +241,18 @@ impl Core {
         let term = self.term();
         for (server, all) in asks {
             for part in all.chunks(COMMAND_BATCH) {
-                let jobs = &self.soft.closing.jobs;
-                let named: Vec<(ChunkId, Opening)> =
-                    part.iter().filter_map(|chunk| Some((*chunk, jobs.get(chunk)?.of))).collect();
-                let chunk = |(chunk, of): &(ChunkId, Opening)| CloseChunk {
-                    chunk: *chunk,
-                    version: of.version,
-                    open_num: of.open_num,
-                    seq: jobs.get(chunk).and_then(|job| job.held).map(|(_, seq)| seq),
-                };
-                let request = Close { term, chunks: named.iter().map(chunk).collect() };
+                let mut named: Vec<(ChunkId, Opening)> = Vec::with_capacity(part.len());
+                let mut chunks = Vec::with_capacity(part.len());
+                for chunk in part {
+                    let Some(Job { of, held, .. }) = self.soft.closing.jobs.get(chunk) else { continue };
+                    let (of, seq) = (*of, held.map(|(_, seq)| seq));
+                    let ino = self.state.chunks.get(*chunk).map(|meta| meta.ino);
+                    let note = ino.and_then(|ino| self.note_of(ino));
+                    let Opening { version, open_num } = of;
+                    chunks.push(CloseChunk { chunk: *chunk, version, open_num, seq, note });
+                    named.push((*chunk, of));
+                }
+                let request = Close { term, chunks };
                 self.soft.closing.tried.extend(named.iter().map(|(chunk, _)| *chunk));
                 let asked = Asked::Close { server, chunks: named.clone() };
                 if !self.call(server, &request, asked, COMMAND_DEADLINE_MS, self.state.applied) {

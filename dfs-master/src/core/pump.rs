@@ -192,6 +192,7 @@ impl Core {
     /// What a record means to the soft state, whoever proposed it.
     fn applied(&mut self, index: LogIndex, record: &Record, outcome: &Outcome) {
         self.forget_chunks(&outcome.dropped);
+        self.learn_name(&record.command, &outcome.answer);
         match &record.command {
             Command::EndSession { session } => self.session_ended(index, *session),
             Command::ReserveIds { below } => self.soft.ids.reserved(index, *below),

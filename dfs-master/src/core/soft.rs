@@ -15,6 +15,7 @@ use super::dispatch::Doubts;
 use super::fsck::Checks;
 use super::gc::Gc;
 use super::grants::Grants;
+use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
 use super::recovery::Recovery;
 use super::repair::Repair;
@@ -112,6 +113,7 @@ pub struct Soft {
     pub(super) truncate: Truncates,
     pub(super) scrubs: Orders,
     pub(super) watched: Watched,
+    pub(super) paths: Paths,
     pub(super) gc: Gc,
     pub(super) scan: Scan,
     pub(super) checks: Checks,
@@ -152,6 +154,7 @@ impl Soft {
             truncate: Truncates::default(),
             scrubs: Orders::default(),
             watched: Watched::default(),
+            paths: Paths::default(),
             gc: Gc::default(),
             scan: Scan::default(),
             checks: Checks::default(),

@@ -6,6 +6,7 @@ use crate::chunk::{Capability, Member};
 use crate::ids::{BootId, ChunkId, ChunkVersion, GrantId, Handle, Ino, ServerNum, SizeEpoch};
 use crate::key::Seal;
 use crate::meta::{Attr, Creds, Done, SetTime, request};
+use crate::note::FileNote;
 use crate::request::{Op, Request};
 use crate::units::ChunkIndex;
 
@@ -73,6 +74,9 @@ pub struct ChunkPlace {
     pub seals: Vec<Seal>,
     /// No server has a file of this chunk yet: the first WRITE names the members and makes it.
     pub new: bool,
+    /// With `new`, what that WRITE brings the replicas of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<FileNote>,
 }
 
 impl ChunkPlace {

@@ -269,8 +269,15 @@ impl Bench {
         let payload = Bytes::from(vec![byte; range.len as usize]);
         let crcs = part_crcs(range, &payload);
         let done = OpId(op.saturating_sub(8).max(1));
-        let meta =
-            WriteMeta { capability: sealed(cap), op: OpId(op), done, ranges: vec![range], crcs, create };
+        let meta = WriteMeta {
+            capability: sealed(cap),
+            op: OpId(op),
+            done,
+            ranges: vec![range],
+            crcs,
+            create,
+            note: None,
+        };
         self.ask(at, |call| Input::Write { call, meta, payload })
     }
 

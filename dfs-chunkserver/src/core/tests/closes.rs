@@ -2,8 +2,10 @@
 
 use dfs_proto::chunk::{Capability, Range};
 use dfs_proto::control::{Close, CloseAnswer, CloseChunk};
-use dfs_proto::ids::{ChunkVersion, OpenNum, Seq};
+use dfs_proto::ids::{ChunkVersion, OpId, OpenNum, Seq, SizeEpoch};
+use dfs_proto::note::FileNote;
 use dfs_proto::status::Status;
+use dfs_proto::units::ChunkSize;
 
 use super::bench::{Bench, CHUNK, TERM, is_forward_to, num};
 use crate::core::io::{Input, Reply};
@@ -12,7 +14,7 @@ const BLOCK0: Range = Range { offset: 0, len: 4096 };
 
 fn close(bench: &mut Bench, at: u16, open_num: u32) -> CloseAnswer {
     let (version, open_num) = (ChunkVersion(1), OpenNum(open_num));
-    let asked = CloseChunk { chunk: CHUNK, version, open_num, seq: None };
+    let asked = CloseChunk { chunk: CHUNK, version, open_num, seq: None, note: None };
     let call = bench.ask(at, |call| Input::Close { call, body: Close { term: TERM, chunks: vec![asked] } });
     match &bench.replies[&call] {
         Reply::Closed(closed) => closed.answers[0],
@@ -98,4 +100,45 @@ fn a_restarted_member_counts_on_from_where_it_closed() {
     let next = bench.write(1, cap, 7, BLOCK0, 3);
     assert_eq!(bench.replies[&next], Reply::Written { chunk: CHUNK, seq: Seq(6), cut: None });
     bench.assert_equal(&[1, 2, 3]);
+}
+
+#[test]
+fn replicas_keep_what_they_are_told_of_their_file() {
+    let note = |path: &str, size| FileNote::new(path.as_bytes(), size, SizeEpoch(0), ChunkSize::DEFAULT);
+    let mut bench = Bench::new(3);
+    let create = bench.members(&[1, 2, 3]);
+    let payload = bytes::Bytes::from(vec![1; 4096]);
+    let crcs = vec![dfs_proto::checksum::crc32c(&payload).0];
+    let meta = dfs_proto::chunk::WriteMeta {
+        capability: super::bench::sealed(bench.cap(1, 1)),
+        op: OpId(1),
+        done: OpId(1),
+        ranges: vec![BLOCK0],
+        crcs,
+        create,
+        note: Some(note("/made/here", 0)),
+    };
+    let call = bench.ask(1, |call| Input::Write { call, meta, payload });
+    assert!(matches!(bench.replies[&call], Reply::Written { .. }));
+    for n in [1, 2, 3] {
+        let header = bench.nodes[&num(n)].store.header(CHUNK).unwrap();
+        assert_eq!(header.note, Some(note("/made/here", 0)), "{n}");
+        assert_eq!((header.members, header.extent), (3, 4096));
+    }
+    bench.pass(5, &[1, 2, 3]);
+    // What a close tells replaces it; of a file that lost its name, only the size.
+    for (open_num, told) in [(1, "/moved"), (2, "")] {
+        let asked = CloseChunk {
+            chunk: CHUNK,
+            version: ChunkVersion(1),
+            open_num: OpenNum(open_num),
+            seq: None,
+            note: Some(note(told, 70 + u64::from(open_num))),
+        };
+        let body = Close { term: TERM, chunks: vec![asked] };
+        let call = bench.ask(1, |call| Input::Close { call, body });
+        assert!(matches!(bench.replies[&call], Reply::Closed(_)));
+        let header = bench.nodes[&num(1)].store.header(CHUNK).unwrap();
+        assert_eq!(header.note, Some(note("/moved", 70 + u64::from(open_num))));
+    }
 }

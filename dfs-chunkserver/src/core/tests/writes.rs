@@ -241,6 +241,7 @@ fn bytes_damaged_on_the_way_are_refused_by_all_and_applied_by_none() {
         ranges: vec![BLOCK0],
         crcs: vec![1234],
         create: Vec::new(),
+        note: None,
     };
     let payload = bytes::Bytes::from(vec![5; 4096]);
     let call = bench.ask(1, |call| crate::core::io::Input::Write { call, meta, payload });

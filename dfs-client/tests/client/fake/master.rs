@@ -299,7 +299,8 @@ impl Master {
             mac: [0; 16],
         };
         let members = (1..=2).map(|n| Member { server: ServerNum(n), boot: BootId(1) }).collect();
-        ChunkPlace { index, members, capability, seals: Vec::new(), new: !self.written.contains(&chunk) }
+        let new = !self.written.contains(&chunk);
+        ChunkPlace { index, members, capability, seals: Vec::new(), new, note: None }
     }
 
     fn map_read(&mut self, session: SessionId, map: MapRead) -> Result<ReadMap, Status> {

@@ -82,6 +82,7 @@ impl Core {
             Op::Lookup => {
                 let meta::Lookup { parent, name, creds } = decode(body)?;
                 let attr = ns.lookup(parent, &name, &By::from(&creds))?;
+                self.soft.paths.learn(attr.kind, attr.ino, &name);
                 self.reply(caller, &attr);
             }
             Op::Getattr => {

@@ -150,11 +150,12 @@ impl Core {
         }
         assert!(meta.open && meta.refs == 1, "I11, I19: a capability for {chunk}, which may not be written");
         let rights = Rights { read: true, write: true };
-        let place = self.place(session, chunk, &meta, members, rights);
-        if place.new
-            && let Some(live) = self.soft.sessions.get_mut(session)
-        {
-            live.allocated(meta.ino, meta.index, chunk);
+        let mut place = self.place(session, chunk, &meta, members, rights);
+        if place.new {
+            place.note = self.note_of(meta.ino);
+            if let Some(live) = self.soft.sessions.get_mut(session) {
+                live.allocated(meta.ino, meta.index, chunk);
+            }
         }
         Ok(place)
     }
@@ -200,7 +201,8 @@ impl Core {
         // Whoever serves has registered, and so has a key.
         let key = |member: &Member| self.soft.servers.get(member.server)?.key;
         let seals = members.iter().filter_map(|member| Some(key(member)?.seal(&capability))).collect();
-        ChunkPlace { index: meta.index, members, capability, seals, new: self.is_new(chunk, meta) }
+        let new = self.is_new(chunk, meta);
+        ChunkPlace { index: meta.index, members, capability, seals, new, note: None }
     }
 
     /// Whether no file of the chunk is known anywhere.
