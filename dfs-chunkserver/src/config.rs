@@ -10,7 +10,10 @@ const IO_THREADS_MAX: usize = 64;
 
 /// The dfs chunk server: keeps replicas on local disks and serves them.
 #[derive(Parser, Clone, Debug)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "`dfs-chunkserver headers --disk DIR` prints what the headers on a stopped server's disk say."
+)]
 pub struct Args {
     /// The master's HOST:PORT, or unix:/PATH
     #[arg(long, value_name = "ADDR")]

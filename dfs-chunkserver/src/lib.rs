@@ -1,7 +1,7 @@
 //! The chunk server: replicas on local disks, writes in order on every member, reads that are never stale.
 //!
 //! Reading order: [`core`] (every decision, without I/O), [`store`] (one disk's bytes), [`exec`] (what the
-//! core's disk operations do to a store); then the driver: [`config`], [`run`], `startup`, `server`,
+//! core's disk operations do to a store); then the driver: [`config`], [`run`], [`headers`], `startup`, `server`,
 //! `dispatch`, `reads`, `disks`, `peers`, `heartbeat`, `load`, `clock`.
 
 pub mod core;
@@ -9,6 +9,7 @@ pub mod store;
 pub mod exec;
 pub mod config;
 pub mod run;
+pub mod headers;
 
 mod startup;
 mod server;

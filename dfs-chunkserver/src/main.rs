@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use dfs_chunkserver::config::Args;
+use dfs_chunkserver::headers::{self, HeadersArgs, HeadersError};
 use dfs_chunkserver::run::run;
 use dfs_proto::words::{in_words, wrong_usage};
 
@@ -14,7 +15,13 @@ use dfs_proto::words::{in_words, wrong_usage};
 const WORKERS_MIN: usize = 2;
 const WORKERS_MAX: usize = 4;
 
+/// The one other thing that the program does than serve.
+const HEADERS: &str = "headers";
+
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == HEADERS) {
+        return list_headers();
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(wrong) if wrong.use_stderr() => return wrong_usage("dfs-chunkserver", &wrong),
@@ -28,6 +35,26 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where standard error is closed there is nobody to tell.
             drop(writeln!(std::io::stderr(), "dfs-chunkserver: {}", in_words(error.as_ref())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list_headers() -> ExitCode {
+    let args = match HeadersArgs::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(args) => args,
+        Err(wrong) if wrong.use_stderr() => return wrong_usage("dfs-chunkserver", &wrong),
+        Err(help) => help.exit(),
+    };
+    env_logger::Builder::new().filter_level(log::LevelFilter::Off).init();
+    match headers::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the listing wants no more of it, and says why.
+        Err(HeadersError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "dfs-chunkserver: {}", in_words(&error)));
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,8 @@
 //! Reading order: [`ids`] and [`units`] (the words), [`status`] (what can go wrong), [`checksum`],
 //! [`header`] and [`frame`] (the bytes), [`request`] (how a message is bound to its reply), [`meta`]
 //! (client to master), [`chunk`] (client to chunk server, chunk server to chunk server), [`control`]
-//! (chunk server to master and tools to master), [`note`] (what a replica keeps of its file), [`conn`] (the connection), [`words`] (errors for people),
+//! (chunk server to master and tools to master), [`note`] (what a replica keeps of its file), [`listing`]
+//! (headers of servers that do not run), [`conn`] (the connection), [`words`] (errors for people),
 //! [`mod@planted`] (mistakes for tests).
 
 pub mod ids;
@@ -17,6 +18,7 @@ pub mod request;
 pub mod meta;
 pub mod chunk;
 pub mod note;
+pub mod listing;
 pub mod key;
 pub mod control;
 pub mod conn;

@@ -61,8 +61,9 @@ pub(super) fn chunk_dir(id: ChunkId) -> String {
     format!("{CHUNKS}/{:02x}", id.0 & 0xff)
 }
 
-/// A chunk's file.
-pub(super) fn chunk_path(id: ChunkId) -> String {
+/// A chunk's file, from the disk's root.
+#[must_use]
+pub fn chunk_path(id: ChunkId) -> String {
     format!("{CHUNKS}/{:02x}/{id}.chunk", id.0 & 0xff)
 }
 

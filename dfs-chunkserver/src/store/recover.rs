@@ -43,15 +43,19 @@ pub struct Opened {
 }
 
 /// Why a file under `chunks/` is not a replica of this server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unfit {
     /// Not named as a chunk, or in the wrong directory.
+    #[error("not named as a chunk of its directory")]
     Name,
     /// No header was ever written: its creation was cut short.
+    #[error("no header was ever written")]
     NoHeader,
     /// No slot has a header of this chunk and cluster.
+    #[error("no header of this chunk and cluster")]
     Header,
     /// The device can't read the header.
+    #[error("its header can't be read")]
     Unreadable,
 }
 
@@ -81,7 +85,7 @@ pub(super) fn init<D: Disk>(disk: &D, label: &Label) -> Result<(), OpenError> {
     record::write_label(disk, label)
 }
 
-fn take_lock<D: Disk>(disk: &D) -> Result<(), OpenError> {
+pub(super) fn take_lock<D: Disk>(disk: &D) -> Result<(), OpenError> {
     disk.lock().map_err(|err| match err.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
         _ => OpenError::Io { what: "lock the disk", source: err },
@@ -176,18 +180,19 @@ impl<D: Disk> Store<D> {
     }
 }
 
-struct Scan<'a, D: Disk> {
+/// The pass over all chunk files.
+pub(super) struct Scan<'a, D: Disk> {
     disk: &'a D,
     cluster: ClusterId,
     hb_ctr: u64,
-    shards: Shards<D::File>,
+    pub(super) shards: Shards<D::File>,
     replicas: Vec<Header>,
-    quarantined: Vec<(String, Unfit)>,
-    damaged_slots: u32,
+    pub(super) quarantined: Vec<(String, Unfit)>,
+    pub(super) damaged_slots: u32,
 }
 
 impl<'a, D: Disk> Scan<'a, D> {
-    fn new(disk: &'a D, cluster: ClusterId, hb_ctr: u64) -> Scan<'a, D> {
+    pub(super) fn new(disk: &'a D, cluster: ClusterId, hb_ctr: u64) -> Scan<'a, D> {
         Scan {
             disk,
             cluster,
@@ -199,7 +204,7 @@ impl<'a, D: Disk> Scan<'a, D> {
         }
     }
 
-    fn run(&mut self) -> Result<(), OpenError> {
+    pub(super) fn run(&mut self) -> Result<(), OpenError> {
         for low in 0..=u8::MAX {
             let dir = format!("{CHUNKS}/{low:02x}");
             for entry in self.disk.list(&dir).map_err(OpenError::io("list a directory"))? {

@@ -2,10 +2,10 @@
 
 use std::io::IoSlice;
 
-use dfs_chunkserver::store::{Expect, OpenError, Store, Unfit};
+use dfs_chunkserver::store::{Expect, Mhwm, OpenError, Store, Unfit, survey};
 use dfs_disk::sim::SimDisk;
 use dfs_disk::{Disk, DiskFile, Open};
-use dfs_proto::ids::{ClusterId, Generation, LogIndex, Seq, ServerId, Term};
+use dfs_proto::ids::{ChunkVersion, ClusterId, Generation, LogIndex, Seq, ServerId, SizeEpoch, Term};
 
 use super::support::*;
 
@@ -172,4 +172,38 @@ fn a_replica_can_leave_and_come_back() {
     assert_eq!(disk.list("trash").unwrap().len(), 3);
     assert!(store.space().unwrap().trash > 0);
     assert_eq!(store.empty_trash(8).unwrap(), 3);
+}
+
+#[test]
+fn a_look_at_a_disk_finds_headers_fences_and_ends_and_changes_nothing() {
+    let disk = sim(1);
+    let (store, _) = open(&disk, small());
+    for (n, len) in [(1, 10), (2, 5000), (3, 4096)] {
+        store.create(header(id(n))).unwrap();
+        write(&store, id(n), 0, &vec![7; len]).unwrap();
+    }
+    // An end within a block that a sync told, one that a truncation made, and one that came after the last header.
+    store.sync(id(1), Seq(1)).unwrap();
+    store.zero(id(2), 4100, 64 << 10, SizeEpoch(1)).unwrap();
+    write(&store, id(3), 4096, &[7; 100]).unwrap();
+    store.fence(&[(id(1), ChunkVersion(8))]).unwrap().pop().unwrap().unwrap();
+    store
+        .set_mhwm(Mhwm { generation: Generation(2), max_term: Term(4), max_meta_index: LogIndex(99) })
+        .unwrap();
+    drop(store);
+    disk.crash_process();
+    let before = disk.list("chunks/01").unwrap();
+    let found = survey(disk.clone()).unwrap();
+    assert_eq!((found.label, found.starts), (LABEL, 1));
+    assert_eq!((found.mhwm.generation, found.mhwm.max_meta_index), (Generation(2), LogIndex(99)));
+    let extents: Vec<u32> = found.replicas.iter().map(|header| header.extent).collect();
+    assert_eq!(extents, [10, 4100, 8192], "the last one is known to the block");
+    assert_eq!(found.replicas[0].version, ChunkVersion(8), "the fence log's word counts");
+    assert!(found.unfit.is_empty());
+    assert_eq!(disk.list("chunks/01").unwrap(), before);
+    let (store, _) = open(&disk, small());
+    assert_eq!(store.hb_ctr(), 2, "a look is no start");
+    // What is known of the end after a crash is what the next header says.
+    write(&store, id(3), 0, &[8; 10]).unwrap();
+    assert_eq!(store.header(id(3)).unwrap().extent, 8192);
 }

@@ -1,0 +1,72 @@
+//! A look at a disk that no server uses: whose it is, and what the header of each replica says. It writes nothing, reads
+//! no data, and of the tables only those whose header a crash left behind.
+
+use dfs_disk::read_only::ReadOnly;
+use dfs_disk::{Disk, Open};
+
+use super::chunk::{State, extent_of, read_table};
+use super::error::OpenError;
+use super::fence::Fences;
+use super::header::Header;
+use super::layout::{BLOCK, chunk_path};
+use super::record::{self, Label, Mhwm};
+use super::recover::{Scan, Unfit, take_lock};
+use super::table::Table;
+
+/// What a disk holds.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub label: Label,
+    pub mhwm: Mhwm,
+    /// The boot counter.
+    pub starts: u64,
+    /// Every replica's header, in the order of their ids, with the version that the fence log has for it.
+    pub replicas: Vec<Header>,
+    /// Files among the chunks that are no replicas, with why.
+    pub unfit: Vec<(String, Unfit)>,
+    /// Header slots found damaged; the chunk's other slot served.
+    pub damaged_slots: u32,
+}
+
+/// Looks at a disk.
+///
+/// # Errors
+/// As [`super::Store::open`]: what a server would not start with is not guessed around here either.
+pub fn survey<D: Disk>(disk: D) -> Result<Survey, OpenError> {
+    let disk = ReadOnly(disk);
+    let label = record::read_label(&disk)?;
+    take_lock(&disk)?;
+    let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(record::read_mhwm(&disk)?);
+    let starts = record::read_hb_ctr(&disk)?;
+    let fences = Fences::read(&disk)?;
+    let mut scan = Scan::new(&disk, label.cluster, starts);
+    scan.run()?;
+    let Scan { shards, quarantined: unfit, damaged_slots, .. } = scan;
+    let mut replicas = Vec::new();
+    for (id, chunk) in shards
+        .into_iter()
+        .flat_map(|shard| shard.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    {
+        let state = chunk.read();
+        let mut header = state.header.clone();
+        header.version = fences.get(&id).copied().unwrap_or_default().max(header.version);
+        header.extent = extent_on(&disk, &state)?;
+        replicas.push(header);
+    }
+    replicas.sort_unstable_by_key(|header| header.chunk);
+    Ok(Survey { label, mhwm, starts, replicas, unfit, damaged_slots })
+}
+
+/// How far the replica's bytes reach.
+fn extent_on<D: Disk>(disk: &D, state: &State<D::File>) -> Result<u32, OpenError> {
+    let header = &state.header;
+    let said = header.extent.div_ceil(super::layout::small(BLOCK));
+    if !header.open || state.blocks <= said {
+        return Ok(header.extent);
+    }
+    let file = disk.open(&chunk_path(header.chunk), Open::Existing).map_err(OpenError::io("open a chunk"))?;
+    // Damaged sectors count as written: rather too many zeros at a file's end than too few bytes.
+    let Ok(bytes) = read_table(&file, state.blocks) else { return Ok(header.extent) };
+    let (table, _) = Table::load(&bytes, header.chunk, state.blocks);
+    Ok(extent_of(header, &table))
+}
