@@ -8,6 +8,7 @@ mod dev;
 mod file;
 mod fsck;
 mod output;
+mod rebuild;
 mod recover;
 mod scrub;
 mod repair;
@@ -39,6 +40,8 @@ enum Command {
     Status,
     /// Why the master is on hold, what going on costs, and to go on
     Recover(recover::Args),
+    /// Make a new master's directory of what chunk servers' disks hold, when all masters are gone
+    RebuildNamespace(rebuild::Args),
     /// Check the master's state and what servers have. Exit code: 0 clean, 1 findings, 2 not all could be checked
     Fsck(fsck::Args),
     /// Files with bytes of which no good replica is left or can be reached. Exit code: 0 none, 1 some, 2 not known
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Status => status::run(&target),
         Command::Recover(args) => recover::run(&target, &args),
+        Command::RebuildNamespace(args) => return rebuild::run(&target, &args),
         Command::Fsck(args) => return fsck::run(&target, &args),
         Command::Damaged(args) => return damaged::run(&target, &args),
         Command::RepairFile(args) => repair::run(&target, &args),

@@ -1,6 +1,7 @@
 //! `dfs-master check`: whether the state that a directory's snapshot and log come to is whole. It reads what a
 //! start would read, and writes nothing.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -8,7 +9,7 @@ use dfs_disk::read_only::ReadOnly;
 use dfs_disk::real::RealDisk;
 use dfs_master::core::check::Checker;
 use dfs_master::core::{Core, CoreConfig};
-use dfs_proto::meta::Finding;
+use dfs_proto::meta::{Finding, FindingKind};
 use dfs_proto::words::in_words;
 
 use crate::clock;
@@ -39,15 +40,28 @@ fn look(check: &Check) -> anyhow::Result<bool> {
         bail!("{at} is no master's directory: it has no cluster.json");
     }
     let disk = RealDisk::new(&check.data).with_context(|| format!("{at}"))?;
-    let Read { log, state } = read(&check.data, &ReadOnly(disk))?;
+    let mut checker = checked(&check.data, &disk)?;
+    let (found, more) = checker.take(usize::MAX);
+    print(check, &checker, &found, more)?;
+    Ok(found.is_empty() && more == 0)
+}
+
+/// A check of a directory that is through.
+fn checked(dir: &Path, disk: &RealDisk) -> anyhow::Result<Checker> {
+    let Read { log, state } = read(dir, &ReadOnly(disk.clone()))?;
     let identity = *log.identity();
     let config = CoreConfig { generation: identity.generation, ..CoreConfig::new(identity.cluster) };
     let core = Core::new(config, state, clock::now())?;
     let mut checker = Checker::new(core.state().clone());
     while !checker.step(SLICE) {}
-    let (found, more) = checker.take(usize::MAX);
-    print(check, &checker, &found, more)?;
-    Ok(found.is_empty() && more == 0)
+    Ok(checker)
+}
+
+/// How many findings there are in a directory, chunks below their goal left out.
+pub(crate) fn findings(dir: &Path, disk: &RealDisk) -> anyhow::Result<u64> {
+    let (found, more) = checked(dir, disk)?.take(usize::MAX);
+    let defects = found.iter().filter(|finding| finding.kind != FindingKind::BelowGoal).count();
+    Ok(defects as u64 + more)
 }
 
 fn print(check: &Check, checker: &Checker, found: &[Finding], more: u64) -> anyhow::Result<()> {

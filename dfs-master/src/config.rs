@@ -22,6 +22,28 @@ pub(crate) enum Command {
     /// Check the log and snapshot of a master that does not run; nothing is changed. Exit code: 0 clean, 1
     /// findings, 2 could not check
     Check(Check),
+    /// Make a new master's directory of what chunk servers' disks hold, which standard input lists. `dfs
+    /// rebuild-namespace` runs it
+    Rebuild(Rebuild),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rebuild {
+    /// The directory to make; without it, only tell what would come of it
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// Go on although some chunks have fewer replicas on the disks than members
+    #[arg(long)]
+    pub(crate) accept_missing_replicas: bool,
+    /// Bytes of a chunk, where no header tells
+    #[arg(long, value_parser = chunk_size)]
+    pub(crate) chunk_size: Option<ChunkSize>,
+    /// Replicas that files should have; else as most chunks have
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) replicas: Option<u8>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

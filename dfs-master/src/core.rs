@@ -10,7 +10,7 @@
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
 //! [`grants`], [`lease`], [`placement`], `recovery`, `repair`, `close`, `truncate`, `gc`, `scan`, [`check`]
-//! and `fsck`, `damage` and `paths`.
+//! and `fsck`, `damage`, `paths` and [`rebuild`].
 
 pub mod contract;
 pub mod config;
@@ -30,6 +30,7 @@ pub mod grants;
 pub mod lease;
 pub mod placement;
 pub mod check;
+pub mod rebuild;
 
 mod start;
 mod pump;

@@ -25,7 +25,7 @@ pub mod sync;
 pub mod writer;
 
 pub use entry::{ConfState, EntryId, EntryKind, HardState, LogEntry, NodeId, Position, RecordNum};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, PATH as IDENTITY};
 pub use reader::{Replay, ReplayError};
 pub use record::{Marker, Record};
 pub use recover::{Options, RecoverError, Recovered, TornTail, recover};
@@ -72,32 +72,54 @@ impl LogConfig {
 /// # Errors
 /// `Exists` when the directory belongs to a cluster already; else the failing call's.
 pub fn init<D: Disk>(disk: &D, identity: &Identity, config: LogConfig) -> Result<(), IdentityError> {
+    prepare(disk)?;
+    complete(disk, identity, config, EntryId::default())
+}
+
+/// Makes a directory ready for a log, and for snapshots that the log is to go on from.
+///
+/// # Errors
+/// As [`init`].
+pub fn prepare<D: Disk>(disk: &D) -> Result<(), IdentityError> {
     disk.lock()?;
     if disk.exists(identity::PATH)? {
         return Err(IdentityError::Exists);
     }
     disk.create_dir_all(DIR)?;
     disk.create_dir_all(snapshot::DIR)?;
-    disk.sync_dir("")?;
-    first_segment(disk, identity, config)?;
+    Ok(disk.sync_dir("")?)
+}
+
+/// Makes a prepared directory a cluster's, with a log without entries that goes on from `before`: nothing, or the entry
+/// of the snapshot that is there.
+///
+/// # Errors
+/// As [`init`].
+pub fn complete<D: Disk>(
+    disk: &D,
+    identity: &Identity,
+    config: LogConfig,
+    before: EntryId,
+) -> Result<(), IdentityError> {
+    first_segment(disk, identity, config, before)?;
     identity.store(disk)
 }
 
-fn first_segment<D: Disk>(disk: &D, identity: &Identity, config: LogConfig) -> io::Result<()> {
+fn first_segment<D: Disk>(
+    disk: &D,
+    identity: &Identity,
+    config: LogConfig,
+    before: EntryId,
+) -> io::Result<()> {
     let first = RecordNum(1);
     let path = segment::path(first);
     if disk.exists(&path)? {
         disk.remove(&path)?;
     }
-    let header = segment::Header {
-        cluster: identity.cluster,
-        first,
-        before: EntryId::default(),
-        durable: RecordNum::default(),
-    };
+    let header = segment::Header { cluster: identity.cluster, first, before, durable: RecordNum::default() };
     let mut bytes = header.encode().to_vec();
     let seed = segment::seed(identity.cluster, first);
-    let empty = Record::HardState(HardState::default());
+    let empty = Record::HardState(HardState { term: before.term, vote: None, commit: before.index });
     record::encode(seed, first, RecordNum::default(), &empty, &mut bytes);
     bytes.resize(usize::try_from(config.segment_bytes).unwrap_or(usize::MAX), 0);
     let file = disk.open(&path, Open::New)?;

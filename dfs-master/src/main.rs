@@ -1,10 +1,11 @@
-//! `dfs-master`: makes a cluster's directory, serves it, or checks it. Parses, recovers, starts the driver, waits for
+//! `dfs-master`: makes a cluster's directory, serves it, checks it, or makes it anew from what servers have. Parses, recovers, starts the driver, waits for
 //! the end; every failure is one line that says what to do, and exit code 1.
 
 mod check;
 mod clock;
 mod config;
 mod driver;
+mod rebuild;
 mod start;
 
 use std::net::ToSocketAddrs;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     };
     let level = match &cli.command {
         Command::Init(_) => "info",
-        Command::Check(_) => "warn",
+        Command::Check(_) | Command::Rebuild(_) => "warn",
         Command::Run(run) => run.log_level.as_str(),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Init(init) => start::init(init),
         Command::Run(run) => serve(run),
         Command::Check(check) => return check::run(check),
+        Command::Rebuild(args) => return rebuild::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
