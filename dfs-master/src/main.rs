@@ -1,5 +1,5 @@
-//! `dfs-master`: makes a cluster's directory, serves it, checks it, or makes it anew from what servers have. Parses, recovers, starts the driver, waits for
-//! the end; every failure is one line that says what to do, and exit code 1.
+//! `dfs-master`: makes a cluster's directory, serves it, checks it, or makes it anew from what servers have. Parses,
+//! recovers, starts the driver, waits for the end; every failure is one line that says what to do, and exit code 1.
 
 mod check;
 mod clock;

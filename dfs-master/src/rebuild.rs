@@ -131,7 +131,8 @@ fn show(args: &Rebuild, report: &Report) -> anyhow::Result<()> {
 }
 
 fn write(dir: &Path, rebuilt: &Rebuilt) -> anyhow::Result<()> {
-    let Rebuilt { cluster, generation, chunk_size, goal, at, image, report: _ } = rebuilt;
+    let Rebuilt { at, image, report } = rebuilt;
+    let Report { cluster, generation, chunk_size, goal, .. } = report;
     let identity = Identity {
         cluster: *cluster,
         generation: *generation,

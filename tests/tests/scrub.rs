@@ -112,6 +112,21 @@ fn evidence(cluster: &Cluster, server: &str) -> usize {
     bytes.chunks(4608).filter(|record| record.starts_with(b"DFSEVID1")).count()
 }
 
+/// Writes other bytes over block 7 of a file, and syncs them.
+fn write_over(path: &Path) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&block(999), 7 * BLOCK).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// Block 7 of a chunk file and its sector of the table become again what they were in `old`.
+fn go_back(chunk: &Path, old: &[u8]) {
+    let (table, data) = (usize::try_from(TABLE_AT).unwrap(), usize::try_from(DATA_AT).unwrap());
+    let file = fs::OpenOptions::new().write(true).open(chunk).unwrap();
+    file.write_all_at(&old[table..table + 512], TABLE_AT).unwrap();
+    file.write_all_at(&old[data + 7 * 4096..data + 8 * 4096], DATA_AT + 7 * BLOCK).unwrap();
+}
+
 #[test]
 fn every_flipped_bit_is_found_and_mended_and_no_wrong_byte_is_read() {
     let cluster = Cluster::up(&["--chunk-size", "1048576", "--replicas", "3"]);
@@ -215,19 +230,12 @@ fn a_file_that_went_back_in_time_under_its_server_is_brought_up_to_date() {
     let held = chunks_of(&cluster, &path).remove(0);
     let server = held.holders[1].clone();
     let old = fs::read(chunk_file(&cluster, &server, held.chunk)).unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.write_all_at(&block(999), 7 * BLOCK).unwrap();
-    file.sync_all().unwrap();
-    drop(file);
+    write_over(&path);
     let now = fs::read(chunk_file(&cluster, &server, held.chunk)).unwrap();
     assert!(old != now);
-    let (table, data) = (usize::try_from(TABLE_AT).unwrap(), usize::try_from(DATA_AT).unwrap());
-    let file = fs::OpenOptions::new().write(true).open(chunk_file(&cluster, &server, held.chunk)).unwrap();
-    // Block 7 and its sector of the table go back in time; the running server's memory does not, so what it reads
-    // next does not match, and what it has in memory is right.
-    file.write_all_at(&old[table..table + 512], TABLE_AT).unwrap();
-    file.write_all_at(&old[data + 7 * 4096..data + 8 * 4096], DATA_AT + 7 * BLOCK).unwrap();
-    drop(file);
+    // The running server's memory does not go back, so what it reads next does not match, and what it has in memory
+    // is right.
+    go_back(&chunk_file(&cluster, &server, held.chunk), &old);
     let status = scrub(&cluster);
     assert_eq!(
         (sum(&status, "found"), sum(&status, "mended"), sum(&status, "rewritten")),
@@ -259,20 +267,13 @@ fn a_primary_whose_disk_lost_a_write_is_filled_from_the_other() {
     let held = chunks_of(&cluster, &path).remove(0);
     let server = held.holders[0].clone();
     let old = fs::read(chunk_file(&cluster, &server, held.chunk)).unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.write_all_at(&block(999), 7 * BLOCK).unwrap();
-    file.sync_all().unwrap();
-    drop(file);
+    write_over(&path);
     cluster.wait_for("the chunk is closed", |_| {
         let info = cluster.json(&["file", "info", &path.display().to_string()]);
         info["chunks"][0]["open"] == false
     });
     cluster.dev("kill", &[&server]);
-    let (table, data) = (usize::try_from(TABLE_AT).unwrap(), usize::try_from(DATA_AT).unwrap());
-    let file = fs::OpenOptions::new().write(true).open(chunk_file(&cluster, &server, held.chunk)).unwrap();
-    file.write_all_at(&old[table..table + 512], TABLE_AT).unwrap();
-    file.write_all_at(&old[data + 7 * 4096..data + 8 * 4096], DATA_AT + 7 * BLOCK).unwrap();
-    drop(file);
+    go_back(&chunk_file(&cluster, &server, held.chunk), &old);
     cluster.dev("start", &[&server]);
     cluster.wait_for("all chunks have their members", |status| status["chunks_below_goal"] == 0);
     let still = chunks_of(&cluster, &path).remove(0);

@@ -79,10 +79,6 @@ fn first(found: &[Finding]) -> String {
 /// What came of a listing.
 #[derive(Clone, Debug)]
 pub struct Rebuilt {
-    pub cluster: ClusterId,
-    pub generation: Generation,
-    pub chunk_size: ChunkSize,
-    pub goal: u8,
     /// The entry that the state stands at: above all that any disk heard of.
     pub at: EntryId,
     pub image: StateImage,
@@ -130,9 +126,8 @@ pub fn rebuild(disks: &[Disk], options: Options, now: Timespec) -> Result<Rebuil
     let state = state::build(&frame, &files, &names, &servers, disks)?;
     state.check().map_err(RebuildError::NotWhole)?;
     let report = report(&frame, disks, &servers, &files, &state, remarks);
-    let Frame { cluster, generation, chunk_size, goal, at, .. } = frame;
-    let image = state::image(cluster, state);
-    Ok(Rebuilt { cluster, generation, chunk_size, goal, at, image, report })
+    let image = state::image(frame.cluster, state);
+    Ok(Rebuilt { at: frame.at, image, report })
 }
 
 fn check_disks(disks: &[Disk]) -> Result<(), RebuildError> {
