@@ -86,7 +86,7 @@ impl<N: Net> Shared<N> {
 
     /// Lets a change of attributes wait for the file's close, if it may. The attributes as they are then.
     pub(crate) fn set_while_making(
-        &self,
+        self: &Arc<Self>,
         inode: &Arc<Inode>,
         set: &SetAttrs,
         caller: Caller,
@@ -121,6 +121,8 @@ impl<N: Net> Shared<N> {
         if set.mtime.is_some() {
             // This time stands, also when bytes that were buffered before it go out after it.
             state.touched = false;
+            // Who sets a time has written all: the close that comes next finds its bytes on their way.
+            self.pump_all(inode, &mut state);
         }
         state.attr_changes += 1;
         let shown = state.show(attr);

@@ -203,9 +203,20 @@ impl<N: Net> Shared<N> {
         loop {
             let all = state.flushing > 0 || state.dirty.bytes() > SCATTERED_MAX || !self.memory.has_spare(0);
             let Some(batch) = state.next_batch(all) else { return };
-            let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
-            self.spawn(async move { shared.fly(&inode, batch).await });
+            self.send(inode, batch);
         }
+    }
+
+    /// Sends what is dirty although nobody asks for it yet, as many requests as may be under way.
+    pub(crate) fn pump_all(self: &Arc<Self>, inode: &Arc<Inode>, state: &mut State) {
+        while let Some(batch) = state.next_batch(true) {
+            self.send(inode, batch);
+        }
+    }
+
+    fn send(self: &Arc<Self>, inode: &Arc<Inode>, batch: Batch) {
+        let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
+        self.spawn(async move { shared.fly(&inode, batch).await });
     }
 
     /// Memory is short: sends everything that is dirty anywhere.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_client::CacheState;
+use dfs_client::{CacheState, SetAttrs};
 use dfs_proto::ids::Ino;
-use dfs_proto::meta::Access;
+use dfs_proto::meta::{Access, SetTime};
 use dfs_proto::request::Op;
+use dfs_proto::units::Timespec;
 
 use crate::fake::{CHUNK, FakeNet, WHO, pattern};
 use crate::{RW, get, make, put};
@@ -26,6 +27,22 @@ async fn a_small_file_costs_three_round_trips() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(net.take_log(), [Op::Release]);
     assert_eq!(net.world().master.releases, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copied_file_is_on_its_way_before_its_close() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    net.take_log();
+    put(&client, &file, 0, &pattern(10, 3)).await;
+    let time = SetTime::At(Timespec { sec: 5, nsec: 6 });
+    let set = SetAttrs { mtime: Some(time), ..SetAttrs::default() };
+    client.setattr(file.ino(), Some(&file), set, WHO).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(net.take_log(), [Op::Write]);
+    client.flush(&file).await.unwrap();
+    assert_eq!(net.take_log(), [Op::Commit]);
 }
 
 #[tokio::test(start_paused = true)]
