@@ -13,6 +13,7 @@ use std::sync::Arc;
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Ino, OpenNum, ServerNum};
 use dfs_proto::units::ChunkIndex;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::table::CowTable;
 use packed::{Packed, Rest};
@@ -164,6 +165,27 @@ impl ChunkMeta {
     pub fn is_active(&self) -> bool {
         self.state == ChunkState::Active
     }
+
+    fn hash(&self, id: ChunkId) -> u64 {
+        let flags = u64::from(self.open) | u64::from(self.synced) << 1 | u64::from(self.written) << 2;
+        let words = [
+            id.0,
+            u64::from(self.version.0) << 32 | u64::from(self.fence().0),
+            u64::from(self.config.0) << 32 | u64::from(self.open_num.0),
+            u64::from(self.lossy.0) << 32 | u64::from(self.refs) << 8 | flags,
+            self.ino.0,
+            self.index.0,
+        ];
+        let mut bytes = [0; 64];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes[48..].copy_from_slice(&self.digest.to_le_bytes());
+        let servers = self.members.iter().chain([ServerNum(0)]).chain(self.learners.iter().copied());
+        servers.fold(xxh3_64(&bytes), |hash, server| {
+            (hash.rotate_left(23) ^ u64::from(server.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+    }
 }
 
 /// The chunk map.
@@ -174,6 +196,8 @@ pub struct Chunks {
     rest: Arc<BTreeMap<ChunkId, Rest>>,
     /// Replicas that the map puts on each server.
     replicas: Arc<BTreeMap<ServerNum, u64>>,
+    /// The entries' hashes, added up.
+    sum: u64,
 }
 
 impl Chunks {
@@ -195,6 +219,12 @@ impl Chunks {
     #[must_use]
     pub fn get(&self, id: ChunkId) -> Option<ChunkMeta> {
         self.table.get(id.0).map(|packed| packed.unpack(self.rest.get(&id)))
+    }
+
+    /// A number that equal maps share, kept from change to change.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.sum
     }
 
     /// Replicas that the map puts on `server`.
@@ -223,6 +253,7 @@ impl Chunks {
     pub fn insert(&mut self, id: ChunkId, meta: &ChunkMeta) {
         assert!(!self.contains(id), "I1: chunk {id} allocated twice");
         self.count(&meta.members, 1);
+        self.sum = self.sum.wrapping_add(meta.hash(id));
         self.put(id, meta);
     }
 
@@ -250,6 +281,7 @@ impl Chunks {
             self.count(&old.members, -1);
             self.count(&new.members, 1);
         }
+        self.sum = self.sum.wrapping_sub(old.hash(id)).wrapping_add(new.hash(id));
         self.put(id, &new);
     }
 
@@ -261,6 +293,7 @@ impl Chunks {
             Arc::make_mut(&mut self.rest).remove(&id);
         }
         self.count(&meta.members, -1);
+        self.sum = self.sum.wrapping_sub(meta.hash(id));
         Some(meta)
     }
 

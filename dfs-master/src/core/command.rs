@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ops::{self, NsCommand};
 use super::servers::ServerInfo;
+use super::state::Mark;
 
 /// The envelope's version: the first byte of every record.
 const VERSION: u8 = 1;
@@ -126,6 +127,8 @@ pub enum Command {
     },
     /// An operator has given up what a chunk's members held.
     GiveUp(GiveUp),
+    /// What the log had come to, by the leader's state.
+    StateHash(Mark),
 }
 
 /// A chunk to be.

@@ -1,6 +1,8 @@
 //! HOLD: a chunk server has seen a newer history than this log has. Then the log was lost or rolled back, and
 //! whatever the master did next could be wrong for good: ids would be given twice, files deleted that a later
 //! record had kept. So it only answers questions, until its log is back or an operator accepts the loss (I20).
+//!
+//! The same when this state is not the one that the log's own numbers speak of (I25).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,6 +81,15 @@ impl Core {
     /// Raised by each acceptance of a loss; the high bits of every new chunk id.
     pub(super) fn generation(&self) -> Generation {
         self.state.cluster.map_or(self.config.generation, |cluster| cluster.generation)
+    }
+
+    pub(super) fn hold_if_it_differs(&mut self) {
+        if let Some(index) = self.state.trail.differs() {
+            self.hold.set(format!(
+                "up to record {index} the log came to another state before than now: this build takes a record \
+                 differently, or memory is bad"
+            ));
+        }
     }
 
     pub(super) fn recover_report(&self) -> RecoverReport {

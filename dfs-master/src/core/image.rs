@@ -15,7 +15,7 @@ use super::command::Origin;
 use super::namespace::{LoadError, NamespaceReader};
 use super::servers::Server;
 use super::sessions::Session;
-use super::state::{Cluster, State};
+use super::state::{Cluster, State, Trail};
 use super::tombstones::Tombstone;
 use crate::log::entry::ConfState;
 use crate::log::snapshot::Section;
@@ -26,9 +26,10 @@ const CHUNKS: u16 = 3;
 const TOMBSTONES: u16 = 4;
 const SESSIONS: u16 = 5;
 const SERVERS: u16 = 6;
+const TRAIL: u16 = 7;
 /// Of every section as this build writes it.
 const VERSION: u16 = 1;
-const ALL: [u16; 6] = [HEAD, NAMESPACE, CHUNKS, TOMBSTONES, SESSIONS, SERVERS];
+const ALL: [u16; 7] = [HEAD, NAMESPACE, CHUNKS, TOMBSTONES, SESSIONS, SERVERS, TRAIL];
 
 /// A block is closed when it has grown to this: far below a block's limit, whatever one entry takes.
 const BLOCK_BYTES: usize = 128 << 10;
@@ -161,7 +162,10 @@ impl State {
         for server in self.servers.iter() {
             servers.put(server)?;
         }
-        servers.end()
+        servers.end()?;
+        let mut trail = Blocks::new(TRAIL, sink);
+        trail.put(&self.trail)?;
+        trail.end()
     }
 
     /// A number that equal states share.
@@ -295,6 +299,7 @@ impl ImageReader {
                 state.sessions.restore(id, session);
             }),
             SERVERS => each(section, bytes, |server: Server| state.servers.restore(server)),
+            TRAIL => each(section, bytes, |trail: Trail| state.trail = trail),
             id => Err(ImageError::Newer { id, version: VERSION }),
         }
     }

@@ -174,6 +174,9 @@ impl Core {
         let record = Record::decode(&entry.data)
             .unwrap_or_else(|why| panic!("record {} of the log does not decode: {why}", entry.index));
         let outcome = self.state.apply(entry.index, &record);
+        if matches!(record.command, Command::StateHash(_)) {
+            self.hold_if_it_differs();
+        }
         if let Some(origin) = &record.origin {
             self.inflight.remove(&(origin.session, origin.rid));
         }
@@ -222,7 +225,11 @@ impl Core {
             | Command::OpenSession { .. }
             | Command::RegisterServer(_)
             | Command::SettleServer { .. }
-            | Command::NewGeneration { .. } => {}
+            | Command::NewGeneration { .. }
+            | Command::StateHash(_) => {}
+        }
+        if let Some(mark) = self.state.trail.made_at(index) {
+            self.propose_own(Command::StateHash(mark));
         }
     }
 

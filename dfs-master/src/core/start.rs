@@ -89,6 +89,7 @@ impl Core {
         let (elected, lease_ms) = (self.now.mono, self.config.server_lease_ms);
         self.soft = Soft::new(&self.state, elected, lease_ms, self.term(), self.config.seed);
         self.leading = true;
+        self.hold_if_it_differs();
         if self.state.cluster.is_none() {
             let CoreConfig { cluster, generation, chunk_size, goal, .. } = self.config;
             self.propose_own(Command::Genesis { cluster, generation, chunk_size, goal });

@@ -3,6 +3,7 @@
 
 mod apply;
 mod membership;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::sessions::Sessions;
 use super::tombstones::Tombstones;
 
 pub use apply::Outcome;
+pub use trail::{EVERY as HASH_EVERY, Mark, Trail};
 
 /// What the cluster is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -49,6 +51,8 @@ pub struct State {
     pub given_up: Arc<BTreeMap<ChunkId, Vec<ServerNum>>>,
     /// The last record applied.
     pub applied: LogIndex,
+    /// What all of them came to.
+    pub trail: Trail,
 }
 
 impl State {
@@ -65,6 +69,7 @@ impl State {
             cuts: Arc::default(),
             given_up: Arc::default(),
             applied: LogIndex(0),
+            trail: Trail::default(),
         }
     }
 

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use dfs_master::core::command::{
-    Activation, Command, CommitFile, GiveUp, LearnerChange, NewChunk, Origin, Record, Unused,
+    Activation, CloseDone, Command, CommitFile, GiveUp, LearnerChange, NewChunk, Origin, Record, Unused,
 };
 use dfs_master::core::ops;
 use dfs_master::core::servers::ServerInfo;
+use dfs_master::core::state::Mark;
 use dfs_proto::ids::{
-    BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, OsBootId, RequestId, ServerId,
-    ServerNum, SessionId, SizeEpoch,
+    BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex, OpenNum, OsBootId,
+    RequestId, ServerId, ServerNum, SessionId, SizeEpoch,
 };
 use dfs_proto::units::{ChunkIndex, ChunkSize, Timespec};
 
@@ -37,7 +38,14 @@ fn given_up() -> Command {
     })
 }
 
-/// One of every command, in the order of their numbers.
+fn closed() -> Command {
+    let (version, open_num) = (ChunkVersion(3), OpenNum(2));
+    Command::CloseChunks {
+        chunks: vec![CloseDone { chunk: ChunkId(77), version, open_num, digest: 1 << 100 }],
+    }
+}
+
+/// One of every command.
 fn samples() -> Vec<Command> {
     let now = Timespec { sec: 1_700_000_000, nsec: 5 };
     let by = dfs_master::core::namespace::Caller { uid: 1, gid: 2, groups: None };
@@ -105,6 +113,9 @@ fn samples() -> Vec<Command> {
         Command::Tombstones { done: vec![ChunkId(77)], forget: vec![ChunkId(70)] },
         Command::NewGeneration { generation: Generation(2) },
         given_up(),
+        Command::StateHash(Mark { index: LogIndex(10_000), hash: 0x0123_4567_89ab_cdef }),
+        closed(),
+        Command::Reopen { chunk: ChunkId(77), open_num: OpenNum(3) },
     ]
 }
 

@@ -19,5 +19,6 @@ mod restart;
 mod scrub;
 mod servers;
 mod sessions;
+mod trail;
 mod truncate;
 mod watched;

@@ -42,8 +42,15 @@ impl State {
     /// # Panics
     /// When it breaks an invariant that a correct leader keeps.
     pub fn apply(&mut self, index: LogIndex, record: &Record) -> Outcome {
-        assert!(index > self.applied, "record {index} applied after {}", self.applied);
+        let before = self.applied;
+        assert!(index > before, "record {index} applied after {before}");
         self.applied = index;
+        let outcome = self.take_record(index, record);
+        self.trail.note(before, index, &outcome, self.chunks.sum());
+        outcome
+    }
+
+    fn take_record(&mut self, index: LogIndex, record: &Record) -> Outcome {
         let at = At { index, wall: record.wall };
         if let Some(origin) = &record.origin
             && self.sessions.get(origin.session).is_none()
@@ -105,6 +112,7 @@ impl State {
                     assert!(*generation > cluster.generation, "I1: the generation falls at {}", at.index);
                     cluster.generation = *generation;
                 }
+                self.trail.accept();
                 Outcome::of(Answer::Done)
             }
             Command::ReserveIds { below } => {
@@ -124,6 +132,10 @@ impl State {
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),
             Command::GiveUp(give_up) => Outcome::of(self.give_up(give_up)),
+            Command::StateHash(mark) => {
+                self.trail.compare(*mark);
+                Outcome::of(Answer::Done)
+            }
             Command::FreeInodes(free) => self.take_ns(at, &NsCommand::FreeInodes(free.clone())),
             Command::Tombstones { done, forget } => {
                 done.iter().for_each(|chunk| self.tombstones.finish(*chunk));
