@@ -1,5 +1,5 @@
-//! `dfs-chunkserver headers`: what the headers on disks say whose server does not run, one JSON object a line. It
-//! changes nothing, and stops at the first disk that can't be read.
+//! `dfs-chunkserver headers`: what the headers on disks say whose server does not run, or which copies of the master's log
+//! are there, one JSON object a line. It changes nothing, and stops at the first disk that can't be read.
 
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use dfs_disk::real::RealDisk;
-use dfs_proto::listing::{Line, ListedDisk, ListedReplica, ListedUnfit};
+use dfs_proto::listing::{Line, ListedCopy, ListedDisk, ListedReplica, ListedUnfit};
 use dfs_proto::units::Timespec;
 
-use crate::store::{Header, OpenError, Survey, chunk_file, survey};
+use crate::copy;
+use crate::store::{Header, OpenError, Survey, Whose, chunk_file, survey, survey_label};
 
 /// Print what the headers of all replicas on the disks of a stopped server say, one JSON object a line
 #[derive(Parser, Clone, Debug)]
@@ -19,6 +20,9 @@ pub struct HeadersArgs {
     /// Directory of a disk; may be given several times
     #[arg(long = "disk", value_name = "DIR", required = true)]
     pub disks: Vec<PathBuf>,
+    /// In place of replicas, list the copies of the master's log
+    #[arg(long)]
+    pub copies: bool,
 }
 
 /// Why a listing was not made.
@@ -41,8 +45,13 @@ pub fn run(args: &HeadersArgs) -> Result<(), HeadersError> {
     for path in &args.disks {
         let disk =
             RealDisk::new(path).map_err(|source| HeadersError::Directory { path: path.clone(), source })?;
-        let found = survey(disk).map_err(|source| HeadersError::Disk { path: path.clone(), source })?;
-        print(&mut out, path, found)?;
+        let of_disk = |source| HeadersError::Disk { path: path.clone(), source };
+        if args.copies {
+            let label = survey_label(&disk).map_err(of_disk)?;
+            print_copies(&mut out, path, &disk, &label)?;
+        } else {
+            print(&mut out, path, survey(disk).map_err(of_disk)?)?;
+        }
     }
     put(&mut out, &Line::Done { disks: args.disks.len() as u64 })?;
     out.flush()?;
@@ -55,18 +64,9 @@ fn put(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
 }
 
 fn print(out: &mut impl Write, path: &Path, found: Survey) -> Result<(), HeadersError> {
-    let Survey { label, mhwm, starts, replicas, unfit, damaged_slots } = found;
+    let Survey { whose, replicas, unfit, damaged_slots } = found;
     let mut put = |line: &Line| put(out, line);
-    put(&Line::Disk(ListedDisk {
-        path: path.display().to_string(),
-        cluster: label.cluster,
-        server: label.server,
-        disk: label.disk,
-        generation: mhwm.generation,
-        max_term: mhwm.max_term,
-        max_index: mhwm.max_meta_index,
-        starts,
-    }))?;
+    put(&Line::Disk(listed_disk(path, &whose)))?;
     let count = replicas.len() as u64;
     for header in replicas {
         put(&Line::Replica(listed(path, header)))?;
@@ -76,6 +76,44 @@ fn print(out: &mut impl Write, path: &Path, found: Survey) -> Result<(), Headers
     }
     put(&Line::End { replicas: count, damaged_slots })?;
     Ok(())
+}
+
+fn print_copies(
+    out: &mut impl Write,
+    path: &Path,
+    disk: &RealDisk,
+    whose: &Whose,
+) -> Result<(), HeadersError> {
+    put(out, &Line::Disk(listed_disk(path, whose)))?;
+    let unreadable = |source| HeadersError::Directory { path: path.to_owned(), source };
+    for (dir, about) in copy::survey(disk).map_err(unreadable)? {
+        let path = path.join(dir);
+        let written = last_written(&path);
+        put(out, &Line::Copy(ListedCopy { path: path.display().to_string(), about, written }))?;
+    }
+    put(out, &Line::End { replicas: 0, damaged_slots: 0 })?;
+    Ok(())
+}
+
+/// When one of the files was written last; 0 where nobody can say.
+fn last_written(copy: &Path) -> i64 {
+    let files = ["log", "snapshot"].map(|sub| std::fs::read_dir(copy.join(sub)));
+    let times = files.into_iter().flatten().flatten().flatten().filter_map(|file| file.metadata().ok());
+    times.map(|file| file.mtime()).max().unwrap_or(0)
+}
+
+fn listed_disk(path: &Path, whose: &Whose) -> ListedDisk {
+    let Whose { label, mhwm, starts } = whose;
+    ListedDisk {
+        path: path.display().to_string(),
+        cluster: label.cluster,
+        server: label.server,
+        disk: label.disk,
+        generation: mhwm.generation,
+        max_term: mhwm.max_term,
+        max_index: mhwm.max_meta_index,
+        starts: *starts,
+    }
 }
 
 fn listed(disk: &Path, header: Header) -> ListedReplica {

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock;
 use crate::config::Config;
+use crate::copy::Said;
 use crate::core::io::Input;
 use crate::dispatch::FromMaster;
 use crate::load::Sample;
@@ -49,6 +50,7 @@ pub(crate) struct Link {
     /// The connection that stands.
     pub(crate) conn: watch::Sender<Option<Conn>>,
     pub(crate) cores: u64,
+    pub(crate) copy: Said,
 }
 
 impl Link {
@@ -213,6 +215,7 @@ impl Link {
             lost: core.lost(t_send),
             key: core.newest_key(),
             scrub: core.scrub_report(t_send),
+            copy: self.copy.report(t_send),
         });
         match conn.call(&heartbeat, BEAT_LIMIT).await {
             Ok(reply) => {

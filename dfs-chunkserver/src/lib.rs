@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`core`] (every decision, without I/O), [`store`] (one disk's bytes), [`exec`] (what the
 //! core's disk operations do to a store); then the driver: [`config`], [`run`], [`headers`], `startup`, `server`,
-//! `dispatch`, `reads`, `disks`, `peers`, `heartbeat`, `load`, `clock`.
+//! `dispatch`, `reads`, `disks`, `peers`, `heartbeat`, `copy`, `load`, `clock`.
 
 pub mod core;
 pub mod store;
@@ -18,5 +18,6 @@ mod reads;
 mod disks;
 mod peers;
 mod heartbeat;
+mod copy;
 mod load;
 mod clock;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use dfs_disk::real::RealDisk;
 use dfs_disk::replace_file;
 use dfs_proto::conn::{Acceptor, Hello, Listener, PeerAddr, Role, RoleSet, Welcome};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock;
 use crate::config::Config;
+use crate::copy::{Said, Shelf, keep};
 use crate::core::Core;
 use crate::core::io::{DiskSetup, FoundReplica, Identity, Input};
 use crate::disks::DiskHandle;
@@ -71,7 +73,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ready: is_ready,
         conn,
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
+        copy: Said::default(),
     };
+    tokio::spawn(keep(shelf(&ready)?, master.clone(), link.copy.clone()));
     // Accepting before the first registration is safe: without a lease everything is refused.
     let acceptor = Acceptor {
         welcome: Welcome::new(config.name.clone(), cluster, ids.boot),
@@ -97,6 +101,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     let conn = master.borrow().clone();
     stop(&server, conn, &ready).await
+}
+
+/// The copies of the master's log on the server's disks, whose locks it has.
+fn shelf(ready: &Ready) -> anyhow::Result<Shelf<RealDisk>> {
+    let disks = ready.stores.iter().map(|(path, ..)| RealDisk::new(path)).collect::<Result<_, _>>()?;
+    Ok(Shelf::open(disks, ready.cluster))
 }
 
 fn make_server(
@@ -141,7 +151,7 @@ fn tell_ready(config: &Config, addr: &PeerAddr) -> anyhow::Result<()> {
 fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().context("it has no file name")?;
-    let disk = dfs_disk::real::RealDisk::new(dir)?;
+    let disk = RealDisk::new(dir)?;
     Ok(replace_file(&disk, &name.to_string_lossy(), bytes)?)
 }
 

@@ -60,8 +60,9 @@ pub use self::progress::Progress;
 pub use self::read::{ReadBlocks, ReadMode, TableCopy, Verified};
 pub use self::record::{Label, Mhwm};
 pub use self::recover::{Expect, Opened, Unfit};
+pub(crate) use self::room::reserve_of;
 pub use self::scrub::Scrubbed;
-pub use self::survey::{Survey, survey};
+pub use self::survey::{Survey, Whose, survey, survey_label};
 pub use self::trash::StoreSpace;
 
 use self::chunk::{Chunk, Place, Shared, locked};

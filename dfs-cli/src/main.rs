@@ -6,7 +6,9 @@ mod connect;
 mod damaged;
 mod dev;
 mod file;
+mod from_servers;
 mod fsck;
+mod offline;
 mod output;
 mod rebuild;
 mod recover;
@@ -38,9 +40,11 @@ struct Args {
 enum Command {
     /// The cluster on one page
     Status,
-    /// Why the master is on hold, what going on costs, and to go on
+    /// Why the master is on hold, what going on costs, and to go on; or, with --from-servers, a new master's directory
+    /// of the copies that chunk servers keep
     Recover(recover::Args),
-    /// Make a new master's directory of what chunk servers' disks hold, when all masters are gone
+    /// Make a new master's directory of what chunk headers say, when all masters are gone and so is every copy of
+    /// their log
     RebuildNamespace(rebuild::Args),
     /// Check the master's state and what servers have. Exit code: 0 clean, 1 findings, 2 not all could be checked
     Fsck(fsck::Args),
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
     let target = connect::Target { master: args.master, json: args.json };
     let result = match args.command {
         Command::Status => status::run(&target),
+        Command::Recover(args) if args.from_servers => return from_servers::run(&target, &args),
         Command::Recover(args) => recover::run(&target, &args),
         Command::RebuildNamespace(args) => return rebuild::run(&target, &args),
         Command::Fsck(args) => return fsck::run(&target, &args),

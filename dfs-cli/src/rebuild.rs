@@ -1,14 +1,13 @@
 //! `dfs rebuild-namespace`: a new master's directory out of the headers on chunk servers' disks. The chunk server's
 //! binary reads the disks, the master's writes the directory; this joins the two.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, bail};
 use dfs_proto::words::in_words;
 
 use crate::connect::Target;
+use crate::offline;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -44,26 +43,15 @@ pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
 }
 
 fn rebuild(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {
-    let (reader, writer) = (crate::dev::find("dfs-chunkserver")?, crate::dev::find("dfs-master")?);
-    let mut headers = Command::new(&reader);
-    headers.arg("headers").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for disk in &args.disks {
-        headers.arg("--disk").arg(disk);
+    let writer = crate::dev::find("dfs-master")?;
+    let copies = offline::copies_on(&args.disks);
+    if copies > 0 && !target.json {
+        println!(
+            "note: {copies} copies of the master's own log are on these disks, which have more than headers do: look at `dfs \
+             recover --from-servers` first"
+        );
     }
-    let mut headers = headers.spawn().with_context(|| format!("cannot start {}", reader.display()))?;
-    let listing = headers.stdout.take().context("no pipe to read the headers from")?;
-    let made = master(target, args, &writer).stdin(Stdio::from(listing)).stderr(Stdio::piped()).spawn();
-    let made = made.and_then(std::process::Child::wait_with_output);
-    let read = headers.wait_with_output().with_context(|| format!("{}", reader.display()))?;
-    let made = made.with_context(|| format!("cannot start {}", writer.display()))?;
-    // When the disks can't be read, that the listing ends early is no news.
-    let said = if read.stderr.is_empty() { &made.stderr } else { &read.stderr };
-    std::io::stderr().write_all(said)?;
-    match (read.status.success(), made.status.code().and_then(|code| u8::try_from(code).ok())) {
-        (true, Some(code)) => Ok(ExitCode::from(code)),
-        (true, None) => bail!("{} ended by {}", writer.display(), made.status),
-        (false, _) => Ok(ExitCode::FAILURE),
-    }
+    offline::pipe(&args.disks, &[], master(target, args, &writer))
 }
 
 fn master(target: &Target, args: &Args, binary: &std::path::Path) -> Command {

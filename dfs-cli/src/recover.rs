@@ -1,5 +1,7 @@
 //! `dfs recover`: the way out of HOLD, which shows first what it costs.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
 use dfs_proto::ids::LogIndex;
 use dfs_proto::meta::{Recover, RecoverReport};
@@ -13,6 +15,18 @@ pub(crate) struct Args {
     /// lost for good
     #[arg(long, value_name = "INDEX")]
     accept_metadata_loss: Option<u64>,
+    /// All masters are gone: look at the copies of the master's log on disks of stopped chunk servers
+    #[arg(long, requires = "disks", conflicts_with = "accept_metadata_loss")]
+    pub(crate) from_servers: bool,
+    /// Directory of a disk of a stopped chunk server; give all disks of all servers
+    #[arg(long = "disk", value_name = "DIR", requires = "from_servers")]
+    pub(crate) disks: Vec<PathBuf>,
+    /// Make a master's directory of the best copy here, where nothing is yet. Without it, only tell what is there
+    #[arg(long, value_name = "DIR", requires = "from_servers")]
+    pub(crate) to: Option<PathBuf>,
+    /// Look at copies of this generation only; else the newest counts most
+    #[arg(long, value_name = "N", requires = "from_servers")]
+    pub(crate) generation: Option<u16>,
 }
 
 pub(crate) fn run(target: &Target, args: &Args) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! `dfs status`: the cluster on one page.
 
-use dfs_proto::meta::ClusterStatus;
+use dfs_proto::meta::{ClusterStatus, LogCopy};
 
 use crate::connect::Target;
 use crate::output::{Tone, bytes, pairs, span};
@@ -41,6 +41,7 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
             ),
             Tone::Plain,
         ),
+        log_copies(&report.copies),
         ("servers", format!("{} of {} up", report.servers_up, report.servers_known), servers_tone),
         (
             "space",
@@ -81,4 +82,62 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
     }
     pairs(&lines);
     Ok(())
+}
+
+/// Copies named one by one: the page stays one.
+const NAMED: usize = 3;
+/// A copy that is behind for so long is worth a look.
+const BEHIND_MS: u64 = 60_000;
+
+/// How far the servers' copies of the log are, those that lag most first.
+fn log_copies(copies: &[LogCopy]) -> (&'static str, String, Tone) {
+    let lags = |copy: &&LogCopy| copy.behind > 0 || copy.trouble.is_some();
+    let mut lagging: Vec<&LogCopy> = copies.iter().filter(lags).collect();
+    lagging.sort_by_key(|copy| std::cmp::Reverse((copy.trouble.is_some(), copy.behind)));
+    let mut text =
+        format!("{} of {} servers have all of the log", copies.len() - lagging.len(), copies.len());
+    for copy in lagging.iter().take(NAMED) {
+        let since = copy.whole_ms.map(|ms| format!(", whole {} ago", span(ms))).unwrap_or_default();
+        text.push_str(&format!("; {} {} records behind{since}", copy.server, copy.behind));
+        if let Some(why) = &copy.trouble {
+            text.push_str(&format!(" ({why})"));
+        }
+    }
+    if lagging.len() > NAMED {
+        text.push_str(&format!("; {} more, see --json", lagging.len() - NAMED));
+    }
+    let bad = |copy: &&LogCopy| copy.trouble.is_some() || copy.whole_ms.is_none_or(|ms| ms > BEHIND_MS);
+    let tone = if lagging.iter().any(bad) { Tone::Bad } else { Tone::Plain };
+    ("  copies", text, tone)
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_proto::ids::LogIndex;
+
+    use super::*;
+
+    #[test]
+    fn copies_that_lag_are_named() {
+        let copy = |server: &str, behind, whole_ms, trouble: Option<&str>| LogCopy {
+            server: server.to_owned(),
+            up: true,
+            index: LogIndex(7),
+            behind,
+            whole_ms,
+            trouble: trouble.map(str::to_owned),
+        };
+        let all = [copy("a", 0, Some(10), None), copy("b", 3, Some(900), None)];
+        let (_, text, tone) = log_copies(&all);
+        assert_eq!(text, "1 of 2 servers have all of the log; b 3 records behind, whole 900 ms ago");
+        assert_eq!(tone, Tone::Plain);
+        let (_, text, tone) =
+            log_copies(&[copy("a", 9, None, Some("full")), copy("b", 3, Some(61_000), None)]);
+        assert_eq!(
+            text,
+            "0 of 2 servers have all of the log; a 9 records behind (full); b 3 records behind, whole 1 min 1 s ago"
+        );
+        assert_eq!(tone, Tone::Bad);
+        assert_eq!(log_copies(&all[1..]).2, Tone::Plain);
+    }
 }

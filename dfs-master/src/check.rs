@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use dfs_disk::Disk;
 use dfs_disk::read_only::ReadOnly;
 use dfs_disk::real::RealDisk;
 use dfs_master::core::check::Checker;
@@ -48,7 +49,12 @@ fn look(check: &Check) -> anyhow::Result<bool> {
 
 /// A check of a directory that is through.
 fn checked(dir: &Path, disk: &RealDisk) -> anyhow::Result<Checker> {
-    let Read { log, state } = read(dir, &ReadOnly(disk.clone()))?;
+    check_all(read(dir, &ReadOnly(disk.clone()))?)
+}
+
+/// The check of what a log comes to.
+pub(crate) fn check_all<D: Disk>(read: Read<D>) -> anyhow::Result<Checker> {
+    let Read { log, state } = read;
     let identity = *log.identity();
     let config = CoreConfig { generation: identity.generation, ..CoreConfig::new(identity.cluster) };
     let core = Core::new(config, state, clock::now())?;
@@ -59,9 +65,14 @@ fn checked(dir: &Path, disk: &RealDisk) -> anyhow::Result<Checker> {
 
 /// How many findings there are in a directory, chunks below their goal left out.
 pub(crate) fn findings(dir: &Path, disk: &RealDisk) -> anyhow::Result<u64> {
-    let (found, more) = checked(dir, disk)?.take(usize::MAX);
+    Ok(defects(&mut checked(dir, disk)?))
+}
+
+/// How many findings a check that is through has, chunks below their goal left out.
+pub(crate) fn defects(checker: &mut Checker) -> u64 {
+    let (found, more) = checker.take(usize::MAX);
     let defects = found.iter().filter(|finding| finding.kind != FindingKind::BelowGoal).count();
-    Ok(defects as u64 + more)
+    defects as u64 + more
 }
 
 fn print(check: &Check, checker: &Checker, found: &[Finding], more: u64) -> anyhow::Result<()> {

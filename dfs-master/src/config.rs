@@ -25,6 +25,22 @@ pub(crate) enum Command {
     /// Make a new master's directory of what chunk servers' disks hold, which standard input lists. `dfs
     /// rebuild-namespace` runs it
     Rebuild(Rebuild),
+    /// Make a new master's directory of the best of the copies that standard input lists. `dfs recover --from-servers`
+    /// runs it
+    Restore(Restore),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The directory to make; without it, only tell what is there
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// Look at copies of this generation only
+    #[arg(long)]
+    pub(crate) generation: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 //!
 //! Lock order: the driver's lock is taken before nothing and holds nothing else while it waits.
 
+mod copies;
 mod held;
 mod service;
 mod snapshots;
@@ -37,6 +38,7 @@ pub(crate) struct Driver {
     disk: RealDisk,
     identity: Identity,
     runtime: tokio::runtime::Handle,
+    copies: copies::Copies,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,8 @@ impl Driver {
             failed: None,
             stopping: false,
         };
-        Arc::new(Driver { inner: Mutex::new(inner), dirty: Condvar::new(), disk, identity, runtime })
+        let (inner, dirty, copies) = (Mutex::new(inner), Condvar::new(), copies::Copies::default());
+        Arc::new(Driver { inner, dirty, disk, identity, runtime, copies })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -8,12 +8,13 @@
 //! stands for goes before two good ones are there.
 //!
 //! Reading order: [`entry`] (the words), [`record`] and [`segment`] (the bytes), [`order`] (what may
-//! follow what), [`writer`] and [`sync`], [`snapshot`], [`mod@recover`] and [`reader`], [`identity`].
+//! follow what), [`writer`] and [`sync`], [`snapshot`], [`mod@recover`] and [`reader`], [`identity`], [`files`].
 //!
 //! A life: [`init`] once; then [`recover()`], load its snapshot's blocks, apply its replay,
 //! [`Recovered::into_writer`], and from then on append, sync, and now and then snapshot and prune.
 
 pub mod entry;
+pub mod files;
 pub mod identity;
 pub mod order;
 pub mod reader;
@@ -28,11 +29,11 @@ pub use entry::{ConfState, EntryId, EntryKind, HardState, LogEntry, NodeId, Posi
 pub use identity::{Identity, IdentityError, PATH as IDENTITY};
 pub use reader::{Replay, ReplayError};
 pub use record::{Marker, Record};
-pub use recover::{Options, RecoverError, Recovered, TornTail, recover};
+pub use recover::{Options, RecoverError, Recovered, TornTail, recover, recover_as};
 pub use snapshot::{
     Block, Section, SnapshotError, SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter,
 };
-pub use sync::{SyncHandle, Synced};
+pub use sync::{Place, SyncHandle, Synced};
 pub use writer::{LogWriter, Prune};
 
 use std::io::{self, IoSlice};

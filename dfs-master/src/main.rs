@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod driver;
 mod rebuild;
+mod restore;
 mod start;
 
 use std::net::ToSocketAddrs;
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
     let level = match &cli.command {
         Command::Init(_) => "info",
         Command::Check(_) | Command::Rebuild(_) => "warn",
+        // What stands in the way is in the report.
+        Command::Restore(_) => "off",
         Command::Run(run) => run.log_level.as_str(),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(run) => serve(run),
         Command::Check(check) => return check::run(check),
         Command::Rebuild(args) => return rebuild::run(args),
+        Command::Restore(args) => return restore::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

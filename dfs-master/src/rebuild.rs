@@ -54,7 +54,8 @@ fn make(args: &Rebuild) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_empty(dir: &Path) -> anyhow::Result<()> {
+/// Whether the directory is not there, or has nothing.
+pub(crate) fn check_empty(dir: &Path) -> anyhow::Result<()> {
     let at = dir.display();
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -90,9 +91,15 @@ fn read(from: impl BufRead) -> anyhow::Result<Vec<Disk>> {
                 disks.extend(open.take());
             }
             (Line::Done { disks: count }, None) if count == disks.len() as u64 => done = true,
-            (Line::Disk(_) | Line::Replica(_) | Line::Unfit(_) | Line::End { .. } | Line::Done { .. }, _) => {
-                bail!("line {} of the listing is out of its place", at + 1)
-            }
+            (
+                Line::Disk(_)
+                | Line::Replica(_)
+                | Line::Unfit(_)
+                | Line::Copy(_)
+                | Line::End { .. }
+                | Line::Done { .. },
+                _,
+            ) => bail!("line {} of the listing is out of its place", at + 1),
         }
     }
     if !done {

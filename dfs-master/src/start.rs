@@ -67,8 +67,13 @@ pub(crate) struct Read<D: Disk> {
 /// Recovers the log of `at`, which is `disk`.
 pub(crate) fn read<D: Disk>(at: &Path, disk: &D) -> anyhow::Result<Read<D>> {
     let at = at.display();
-    let mut log = wal::recover(disk, Options::default())
+    let log = wal::recover(disk, Options::default())
         .with_context(|| format!("{at} (a new cluster is made with `dfs-master init --data DIR`)"))?;
+    read_from(log)
+}
+
+/// What a recovered log comes to.
+pub(crate) fn read_from<D: Disk>(mut log: wal::Recovered<D>) -> anyhow::Result<Read<D>> {
     let snapshot = loop {
         match load(&log) {
             Ok(snapshot) => break snapshot,

@@ -5,9 +5,11 @@
 //! again in every heartbeat reply until the server says that it applied them, so that none is missed and
 //! none is used late (L5).
 
+mod copy;
 mod look;
 mod scrub;
 
+pub use copy::*;
 pub use look::*;
 pub use scrub::*;
 
@@ -124,6 +126,8 @@ pub struct Heartbeat {
     pub key: KeyId,
     #[serde(default)]
     pub scrub: ScrubReport,
+    #[serde(default)]
+    pub copy: CopyReport,
 }
 request!(Heartbeat => HeartbeatReply);
 

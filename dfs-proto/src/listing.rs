@@ -2,11 +2,13 @@
 //! JSON object a line, and `dfs-master rebuild` makes a namespace of it. For people it is a look into the headers.
 //!
 //! After a disk come its replicas, in the order of their ids, then what of it is none, then its end. The last line counts
-//! the disks: a listing that was cut short has none.
+//! the disks: a listing that was cut short has none. With `--copies` come, in place of replicas, the copies of the master's
+//! log that the disk has, for `dfs-master restore`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checksum::Digest;
+use crate::control::ClusterFacts;
 use crate::ids::{
     ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerId,
     SizeEpoch, Term,
@@ -21,6 +23,7 @@ pub enum Line {
     Disk(ListedDisk),
     Replica(ListedReplica),
     Unfit(ListedUnfit),
+    Copy(ListedCopy),
     End {
         /// Replicas listed of the disk.
         replicas: u64,
@@ -111,6 +114,31 @@ impl Text {
             Text::Bytes(bytes) => bytes,
         }
     }
+}
+
+/// A copy of the master's snapshots and log: a directory like a master's, without its identity.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ListedCopy {
+    pub path: String,
+    #[serde(flatten)]
+    pub about: CopyAbout,
+    /// When something came last, by the server's clock, in seconds since 1970.
+    pub written: i64,
+}
+
+/// What a copy says of itself, in its `copy.json`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopyAbout {
+    pub cluster: ClusterId,
+    /// The cluster's when the copy was begun; it is of no other.
+    pub generation: Generation,
+    pub facts: ClusterFacts,
+    /// Of two copies on a server the later begun has the higher one.
+    pub serial: u64,
+    /// The master's last durable record then.
+    pub began: LogIndex,
+    /// At some time it had all that the master had.
+    pub whole: bool,
 }
 
 /// A file among the chunks that is no replica.

@@ -104,6 +104,8 @@ ops! {
     ReportTrouble = 131;
     LearnerReady = 132;
     GracefulStop = 133;
+    ListLog = 134;
+    ReadLog = 135;
     // Master to chunk server.
     Apply = 144;
     Fence = 145;

@@ -17,7 +17,7 @@ const UNASKED_MAX: u64 = 256 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Room(AtomicU64);
 
-pub(super) fn reserve_of(space: Space) -> u64 {
+pub(crate) fn reserve_of(space: Space) -> u64 {
     space.total / RESERVE_DIVISOR
 }
 

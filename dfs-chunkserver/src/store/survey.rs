@@ -13,13 +13,19 @@ use super::record::{self, Label, Mhwm};
 use super::recover::{Scan, Unfit, take_lock};
 use super::table::Table;
 
-/// What a disk holds.
-#[derive(Clone, Debug)]
-pub struct Survey {
+/// Whose a disk is, and what its server was told.
+#[derive(Clone, Copy, Debug)]
+pub struct Whose {
     pub label: Label,
     pub mhwm: Mhwm,
     /// The boot counter.
     pub starts: u64,
+}
+
+/// What a disk holds.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub whose: Whose,
     /// Every replica's header, in the order of their ids, with the version that the fence log has for it.
     pub replicas: Vec<Header>,
     /// Files among the chunks that are no replicas, with why.
@@ -34,10 +40,8 @@ pub struct Survey {
 /// As [`super::Store::open`]: what a server would not start with is not guessed around here either.
 pub fn survey<D: Disk>(disk: D) -> Result<Survey, OpenError> {
     let disk = ReadOnly(disk);
-    let label = record::read_label(&disk)?;
-    take_lock(&disk)?;
-    let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(record::read_mhwm(&disk)?);
-    let starts = record::read_hb_ctr(&disk)?;
+    let whose = survey_label(&disk)?;
+    let Whose { label, starts, .. } = whose;
     let fences = Fences::read(&disk)?;
     let mut scan = Scan::new(&disk, label.cluster, starts);
     scan.run()?;
@@ -54,7 +58,18 @@ pub fn survey<D: Disk>(disk: D) -> Result<Survey, OpenError> {
         replicas.push(header);
     }
     replicas.sort_unstable_by_key(|header| header.chunk);
-    Ok(Survey { label, mhwm, starts, replicas, unfit, damaged_slots })
+    Ok(Survey { whose, replicas, unfit, damaged_slots })
+}
+
+/// Looks whose a disk is, and keeps its server from it while the disk's last clone is there.
+///
+/// # Errors
+/// As [`survey`].
+pub fn survey_label<D: Disk>(disk: &D) -> Result<Whose, OpenError> {
+    let label = record::read_label(disk)?;
+    take_lock(disk)?;
+    let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(record::read_mhwm(disk)?);
+    Ok(Whose { label, mhwm, starts: record::read_hb_ctr(disk)? })
 }
 
 /// How far the replica's bytes reach.

@@ -194,8 +194,8 @@ fn a_look_at_a_disk_finds_headers_fences_and_ends_and_changes_nothing() {
     disk.crash_process();
     let before = disk.list("chunks/01").unwrap();
     let found = survey(disk.clone()).unwrap();
-    assert_eq!((found.label, found.starts), (LABEL, 1));
-    assert_eq!((found.mhwm.generation, found.mhwm.max_meta_index), (Generation(2), LogIndex(99)));
+    assert_eq!((found.whose.label, found.whose.starts), (LABEL, 1));
+    assert_eq!((found.whose.mhwm.generation, found.whose.mhwm.max_meta_index), (Generation(2), LogIndex(99)));
     let extents: Vec<u32> = found.replicas.iter().map(|header| header.extent).collect();
     assert_eq!(extents, [10, 4100, 8192], "the last one is known to the block");
     assert_eq!(found.replicas[0].version, ChunkVersion(8), "the fence log's word counts");

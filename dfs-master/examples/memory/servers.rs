@@ -97,6 +97,7 @@ impl Servers {
             lost: Vec::new(),
             key: dfs_proto::ids::KeyId(0),
             scrub: ScrubReport::default(),
+            copy: dfs_proto::control::CopyReport::default(),
         };
         self.list.iter().map(|server| (server.conn, heartbeat(server))).collect()
     }

@@ -144,7 +144,10 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Damaged
         | Op::RepairChunk
         | Op::ExamineChunk => Some(Role::Tool),
-        Op::Recall
+        // The driver answers these two: they are of files.
+        Op::ListLog
+        | Op::ReadLog
+        | Op::Recall
         | Op::LocationsChanged
         | Op::DirChanged
         | Op::Read

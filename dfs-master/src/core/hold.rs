@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::control::Register;
-use dfs_proto::ids::{ChunkId, Generation, ServerId, ServerNum};
+use dfs_proto::ids::{ChunkId, Generation, LogIndex, ServerId, ServerNum};
 use dfs_proto::meta::{Recover, RecoverReport, ServerAhead};
 use dfs_proto::status::Status;
 
@@ -77,7 +77,21 @@ impl Hold {
     }
 }
 
+/// What of the log may be copied by servers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Copyable {
+    pub generation: Generation,
+    /// The last snapshot that was read back.
+    pub snapshot: LogIndex,
+}
+
 impl Core {
+    /// `None` on hold: a server's copy may be the better log, and must not follow this one.
+    #[must_use]
+    pub fn copyable(&self) -> Option<Copyable> {
+        (!self.hold.stands()).then(|| Copyable { generation: self.generation(), snapshot: self.log.snapshot })
+    }
+
     /// Raised by each acceptance of a loss; the high bits of every new chunk id.
     pub(super) fn generation(&self) -> Generation {
         self.state.cluster.map_or(self.config.generation, |cluster| cluster.generation)

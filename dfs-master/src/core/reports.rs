@@ -1,12 +1,14 @@
 //! The master's own view of itself, for people and tools. It changes nothing.
 
-use dfs_proto::ids::{Ino, ServerNum};
-use dfs_proto::meta::{ChunkReport, ClusterReport, FileReport, ReplicaReport, ServerReport, ServerReports};
+use dfs_proto::ids::{Ino, LogIndex, ServerNum};
+use dfs_proto::meta::{
+    ChunkReport, ClusterReport, FileReport, LogCopy, ReplicaReport, ServerReport, ServerReports,
+};
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
 
 use super::Core;
-use super::servers::address;
+use super::servers::{Server, address};
 
 /// Chunks of one file that a report names.
 const FILE_CHUNKS_MAX: usize = 1_000;
@@ -44,12 +46,27 @@ impl Core {
             replicas_unknown: self.hold.unknown(),
             blocks_damaged,
             blocks_hopeless,
+            copies: self.state.servers.iter().map(|server| self.log_copy(server)).collect(),
+        }
+    }
+
+    fn log_copy(&self, server: &Server) -> LogCopy {
+        let said = self.soft.servers.get(server.num).map(|live| &live.copy);
+        let ours = said.filter(|copy| copy.generation == self.generation());
+        let index = ours.map_or(LogIndex(0), |copy| copy.index);
+        LogCopy {
+            server: server.info.name.clone(),
+            up: self.soft.servers.is_up(server.num, self.now.mono),
+            index,
+            behind: self.log.durable.0.saturating_sub(index.0),
+            whole_ms: ours.and_then(|copy| copy.whole_ms),
+            trouble: said.and_then(|copy| copy.trouble.clone()),
         }
     }
 
     pub(super) fn server_reports(&self) -> ServerReports {
         let now = self.now.mono;
-        let report = |server: &super::servers::Server| {
+        let report = |server: &Server| {
             let live = self.soft.servers.get(server.num);
             let load = live.map(|live| live.load).unwrap_or_default();
             ServerReport {

@@ -27,6 +27,10 @@ impl Handler for Service {
             reply.fail(Status::Io, "the master's log failed");
             return;
         }
+        if matches!(frame.header.op, Op::ListLog | Op::ReadLog) {
+            self.driver.copy_request(conn, &frame, reply);
+            return;
+        }
         let words = frame.header.words;
         let id = ConnId(conn.id());
         self.driver.request(id, reply, |req| Input::Request {

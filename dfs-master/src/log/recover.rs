@@ -74,6 +74,19 @@ pub fn recover<D: Disk>(disk: &D, options: Options) -> Result<Recovered<D>, Reco
         }
     })?;
     let identity = Identity::load(disk)?;
+    recover_as(disk, identity, options)
+}
+
+/// Recovers the log in `disk`, a directory that is no master's (it has no identity) or whose lock is held. The caller
+/// sees to it that nobody writes there.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_as<D: Disk>(
+    disk: &D,
+    identity: Identity,
+    options: Options,
+) -> Result<Recovered<D>, RecoverError> {
     recover_without(disk, identity, options, Vec::new())
 }
 

@@ -73,7 +73,7 @@ pub fn path(index: LogIndex) -> String {
 /// How the name of the file ends that is to become a snapshot.
 const TEMP: &str = ".tmp";
 
-fn parse_name(name: &str) -> Option<LogIndex> {
+pub(super) fn parse_name(name: &str) -> Option<LogIndex> {
     let hex = name.strip_suffix(".snap").filter(|hex| hex.len() == 16)?;
     u64::from_str_radix(hex, 16).ok().map(LogIndex)
 }

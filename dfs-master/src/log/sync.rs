@@ -12,7 +12,7 @@ use dfs_disk::{Disk, DiskFile};
 use dfs_proto::planted;
 
 use super::DIR;
-use super::entry::Position;
+use super::entry::{Position, RecordNum};
 
 /// The latch. Shared by a writer and its handles.
 #[derive(Debug, Default)]
@@ -43,6 +43,15 @@ impl Latch {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Synced {
     pub(super) position: Position,
+    pub(super) place: Place,
+}
+
+/// A place in the log's files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub segment: RecordNum,
+    /// Bytes from the segment's start.
+    pub end: u64,
 }
 
 impl Synced {
@@ -62,6 +71,7 @@ pub struct SyncHandle<D: Disk> {
     /// A segment's name is not yet durable.
     pub(super) names: bool,
     pub(super) position: Position,
+    pub(super) place: Place,
     pub(super) latch: Arc<Latch>,
 }
 
@@ -82,7 +92,7 @@ impl<D: Disk> SyncHandle<D> {
         let result = if planted!(LogNotSynced) { Ok(()) } else { self.sync_all() };
         match result {
             // A write that failed meanwhile may be why this sync had nothing to complain about.
-            Ok(()) => self.latch.check().map(|()| Synced { position: self.position }),
+            Ok(()) => self.latch.check().map(|()| Synced { position: self.position, place: self.place }),
             Err(error) => Err(self.latch.fail(error)),
         }
     }

@@ -16,7 +16,7 @@ use super::order::Shape;
 use super::reader::Cut;
 use super::record::{self, Marker, Record};
 use super::segment::{self, Header, Spare, SparePlan};
-use super::sync::{Latch, SyncHandle, Synced};
+use super::sync::{Latch, Place, SyncHandle, Synced};
 use super::{DIR, LogConfig};
 
 /// A segment that is there: its first record, and the last entry before it.
@@ -48,6 +48,8 @@ pub struct LogWriter<D: Disk> {
     end: u64,
     shape: Shape,
     durable: Position,
+    /// Where in the files that is.
+    durable_end: Place,
     /// Entries replaced since the durable position, so that a sync begun before does not count them.
     cuts: Vec<Cut>,
     /// The last is the current segment.
@@ -93,6 +95,7 @@ impl<D: Disk> LogWriter<D> {
             at,
             end: len,
             durable: Position { record: shape.record, entry: shape.last },
+            durable_end: Place { segment: first, end: at },
             cuts: Vec::new(),
             unsynced: VecDeque::from([Unsynced { file: Arc::new(file), last: shape.record }]),
             unnamed: None,
@@ -115,6 +118,14 @@ impl<D: Disk> LogWriter<D> {
     #[must_use]
     pub fn durable(&self) -> Position {
         self.durable
+    }
+
+    /// The segments up to the one that the durable part ends in, oldest first, and where it ends there.
+    #[must_use]
+    pub fn durable_files(&self) -> (Vec<RecordNum>, Place) {
+        let last = self.durable_end.segment;
+        let firsts = self.segments.iter().map(|known| known.first);
+        (firsts.filter(|first| *first <= last).collect(), self.durable_end)
     }
 
     /// The last hard state written.
@@ -245,15 +256,17 @@ impl<D: Disk> LogWriter<D> {
             files: self.unsynced.iter().filter(dirty).map(|part| part.file.clone()).collect(),
             names: self.unnamed.is_some(),
             position: self.written(),
+            place: Place { segment: self.segments.last().map_or(RecordNum(1), |k| k.first), end: self.at },
             latch: self.latch.clone(),
         }
     }
 
     /// Notes a finished sync. Returns up to where the log is durable now.
     pub fn synced(&mut self, synced: Synced) -> Position {
-        let Synced { position } = synced;
+        let Synced { position, place } = synced;
         if position.record > self.durable.record {
             self.durable = position;
+            self.durable_end = place;
             self.cuts.retain(|cut| cut.by > position.record);
             for at in 0..self.cuts.len() {
                 self.lower_durable(self.cuts[at].from);

@@ -396,8 +396,8 @@ impl Cluster {
         let (load, hot, lost) = (ServerLoad::default(), Vec::new(), Vec::new());
         let key = server.keys.last().map_or(KeyId(0), |key| key.id);
         let t_send = Micros(self.now_ms * 1000);
-        let scrub = server.scrub.clone();
-        let request = Heartbeat { boot, t_send, applied, load, disks, hot, lost, key, scrub };
+        let (scrub, copy) = (server.scrub.clone(), server.copy.clone());
+        let request = Heartbeat { boot, t_send, applied, load, disks, hot, lost, key, scrub, copy };
         let reply = self.ask(conn, &request).ok()?;
         self.servers[at].keys.extend(reply.key);
         for (number, event) in reply.events.clone() {

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use dfs_master::core::ConnId;
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{
-    AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, Delete, Deleted, DiskReport, Examine,
-    Examined, Fence, FenceAnswer, Fenced, HeldReplica, HeldState, Holdings, Look, Reconcile, Reconciled,
-    Register, ReplicaClass, ReplicaInfo, ReplicaState, ScrubReport, ServerEvent, Settle, StartScrub, Zero,
+    AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, CopyReport, Delete, Deleted,
+    DiskReport, Examine, Examined, Fence, FenceAnswer, Fenced, HeldReplica, HeldState, Holdings, Look,
+    Reconcile, Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState, ScrubReport, ServerEvent,
+    Settle, StartScrub, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
@@ -66,6 +67,7 @@ pub(crate) struct FakeServer {
     pub(crate) starts: u64,
     pub(crate) keys: Vec<IssuedKey>,
     pub(crate) scrub: ScrubReport,
+    pub(crate) copy: CopyReport,
     /// How often it was told to scrub.
     pub(crate) scrubs_asked: u32,
     pub(crate) max_meta_index: LogIndex,
@@ -101,6 +103,7 @@ impl FakeServer {
             starts: 1,
             keys: Vec::new(),
             scrub: ScrubReport::default(),
+            copy: CopyReport::default(),
             scrubs_asked: 0,
             max_meta_index: LogIndex(0),
             labels: Vec::new(),

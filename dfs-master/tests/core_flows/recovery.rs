@@ -1,6 +1,8 @@
 //! Members that die, restart, differ: what the chunk goes on with.
 
-use dfs_proto::control::{Heartbeat, LearnerReady, ReportTrouble, ScrubReport, ServerLoad, Settle};
+use dfs_proto::control::{
+    CopyReport, Heartbeat, LearnerReady, ReportTrouble, ScrubReport, ServerLoad, Settle,
+};
 use dfs_proto::ids::{ChunkVersion, ConfigNum, KeyId, Seq, ServerNum};
 use dfs_proto::meta::{
     ChunkPlace, Commit, FailedPlace, MapRead, MapWrite, Suspect, SuspectReport, Suspicion,
@@ -374,6 +376,7 @@ fn a_lost_replica_is_replaced() {
         lost: vec![place.chunk()],
         key: KeyId(0),
         scrub: ScrubReport::default(),
+        copy: CopyReport::default(),
     };
     assert!(cluster.ask(conn, &heartbeat).unwrap().granted);
     cluster.run(200);

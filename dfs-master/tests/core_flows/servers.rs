@@ -1,7 +1,7 @@
 //! Registration, leases, placement and what a server's word can do to the master.
 
 use dfs_proto::conn::Role;
-use dfs_proto::control::{GracefulStop, Heartbeat, ScrubReport, ServerLoad};
+use dfs_proto::control::{CopyReport, GracefulStop, Heartbeat, ScrubReport, ServerLoad};
 use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, KeyId, LogIndex};
 use dfs_proto::meta::{ClusterStatus, Creds, GetServers, Getattr, KeepAlive, Mkdir, Recover};
 use dfs_proto::status::Status;
@@ -33,9 +33,9 @@ fn a_lease_is_for_the_boot_that_registered() {
     let server = &cluster.servers[0];
     let (conn, boot, disks) = (server.conn, server.boot, server.disks());
     let (load, hot, lost) = (ServerLoad::default(), Vec::new(), Vec::new());
-    let scrub = ScrubReport::default();
+    let (scrub, copy) = (ScrubReport::default(), CopyReport::default());
     let key = KeyId(0);
-    let beat = Heartbeat { boot, t_send: Micros(7), applied: 0, load, disks, hot, lost, key, scrub };
+    let beat = Heartbeat { boot, t_send: Micros(7), applied: 0, load, disks, hot, lost, key, scrub, copy };
     let reply = cluster.ask(conn, &beat).unwrap();
     assert!(reply.granted);
     assert_eq!(reply.t_send, Micros(7));
@@ -222,4 +222,28 @@ fn a_place_is_sealed_for_each_member_with_a_key_that_it_has() {
     cluster.run(2_000);
     let (_, place) = cluster.written_file(client, "g");
     assert!(check(&cluster, &place) > later.seals[0].key, "another leader's keys have higher numbers");
+}
+
+#[test]
+fn how_far_copies_of_the_log_are_is_told_and_none_follows_a_log_on_hold() {
+    let mut cluster = Cluster::new(2, 2);
+    let tool = cluster.connect(Role::Tool);
+    let durable = cluster.ask(tool, &ClusterStatus {}).unwrap().durable_index;
+    let generation = cluster.core.copyable().unwrap().generation;
+    cluster.servers[0].copy = CopyReport { generation, index: durable, whole_ms: Some(7), trouble: None };
+    // A copy of another generation is none of this log.
+    let trouble = Some("full".to_owned());
+    cluster.servers[1].copy =
+        CopyReport { generation: Generation(9), index: durable, whole_ms: Some(7), trouble };
+    (0..2).for_each(|at| drop(cluster.heartbeat(at)));
+    let status = cluster.ask(tool, &ClusterStatus {}).unwrap();
+    let [whole, other] = &status.copies[..] else { panic!("{status:?}") };
+    assert_eq!((whole.behind, whole.whole_ms), (status.durable_index.0 - durable.0, Some(7)));
+    assert_eq!((other.index, other.behind, other.whole_ms), (LogIndex(0), status.durable_index.0, None));
+    assert_eq!(other.trouble.as_deref(), Some("full"));
+    let conn = cluster.connect(Role::ChunkServer);
+    let mut register = cluster.servers[0].register();
+    register.max_meta_index = LogIndex(1 << 40);
+    assert_eq!(cluster.ask(conn, &register).unwrap_err(), Status::Behind);
+    assert_eq!(cluster.core.copyable(), None);
 }

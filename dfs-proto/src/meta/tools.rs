@@ -56,6 +56,25 @@ pub struct ClusterReport {
     pub blocks_damaged: u64,
     #[serde(default)]
     pub blocks_hopeless: u64,
+    /// What each server has of the master's own log.
+    #[serde(default)]
+    pub copies: Vec<LogCopy>,
+}
+
+/// A server's copy of the master's snapshots and log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogCopy {
+    pub server: String,
+    pub up: bool,
+    /// The last record of this generation that is on the server's disk, as it last said.
+    pub index: LogIndex,
+    /// Records that are durable at the master and not there.
+    pub behind: u64,
+    /// How long ago, when it last said, the copy had all that the master had; `None` if it never did in this
+    /// generation and since the server started.
+    pub whole_ms: Option<u64>,
+    /// Why it does not go on.
+    pub trouble: Option<String>,
 }
 
 /// Why the master is on hold, and what going on would cost. With `accept`, which names the last record of its

@@ -1,13 +1,18 @@
 //! The bytes of version 1, fixed for ever.
 
 use bytes::Bytes;
+use dfs_proto::checksum::Crc;
 use dfs_proto::conn::{Hello, Role, Welcome};
+use dfs_proto::control::{
+    ClusterFacts, ListLog, ListedSegment, ListedSnapshot, LogBytes, LogFile, LogListing, ReadLog,
+};
 use dfs_proto::frame::wire::WireFrame;
 use dfs_proto::frame::{Decoder, Frame, Outgoing};
 use dfs_proto::header::{CallId, Flags, Limits, Load, Words};
-use dfs_proto::ids::{BootId, ServerNum};
+use dfs_proto::ids::{BootId, Generation, LogIndex, ServerNum};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
+use dfs_proto::units::ChunkSize;
 
 use crate::support::{CLUSTER, welcome};
 
@@ -91,4 +96,53 @@ fn an_error_reply() {
     let frame =
         check("error", &WireFrame::new(out, CallId(9), 0).unwrap(), include_str!("../fixtures/error.hex"));
     assert_eq!((frame.header.status, frame.detail().as_str()), (Status::WrongCluster, "not ours"));
+}
+
+#[test]
+fn what_a_copy_of_the_log_is_asked_for_with() {
+    let wire = WireFrame::new(Outgoing::request(&ListLog {}).unwrap(), CallId(1), 0).unwrap();
+    let asked = check("list_log", &wire, include_str!("../fixtures/list_log.hex"));
+    let listing = LogListing {
+        generation: Generation(2),
+        about: ClusterFacts {
+            made_in: Generation(1),
+            chunk_size: ChunkSize::DEFAULT,
+            goal: 3,
+            created: 1_700_000_000,
+        },
+        snapshots: vec![ListedSnapshot { index: LogIndex(400_000), len: 1 << 33 }],
+        segments: vec![
+            ListedSegment { first: 1, len: 64 << 20 },
+            ListedSegment { first: 300_000, len: 4711 },
+        ],
+        durable: LogIndex(400_123),
+    };
+    let wire = WireFrame::new(Outgoing::reply(&asked.header, &listing), CallId(1), 0).unwrap();
+    let frame = check("log_listing", &wire, include_str!("../fixtures/log_listing.hex"));
+    assert_eq!(frame.decode::<LogListing>().unwrap(), listing);
+    for (name, fixture, file, before) in [
+        (
+            "read_log",
+            include_str!("../fixtures/read_log.hex"),
+            LogFile::Segment(300_000),
+            Some(Crc(0x0102_0304)),
+        ),
+        (
+            "read_snapshot",
+            include_str!("../fixtures/read_snapshot.hex"),
+            LogFile::Snapshot(LogIndex(400_000)),
+            None,
+        ),
+    ] {
+        let read = ReadLog { generation: Generation(2), file, offset: 1 << 20, len: 1 << 20, before };
+        let wire = WireFrame::new(Outgoing::request(&read).unwrap(), CallId(2), 0).unwrap();
+        let asked = check(name, &wire, fixture);
+        assert_eq!(asked.decode::<ReadLog>().unwrap(), read);
+        let out = Outgoing::reply(&asked.header, &LogBytes { same: true, crc: Crc(0xa1b2_c3d4) });
+        let out = out.with_payload(Bytes::from_static(b"bytes of the log"));
+        let wire = WireFrame::new(out, CallId(2), 0).unwrap();
+        let frame = check("log_bytes", &wire, include_str!("../fixtures/log_bytes.hex"));
+        assert_eq!(frame.decode::<LogBytes>().unwrap(), LogBytes { same: true, crc: Crc(0xa1b2_c3d4) });
+        assert_eq!(&frame.payload[..], b"bytes of the log");
+    }
 }

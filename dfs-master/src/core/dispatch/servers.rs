@@ -202,6 +202,7 @@ impl Core {
             live.lease = live.lease.renewed(now, lease_ms);
             (live.heard, live.spoke) = (now, true);
             (live.load, live.disks, live.scrub) = (request.load, request.disks, request.scrub);
+            live.copy = request.copy;
             if request.key == key.id {
                 live.key = Some(key);
             } else {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_proto::control::{DiskReport, ScrubReport, ServerLoad};
+use dfs_proto::control::{CopyReport, DiskReport, ScrubReport, ServerLoad};
 use dfs_proto::ids::{BootId, LogIndex, ServerNum};
 use dfs_proto::key::IssuedKey;
 use dfs_proto::units::Micros;
@@ -44,6 +44,7 @@ pub struct LiveServer {
     pub disks: Vec<DiskReport>,
     /// As its last heartbeat said.
     pub scrub: ScrubReport,
+    pub copy: CopyReport,
     pub inventory: Inventory,
     pub events: EventQueue,
     /// What capabilities are sealed with for it: the newest key that it is known to have.
@@ -82,6 +83,7 @@ impl LiveServer {
             load: ServerLoad::default(),
             disks: Vec::new(),
             scrub: ScrubReport::default(),
+            copy: CopyReport::default(),
             inventory: Inventory::Awaited,
             events: EventQueue::default(),
             key: None,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dfs_chunkserver::core::io::Input;
 use dfs_proto::control::{
-    DiskReport, Heartbeat, HeartbeatReply, INVENTORY_PART, Inventory, LearnerReady, Register, Registered,
-    ServerLoad,
+    CopyReport, DiskReport, Heartbeat, HeartbeatReply, INVENTORY_PART, Inventory, LearnerReady, Register,
+    Registered, ServerLoad,
 };
 use dfs_proto::frame::Outgoing;
 use dfs_proto::status::Status;
@@ -211,6 +211,8 @@ impl Running {
             lost: self.core.lost(t_send),
             key: self.core.newest_key(),
             scrub: self.core.scrub_report(t_send),
+            // A driver's part: the simulated one keeps no copy.
+            copy: CopyReport::default(),
         };
         self.call_master(fabric, encoded(&heartbeat), MasterCall::Heartbeat);
         self.later(fabric, again, Todo::Heartbeat);

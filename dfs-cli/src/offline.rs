@@ -1,0 +1,41 @@
+//! What commands do that work on disks of stopped servers: the chunk server's binary reads them and prints what it finds,
+//! the master's reads that and writes a directory.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, bail};
+
+/// Runs `dfs-chunkserver headers` of these disks with `options` into `master`; the master's exit code, or a failure.
+pub(crate) fn pipe(disks: &[PathBuf], options: &[&str], mut master: Command) -> anyhow::Result<ExitCode> {
+    let reader = crate::dev::find("dfs-chunkserver")?;
+    let mut headers = Command::new(&reader);
+    headers.arg("headers").args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for disk in disks {
+        headers.arg("--disk").arg(disk);
+    }
+    let mut headers = headers.spawn().with_context(|| format!("cannot start {}", reader.display()))?;
+    let listing = headers.stdout.take().context("no pipe to read the headers from")?;
+    let made = master.stdin(Stdio::from(listing)).stderr(Stdio::piped()).spawn();
+    let made = made.and_then(std::process::Child::wait_with_output);
+    let writer = Path::new(master.get_program()).display().to_string();
+    // Its end of the pipe: a reader whose listing nobody takes would wait for ever.
+    drop(master);
+    let read = headers.wait_with_output().with_context(|| format!("{}", reader.display()))?;
+    let made = made.with_context(|| format!("cannot start {writer}"))?;
+    // When the disks can't be read, that the listing ends early is no news.
+    let said = if read.stderr.is_empty() { &made.stderr } else { &read.stderr };
+    std::io::stderr().write_all(said)?;
+    match (read.status.success(), made.status.code().and_then(|code| u8::try_from(code).ok())) {
+        (true, Some(code)) => Ok(ExitCode::from(code)),
+        (true, None) => bail!("{writer} ended by {}", made.status),
+        (false, _) => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// How many copies of the master's log lie on these disks, by their names.
+pub(crate) fn copies_on(disks: &[PathBuf]) -> usize {
+    let places = disks.iter().filter_map(|disk| std::fs::read_dir(disk.join("master-copy")).ok());
+    places.flatten().flatten().filter(|place| place.path().join("copy.json").is_file()).count()
+}
