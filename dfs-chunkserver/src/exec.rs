@@ -38,6 +38,9 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
             make(store, context, create.as_ref())
                 .and_then(|()| store.write(*chunk, &Write { ranges, data: payload, crcs })),
         ),
+        DiskOp::Punch { chunk, create, ranges } => {
+            done(make(store, context, create.as_ref()).and_then(|()| store.punch(*chunk, ranges)))
+        }
         DiskOp::Zero { chunk, create, range, size_epoch } => done(
             make(store, context, create.as_ref())
                 .and_then(|()| store.zero(*chunk, range.offset, range.end(), *size_epoch).map(drop)),
@@ -64,12 +67,7 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
             Err(error) => DiskDone::Failed(fault_of(&error)),
         },
         DiskOp::Close { chunks } => close(store, chunks),
-        DiskOp::Stock { chunk, range } => {
-            match store.stock(*chunk, range.offset / BLOCK_SIZE, range.len / BLOCK_SIZE) {
-                Ok(Stock { entries, data }) => DiskDone::Stock { entries, data },
-                Err(error) => DiskDone::Failed(fault_of(&error)),
-            }
-        }
+        DiskOp::Stock { chunk, range } => stock(store, *chunk, *range),
         DiskOp::Mend { chunk, offset, entries, data, insist } => {
             let given = Stock { entries: entries.clone(), data: data.clone() };
             match store.mend(*chunk, offset / BLOCK_SIZE, &given, *insist) {
@@ -300,6 +298,13 @@ fn examine<D: Disk>(store: &Store<D>, chunk: ChunkId) -> DiskDone {
         Ok(DiskDone::Examined { synced, good: verified.good, bad: verified.bad })
     };
     look().unwrap_or_else(|error| DiskDone::Failed(fault_of(&error)))
+}
+
+fn stock<D: Disk>(store: &Store<D>, chunk: ChunkId, range: Range) -> DiskDone {
+    match store.stock(chunk, range.offset / BLOCK_SIZE, range.len / BLOCK_SIZE) {
+        Ok(Stock { entries, data }) => DiskDone::Stock { entries, data },
+        Err(error) => DiskDone::Failed(fault_of(&error)),
+    }
 }
 
 fn reconcile<D: Disk>(store: &Store<D>, chunk: ChunkId, settle: Settle) -> DiskDone {

@@ -28,6 +28,7 @@ mod open_files;
 mod pieces;
 mod pool;
 mod progress;
+mod punch;
 mod read;
 mod record;
 mod recover;

@@ -185,6 +185,7 @@ impl Cluster {
             done: OpId(op),
             ranges: vec![Range { offset, len: u32::try_from(data.len()).unwrap() }],
             crcs: block_crcs(&data).map(|crc| crc.0).collect(),
+            zeros: false,
             create: if create { self.members.clone() } else { Vec::new() },
             note: None,
         };

@@ -370,14 +370,7 @@ impl<N: Net> Shared<N> {
     /// Before a truncation: nothing under way, and the master knows how far the bytes reach that it has to
     /// cut. Writes wait until the answer is dropped.
     pub(crate) async fn begin_cut(self: &Arc<Self>, inode: &Arc<Inode>, until: Until) -> Result<Cut<N>> {
-        until
-            .bound(inode.until(|state| {
-                let free = state.dead || state.gate == Gate::Open;
-                free.then(|| state.gate = Gate::Cutting)
-            }))
-            .await?;
-        let cut = Cut { shared: Arc::clone(self), inode: Arc::clone(inode) };
-        until.bound(inode.until(|state| (state.dead || state.dirty.flights() == 0).then_some(()))).await?;
+        let cut = self.close_gate(inode, until).await?;
         let behind = {
             let state = inode.lock();
             state.may_buffer() && state.acked_end > state.committed
@@ -387,9 +380,22 @@ impl<N: Net> Shared<N> {
         }
         Ok(cut)
     }
+
+    /// Nothing is under way, what is dirty stays, and writes wait, until the answer is dropped.
+    pub(crate) async fn close_gate(self: &Arc<Self>, inode: &Arc<Inode>, until: Until) -> Result<Cut<N>> {
+        until
+            .bound(inode.until(|state| {
+                let free = state.dead || state.gate == Gate::Open;
+                free.then(|| state.gate = Gate::Cutting)
+            }))
+            .await?;
+        let cut = Cut { shared: Arc::clone(self), inode: Arc::clone(inode) };
+        until.bound(inode.until(|state| (state.dead || state.dirty.flights() == 0).then_some(()))).await?;
+        Ok(cut)
+    }
 }
 
-/// A truncation under way: opens the gate again when dropped.
+/// A truncation, or a write of zeros, under way: opens the gate again when dropped.
 pub(crate) struct Cut<N: Net> {
     shared: Arc<Shared<N>>,
     inode: Arc<Inode>,

@@ -3,8 +3,8 @@
 //!
 //! Reading order: [`client`] (what a program calls), [`config`] and [`error`], [`net`] (the seam to the
 //! world); `shared`, `session`, `call` and `recall` (talking to the master); `names`, `absent`, `dirs`, `changes`, `attrs`
-//! and `files` (the calls of a filesystem); `inode`, `making` and `maps` (what is known of a file); `write`, `put` and
-//! `sync`, `read`, `get` and `ahead` (its bytes); `servers`; `core` (decisions without I/O).
+//! and `files` (the calls of a filesystem); `inode`, `making` and `maps` (what is known of a file); `write`, `zeros`, `put`
+//! and `sync`, `read`, `get` and `ahead` (its bytes); `servers`; `core` (decisions without I/O).
 //!
 //! Invariants. No clock but [`net::Net::now`] and tokio's, no randomness but the seed, no threads: a
 //! simulator can run it. No lock is held over an await. Nothing is answered from a cache without a grant
@@ -31,6 +31,7 @@ mod making;
 mod owed;
 mod maps;
 mod write;
+mod zeros;
 mod put;
 mod sync;
 mod read;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dfs_proto::ids::SizeEpoch;
+use dfs_proto::ids::{ChunkId, SizeEpoch};
 use dfs_proto::meta::{ChunkPlace, FailedPlace, MAP_MAX, MapRead, MapWrite, ReadMap};
 use dfs_proto::planted;
 use dfs_proto::units::ChunkIndex;
@@ -38,24 +38,31 @@ impl<N: Net> Shared<N> {
         now.is_none_or(|now| now.0.saturating_add(EXPIRY_MARGIN_MS) < place.capability.expires.0)
     }
 
-    /// The place to write an index at, not the one that failed.
+    /// The place to write an index at, not the one that failed. With `only`, `Stale` unless that chunk is there: to ask
+    /// for a chunk and then not write it would leave one that the next commit says is written.
     pub(crate) async fn write_place(
         &self,
         inode: &Inode,
         index: ChunkIndex,
         failed: Option<FailedPlace>,
+        only: Option<ChunkId>,
         until: Until,
     ) -> Result<Arc<ChunkPlace>, Refused> {
-        if let Some(place) = self.known_write_place(&inode.lock(), index, failed) {
+        // One that is known can be of before a truncation by another mount.
+        let known = |state: &State| {
+            let place = self.known_write_place(state, index, failed);
+            place.filter(|place| only.is_none_or(|only| only == place.chunk()))
+        };
+        if let Some(place) = known(&inode.lock()) {
             return Ok(place);
         }
         // An index has one chunk, however often it is asked for.
-        let request = MapWrite { ino: inode.ino, index, failed };
+        let request = MapWrite { ino: inode.ino, index, failed, only };
         let mut backoff = Backoff::default();
         loop {
             // Held for one question: another chunk's recovery is no reason to wait.
             let turn = inode.map_turn(index).await;
-            if let Some(place) = self.known_write_place(&inode.lock(), index, failed) {
+            if let Some(place) = known(&inode.lock()) {
                 return Ok(place);
             }
             let answer = self.ask_once(&request, Scope::Session(inode.incarnation), until).await?;

@@ -21,13 +21,16 @@ use crate::shared::{Shared, Until};
 /// How often a primary may say that no member has a good copy of a block before the program is told.
 const ROTTEN_TRIES: u32 = 8;
 
-/// Bytes for one chunk.
+/// Bytes, or zeros, for one chunk.
 #[derive(Clone, Debug)]
 pub(crate) struct Put {
     pub(crate) index: ChunkIndex,
     pub(crate) ranges: Vec<Range>,
     pub(crate) crcs: Vec<u32>,
     pub(crate) parts: Vec<Bytes>,
+    /// Zeros, without checksums and parts, for no other chunk than this: one in its place has them but for what was
+    /// written since.
+    pub(crate) zeros_in: Option<ChunkId>,
 }
 
 /// An operation id that was taken. Dropped, it will never be sent again, which makes the members drop a
@@ -46,7 +49,7 @@ impl Drop for Taken<'_> {
 
 impl<N: Net> Shared<N> {
     /// Writes on all members. Returns the place at which it was acknowledged, with the size epoch of the try that was
-    /// applied.
+    /// applied. Zeros are `Stale` where their chunk is no more.
     pub(crate) async fn put(
         self: &Arc<Self>,
         inode: &Inode,
@@ -58,7 +61,7 @@ impl<N: Net> Shared<N> {
         let mut backoff = Backoff::default();
         let (mut tries, mut rotten) = (0u32, 0u32);
         loop {
-            let place = self.write_place(inode, put.index, failed.take(), until).await?;
+            let place = self.write_place(inode, put.index, failed.take(), put.zeros_in, until).await?;
             let chunk = place.chunk();
             // Another chunk took the index's place: the old one is not written any more.
             taken = taken.filter(|taken| taken.chunk == chunk);
@@ -151,6 +154,7 @@ fn message(inode: &Inode, place: &ChunkPlace, primary: ServerNum, put: &Put, op:
         done,
         ranges: put.ranges.clone(),
         crcs: put.crcs.clone(),
+        zeros: put.zeros_in.is_some(),
         create: if place.new { place.members.clone() } else { Vec::new() },
         note: if place.new { place.note.clone() } else { None },
     };

@@ -15,6 +15,7 @@ use dfs_proto::meta::{ChunkPlace, MapWrite};
 
 use crate::call::{Refused, Scope};
 use crate::core::retry::{Backoff, ChunkNext, after_chunk};
+use crate::error::Error;
 use crate::inode::{Inode, Mapped};
 use crate::net::{Net, NetError};
 use crate::shared::{Shared, Until, lock};
@@ -149,8 +150,15 @@ impl<N: Net> Shared<N> {
         {
             return Ok(Whereabouts::Moved);
         }
-        let request = MapWrite { ino: inode.ino, index: old.index, failed: None };
-        let answer = self.ask_once(&request, Scope::Session(inode.incarnation), until).await?;
+        let only = Some(old.chunk());
+        let request = MapWrite { ino: inode.ino, index: old.index, failed: None, only };
+        let answer = match self.ask_once(&request, Scope::Session(inode.incarnation), until).await {
+            Err(Refused::Final(Error::Stale)) => {
+                inode.forget_place(old);
+                return Ok(Whereabouts::Moved);
+            }
+            answer => answer?,
+        };
         let Some(place) = answer else { return Ok(Whereabouts::Changing) };
         if !differs(&place) {
             return Ok(Whereabouts::Same);

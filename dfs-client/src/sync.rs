@@ -181,7 +181,7 @@ impl<N: Net> Shared<N> {
 
     /// The file was truncated before a commit: by another mount after our grant ended, or by an open of ours. What
     /// was to be committed is cut with the rest. What was written after the cut, under its epoch, still is to be.
-    async fn was_cut(&self, inode: &Inode, until: Until) -> Result<()> {
+    pub(crate) async fn was_cut(&self, inode: &Inode, until: Until) -> Result<()> {
         let request = dfs_proto::meta::Getattr { ino: inode.ino };
         let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
         let now = self.now();
@@ -352,8 +352,15 @@ impl<N: Net> Shared<N> {
             let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
             let ask = async move {
                 if writes {
-                    let place = shared.write_place(&inode, unsynced.index, was, until).await?;
-                    return Ok(Some((unsynced, place)));
+                    let only = Some(unsynced.chunk);
+                    return match shared.write_place(&inode, unsynced.index, was, only, until).await {
+                        // Truncated away since: there is nothing left to keep.
+                        Err(Refused::Final(Error::Stale)) if !inode.lock().dead => {
+                            inode.lock().unsynced.remove(&unsynced.chunk);
+                            Ok(None)
+                        }
+                        place => Ok(Some((unsynced, place?))),
+                    };
                 }
                 if was.is_some() {
                     // The question makes the master look at the chunk's members.

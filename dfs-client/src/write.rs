@@ -22,7 +22,7 @@ use crate::put::Put;
 use crate::shared::{Shared, Until, lock};
 
 /// Requests of one file under way at once: with the largest size, 8 MiB cover a gigabyte a second at 8 ms.
-const FLIGHTS_MAX: usize = 8;
+pub(crate) const FLIGHTS_MAX: usize = 8;
 /// Dirty bytes of one file, scattered over windows that do not fill, that are sent without being asked for.
 const SCATTERED_MAX: u64 = 8 << 20;
 /// What may be buffered behind a flush before writers wait for it, so that every flush ends.
@@ -69,7 +69,7 @@ impl<N: Net> Client<N> {
         let shared = &self.shared;
         let inode = &handle.open.inode;
         let until = shared.patience();
-        shared.check_writer(handle, offset, data.len(), append)?;
+        shared.check_writer(handle, offset, len_of(data.len())?, append)?;
         loop {
             let mut changed = std::pin::pin!(inode.changed.notified());
             changed.as_mut().enable();
@@ -109,7 +109,8 @@ impl<N: Net> Client<N> {
         append: bool,
     ) -> Option<Result<usize>> {
         let shared = &self.shared;
-        if let Err(error) = shared.check_writer(handle, offset, data.len(), append) {
+        let checked = len_of(data.len()).and_then(|len| shared.check_writer(handle, offset, len, append));
+        if let Err(error) = checked {
             return Some(Err(error));
         }
         match shared.buffer(&handle.open.inode, offset, data, append) {
@@ -121,7 +122,13 @@ impl<N: Net> Client<N> {
 }
 
 impl<N: Net> Shared<N> {
-    fn check_writer(&self, handle: &FileHandle, offset: u64, len: usize, append: bool) -> Result<()> {
+    pub(crate) fn check_writer(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        len: u64,
+        append: bool,
+    ) -> Result<()> {
         let open = &handle.open;
         if !open.access.write {
             return Err(Error::BadHandle);
@@ -132,7 +139,6 @@ impl<N: Net> Shared<N> {
             return Err(Error::Stale);
         }
         let at = if append { state.size } else { offset };
-        let len = u64::try_from(len).map_err(|_| Error::TooBig)?;
         match at.checked_add(len) {
             Some(end) if end <= FILE_SIZE_MAX => Ok(()),
             Some(_) | None => Err(Error::TooBig),
@@ -148,7 +154,7 @@ impl<N: Net> Shared<N> {
     ) -> Result<Buffered> {
         let now = self.now();
         let lease_stands = self.session.lease_left(now) > Duration::ZERO;
-        let len = u64::try_from(data.len()).map_err(|_| Error::TooBig)?;
+        let len = len_of(data.len())?;
         let mut state = inode.lock();
         if state.dead {
             return Err(Error::Stale);
@@ -173,20 +179,23 @@ impl<N: Net> Shared<N> {
         state.size = state.size.max(at + len);
         state.since_flush += len;
         self.wrote(&mut state);
-        let first = state.dirty_since.is_none();
-        state.dirty_since.get_or_insert(now);
         if state.dirty.full_windows() > 0 || state.dirty.bytes() > SCATTERED_MAX {
             self.pump(inode, &mut state);
         }
-        drop(state);
-        if first {
-            lock(&self.dirty).insert(inode.ino, Arc::clone(inode));
-        }
+        self.write_back_later(inode, &mut state);
         Ok(Buffered::Done)
     }
 
+    /// Has what the inode owes the cluster written back in time.
+    pub(crate) fn write_back_later(&self, inode: &Arc<Inode>, state: &mut State) {
+        if state.dirty_since.is_none() {
+            state.dirty_since = Some(self.now());
+            lock(&self.dirty).insert(inode.ino, Arc::clone(inode));
+        }
+    }
+
     /// What every write changes of the inode.
-    fn wrote(&self, state: &mut State) {
+    pub(crate) fn wrote(&self, state: &mut State) {
         state.touched = true;
         if let Some(pending) = &mut state.pending {
             pending.written();
@@ -234,7 +243,7 @@ impl<N: Net> Shared<N> {
     pub(crate) async fn fly(self: Arc<Self>, inode: &Arc<Inode>, batch: Batch) {
         let Batch { flight, index, end, .. } = batch;
         let crcs = batch.crcs();
-        let put = Put { index, ranges: batch.ranges, crcs, parts: batch.parts };
+        let put = Put { index, ranges: batch.ranges, crcs, parts: batch.parts, zeros_in: None };
         // Buffered bytes are kept as long as it takes, on a soft mount too as long as its patience.
         let answer = self.put(inode, &put, self.patience()).await;
         drop(put);
@@ -315,7 +324,7 @@ impl<N: Net> Shared<N> {
         append: bool,
         until: Until,
     ) -> Result<Option<SizeEpoch>> {
-        let len = u64::try_from(data.len()).map_err(|_| Error::TooBig)?;
+        let len = len_of(data.len())?;
         let mut epoch: Option<SizeEpoch> = None;
         let mut from = 0;
         for piece in pieces(self.session.facts().chunk_size, done.at, len) {
@@ -324,7 +333,7 @@ impl<N: Net> Shared<N> {
             from = stop;
             let place = match done.pieces.get(&piece.index) {
                 Some(put) => {
-                    let place = self.write_place(inode, piece.index, None, until).await?;
+                    let place = self.write_place(inode, piece.index, None, None, until).await?;
                     let kept = place.chunk() == put.chunk;
                     if append && !kept {
                         // Cut away: it goes to where the file ends now.
@@ -340,7 +349,8 @@ impl<N: Net> Shared<N> {
                 None => {
                     let mut crcs = Vec::new();
                     part_crcs(piece.range.offset, std::slice::from_ref(&part), &mut crcs);
-                    let put = Put { index: piece.index, ranges: vec![piece.range], crcs, parts: vec![part] };
+                    let (index, ranges, parts) = (piece.index, vec![piece.range], vec![part]);
+                    let put = Put { index, ranges, crcs, parts, zeros_in: None };
                     let place = self.put(inode, &put, until).await?;
                     let end = piece.offset + u64::from(piece.range.len);
                     let put = PutPiece { chunk: place.chunk(), epoch: place.capability.size_epoch, end };
@@ -362,7 +372,7 @@ impl<N: Net> Shared<N> {
         Ok(Some(epoch.unwrap_or(inode.size_epoch())))
     }
 
-    async fn commit_through(
+    pub(crate) async fn commit_through(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         end: Option<u64>,
@@ -390,6 +400,10 @@ impl<N: Net> Shared<N> {
     }
 }
 
+fn len_of(len: usize) -> Result<u64> {
+    u64::try_from(len).map_err(|_| Error::TooBig)
+}
+
 impl State {
     /// What is to be sent next, of all that is dirty or of what is due, if another request may be under way.
     pub(crate) fn next_batch(&mut self, all: bool) -> Option<Batch> {
@@ -414,6 +428,6 @@ fn note_end(state: &mut State, epoch: SizeEpoch, end: u64) {
     }
 }
 
-fn note_unsynced(state: &mut State, place: &ChunkPlace) {
+pub(crate) fn note_unsynced(state: &mut State, place: &ChunkPlace) {
     state.owe_sync(place.chunk(), place.index, place.capability.version);
 }

@@ -7,7 +7,7 @@
 //! grants or retries; what is decided here is what the kernel may remember, and for how long.
 //!
 //! Not served, so that the kernel falls back or refuses: locks (they hold within one mount, where the kernel
-//! keeps them), fallocate, copy_file_range, SEEK_DATA and SEEK_HOLE, ioctl, poll, bmap. fuser's default
+//! keeps them), copy_file_range, SEEK_DATA and SEEK_HOLE, ioctl, poll, bmap. fuser's default
 //! answers for these are ENOSYS, which the kernel remembers, asking once for each.
 
 mod attr;
@@ -18,6 +18,7 @@ mod init;
 mod listing;
 mod privileges;
 mod recall;
+mod space;
 mod tasks;
 mod time;
 mod xattrs;
@@ -307,6 +308,19 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         guarded(|| files::fsync(&self.shared, req.pid(), fh, datasync, reply));
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| space::fallocate(&self.shared, caller(req), fh, (offset, length), mode, reply));
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

@@ -8,7 +8,8 @@
 //!
 //! Checksums. A READ's reply carries whole 4 KiB blocks, from the block that holds `offset`, and in its
 //! metadata one CRC32C a block, as stored. It ends early at the chunk's written extent: what lies beyond
-//! reads as zeros. A WRITE carries one CRC32C for every part of a block that its ranges cover, in order.
+//! reads as zeros. A WRITE carries one CRC32C for every part of a block that its ranges cover, in order; one of
+//! zeros carries its ranges alone.
 
 mod capability;
 mod mend;
@@ -83,7 +84,7 @@ impl Range {
 /// Most ranges of one WRITE.
 pub const RANGES_MAX: usize = 256;
 
-/// A WRITE's metadata. The payload is the ranges' bytes, one behind the other.
+/// A WRITE's metadata. The payload is the ranges' bytes, one behind the other; none of zeros.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WriteMeta {
     pub capability: Capability,
@@ -92,8 +93,10 @@ pub struct WriteMeta {
     pub done: OpId,
     /// Not empty; in ascending order, disjoint.
     pub ranges: Vec<Range>,
-    /// One for each part of a block that a range covers.
+    /// One for each part of a block that a range covers; none of zeros.
     pub crcs: Vec<u32>,
+    /// The ranges become zeros, and blocks wholly inside holes.
+    pub zeros: bool,
     /// All members, the primary first, when the chunk is new; else empty.
     pub create: Vec<Member>,
     /// What the replicas of a new chunk keep of its file.
@@ -120,6 +123,8 @@ pub enum ForwardKind {
     /// What the primary has in a range, for a member whose blocks there are damaged: entries and payload as in
     /// the reply to a Fetch. Only damaged blocks are replaced, and none that was written after `seq`.
     Mend,
+    /// A client's write of zeros: no payload, no checksums.
+    Punch,
 }
 
 /// What a message carries besides its ranges.
@@ -160,11 +165,15 @@ pub struct ForwardMeta {
     pub given: Given,
 }
 
+/// Set in a WRITE's number of ranges when they become zeros. A FORWARD's kind says it.
+const ZEROS: u16 = 1 << 15;
+
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
 #[repr(C)]
 struct RawWrite {
     op: U64,
     done: U64,
+    /// How many; in a WRITE with [`ZEROS`] or without.
     ranges: U16,
     create: U16,
     crcs: U16,
@@ -326,10 +335,12 @@ impl WriteMeta {
         let mut out =
             Vec::with_capacity(CAPABILITY_LEN + 24 + self.ranges.len() * 8 + self.crcs.len() * 4 + 64);
         out.extend_from_slice(&self.capability.to_bytes());
-        out.extend_from_slice(
-            raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create, self.note.as_ref())
-                .as_bytes(),
-        );
+        let mut raw =
+            raw_write(self.op, self.done, &self.ranges, &self.crcs, &self.create, self.note.as_ref());
+        if self.zeros {
+            raw.ranges = (raw.ranges.get() | ZEROS).into();
+        }
+        out.extend_from_slice(raw.as_bytes());
         put_lists(&mut out, &self.ranges, &self.crcs, &self.create, self.note.as_ref());
         out
     }
@@ -340,11 +351,13 @@ impl WriteMeta {
     /// What is wrong.
     pub fn from_bytes(bytes: &[u8], payload_len: usize) -> Result<WriteMeta, BadMeta> {
         let (capability, rest) = Capability::from_bytes(bytes).ok_or(BadMeta::Length)?;
-        let (raw, rest) = RawWrite::read_from_prefix(rest).map_err(|_| BadMeta::Length)?;
-        let Lists { ranges, crcs, create, note } =
-            take_lists(&raw, rest, payload_len, Carries::BytesAndChecksums)?;
+        let (mut raw, rest) = RawWrite::read_from_prefix(rest).map_err(|_| BadMeta::Length)?;
+        let zeros = raw.ranges.get() & ZEROS != 0;
+        raw.ranges = (raw.ranges.get() & !ZEROS).into();
+        let carries = if zeros { Carries::Nothing } else { Carries::BytesAndChecksums };
+        let Lists { ranges, crcs, create, note } = take_lists(&raw, rest, payload_len, carries)?;
         let (op, done) = (OpId(raw.op.get()), OpId(raw.done.get()));
-        Ok(WriteMeta { capability, op, done, ranges, crcs, create, note })
+        Ok(WriteMeta { capability, op, done, ranges, crcs, zeros, create, note })
     }
 }
 
@@ -371,6 +384,7 @@ impl ForwardMeta {
                 ForwardKind::Compare => 4,
                 ForwardKind::Fetch => 5,
                 ForwardKind::Mend => 6,
+                ForwardKind::Punch => 7,
             }
             .into(),
             key: self.given.key.0.into(),
@@ -397,13 +411,14 @@ impl ForwardMeta {
             4 => ForwardKind::Compare,
             5 => ForwardKind::Fetch,
             6 => ForwardKind::Mend,
+            7 => ForwardKind::Punch,
             _ => return Err(BadMeta::Kind),
         };
         let carries = match kind {
             ForwardKind::Write | ForwardKind::Fill => Carries::BytesAndChecksums,
             ForwardKind::Compare => Carries::Checksums,
             ForwardKind::Mend => Carries::Entries,
-            ForwardKind::Zero | ForwardKind::Fetch => Carries::Nothing,
+            ForwardKind::Zero | ForwardKind::Fetch | ForwardKind::Punch => Carries::Nothing,
         };
         let Lists { ranges, crcs, create, note } = take_lists(&raw.write, rest, payload_len, carries)?;
         Ok(ForwardMeta {
@@ -474,6 +489,7 @@ pub struct Committed {
     pub chunks: Vec<(ChunkId, ChunkVersion, Seq)>,
 }
 request!(Committed => crate::meta::Done);
+
 /// The words of a reply to WRITE.
 #[must_use]
 pub fn written_words(chunk: ChunkId, seq: Seq, cut: Option<SizeEpoch>) -> Words {

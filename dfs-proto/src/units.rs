@@ -51,6 +51,12 @@ impl ChunkSize {
         (ChunkIndex(offset / size), u32::try_from(offset % size).unwrap_or(0))
     }
 
+    /// Where in a file a chunk begins; the last byte there can be, for one that no file has.
+    #[must_use]
+    pub fn start_of(self, index: ChunkIndex) -> u64 {
+        index.0.saturating_mul(u64::from(self.0))
+    }
+
     /// How many chunks a file of `len` bytes can have.
     #[must_use]
     pub fn chunks_for(self, len: u64) -> u64 {

@@ -274,7 +274,9 @@ pub enum DiskOp {
         crcs: Vec<u32>,
         payload: Bytes,
     },
-    /// The range becomes zeros. Answer: `Done`.
+    /// The ranges become zeros; blocks wholly inside give their space back. Answer: `Done`.
+    Punch { chunk: ChunkId, create: Option<ReplicaHeader>, ranges: Vec<Range> },
+    /// A truncation's: the range becomes zeros, durably. Answer: `Done`.
     Zero { chunk: ChunkId, create: Option<ReplicaHeader>, range: Range, size_epoch: SizeEpoch },
     /// Makes everything written so far durable. Answer: `Synced`, one result a chunk.
     Sync { chunks: Vec<(ChunkId, Seq)> },

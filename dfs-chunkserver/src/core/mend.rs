@@ -24,6 +24,7 @@ use crate::core::lead::{Lead, Local};
 use crate::core::replica::{Blocks, Standing};
 use crate::core::timers::Timer;
 use crate::core::work::{AppliedOp, DiskWork, FlightId, PeerWork};
+use crate::core::write::disk_op;
 
 /// First pause between two tries, and the longest.
 const AGAIN_MIN_MS: u64 = 500;
@@ -411,20 +412,9 @@ impl Core {
             Some((_, false)) => return,
             None => flight.local = Local::Running,
         }
-        let meta = &flight.meta;
-        let op = match (meta.kind, meta.ranges.first()) {
-            (ForwardKind::Zero, Some(&range)) => {
-                DiskOp::Zero { chunk, create, range, size_epoch: meta.size_epoch }
-            }
-            _ => DiskOp::Write {
-                chunk,
-                create,
-                ranges: meta.ranges.clone(),
-                crcs: meta.crcs.clone(),
-                payload: flight.payload.clone(),
-            },
-        };
-        let work = DiskWork::Flight { id: FlightId { chunk, version, seq }, op: AppliedOp::of(meta) };
+        let op = disk_op(create, flight.meta.clone(), flight.payload.clone());
+        let applied = AppliedOp::of(&flight.meta);
+        let work = DiskWork::Flight { id: FlightId { chunk, version, seq }, op: applied };
         replica.disk_ops += 1;
         self.work.disk(disk, work, op, out);
     }

@@ -9,12 +9,12 @@ use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
 use crate::core::heat::Access;
-use crate::core::io::{CallToken, DiskDone, DiskFault, DiskOp, Effect, Reply};
+use crate::core::io::{CallToken, DiskDone, DiskFault, Effect, Reply};
 use crate::core::ops::Done;
-use crate::core::replica::{Applying, Blocks, Replica, Standing};
+use crate::core::replica::{Applying, Blocks, Standing};
 use crate::core::window::Seen;
 use crate::core::work::{AppliedOp, DiskWork};
-use crate::core::write::NewChunk;
+use crate::core::write::{NewChunk, disk_op};
 use crate::core::{Core, answer, charge, refuse};
 
 impl Core {
@@ -40,7 +40,7 @@ impl Core {
             ForwardKind::Compare => self.take_compare(call, meta, out),
             ForwardKind::Fetch => self.take_fetch(call, &meta, out),
             ForwardKind::Mend => self.take_mend(call, meta, payload, out),
-            ForwardKind::Write | ForwardKind::Zero => {
+            ForwardKind::Write | ForwardKind::Zero | ForwardKind::Punch => {
                 let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 self.heat.note(now, meta.chunk, Access::Write, bytes);
                 self.take_forward(call, meta, payload, out);
@@ -120,7 +120,7 @@ impl Core {
         charge(&mut self.disks, replica.disk, &payload);
         let work =
             DiskWork::Forward { chunk, version: meta.version, seq: meta.seq, op: AppliedOp::of(&meta) };
-        let op = disk_op(replica, meta, payload);
+        let op = disk_op(replica.due_header(), meta, payload);
         self.work.disk(replica.disk, work, op, out);
     }
 
@@ -211,17 +211,5 @@ impl Core {
         self.lost.insert(chunk, None);
         out.push(Effect::Trouble(ReportTrouble { reports: Vec::new(), failed: vec![chunk] }));
         self.step_down(chunk, Status::NotServing, out);
-    }
-}
-
-/// What a FORWARD does on the disk.
-fn disk_op(replica: &Replica, meta: ForwardMeta, payload: Bytes) -> DiskOp {
-    let create = replica.due_header();
-    let chunk = meta.chunk;
-    match (meta.kind, meta.ranges.first()) {
-        (ForwardKind::Zero, Some(&range)) => {
-            DiskOp::Zero { chunk, create, range, size_epoch: meta.size_epoch }
-        }
-        _ => DiskOp::Write { chunk, create, ranges: meta.ranges, crcs: meta.crcs, payload },
     }
 }

@@ -10,7 +10,7 @@ use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
 use crate::core::heat::Access;
-use crate::core::io::{CallToken, DiskOp, Effect, Reply};
+use crate::core::io::{CallToken, DiskOp, Effect, ReplicaHeader, Reply};
 use crate::core::lead::{FLIGHTS_MAX, Lead, Waiting};
 use crate::core::ops::{Done, OpSeen};
 use crate::core::read::check_standing;
@@ -99,7 +99,8 @@ impl Core {
             return Err(Status::Recovering);
         }
         check_epoch(replica, cap)?;
-        self.check_space(replica.disk)
+        // Holes are what a full disk is given its space back with.
+        if meta.zeros { Ok(()) } else { self.check_space(replica.disk) }
     }
 
     /// Makes the replica of a new chunk. Its first write's capability is L5's confirmation: it names the
@@ -183,14 +184,8 @@ impl Core {
         let Some(lead) = replica.lead.as_mut() else { return };
         lead.last = Seq(lead.last.0 + 1);
         let seq = lead.last;
-        let op = DiskOp::Write {
-            chunk: cap.chunk,
-            create,
-            ranges: meta.ranges.clone(),
-            crcs: meta.crcs.clone(),
-            payload: payload.clone(),
-        };
         let forward = forward_of(meta, seq, replica);
+        let op = disk_op(create, forward.clone(), payload.clone());
         self.launch(forward, payload, blocks, calls, op, out);
     }
 
@@ -233,7 +228,7 @@ fn check_epoch(replica: &Replica, cap: &Capability) -> Result<(), Status> {
 fn forward_of(meta: WriteMeta, seq: Seq, replica: &Replica) -> ForwardMeta {
     let cap = meta.capability;
     ForwardMeta {
-        kind: ForwardKind::Write,
+        kind: if meta.zeros { ForwardKind::Punch } else { ForwardKind::Write },
         chunk: cap.chunk,
         session: cap.session,
         ino: replica.ino,
@@ -252,5 +247,15 @@ fn forward_of(meta: WriteMeta, seq: Seq, replica: &Replica) -> ForwardMeta {
         create: Vec::new(),
         note: meta.note,
         given: cap.given(),
+    }
+}
+
+/// What a write, or a zeroing, does on a member's disk.
+pub(crate) fn disk_op(create: Option<ReplicaHeader>, meta: ForwardMeta, payload: Bytes) -> DiskOp {
+    let ForwardMeta { kind, chunk, size_epoch, ranges, crcs, .. } = meta;
+    match (kind, ranges.first()) {
+        (ForwardKind::Zero, Some(&range)) => DiskOp::Zero { chunk, create, range, size_epoch },
+        (ForwardKind::Punch, _) => DiskOp::Punch { chunk, create, ranges },
+        _ => DiskOp::Write { chunk, create, ranges, crcs, payload },
     }
 }

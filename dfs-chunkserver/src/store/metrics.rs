@@ -31,6 +31,8 @@ counters! {
     would_block,
     writes,
     written_bytes,
+    /// Writes of zeros.
+    punches,
     /// Blocks of which a write brought a part only.
     merges,
     chunks_created,

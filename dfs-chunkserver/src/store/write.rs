@@ -160,7 +160,11 @@ impl<D: Disk> Store<D> {
     }
 
     /// Makes the chunk's file. Its header and table follow in one write, after the data.
-    fn create_file(&self, chunk: &Shared<D::File>, state: &mut State<D::File>) -> Result<(), StoreError> {
+    pub(super) fn create_file(
+        &self,
+        chunk: &Shared<D::File>,
+        state: &mut State<D::File>,
+    ) -> Result<(), StoreError> {
         let created = self.disk.open(&chunk_path(chunk.id), Open::New);
         let file = created.map_err(StoreError::full_or_io("create a chunk"))?;
         state.body = Some(Body { file: Arc::new(file), table: Table::default(), stream: Stream::default() });
@@ -172,7 +176,12 @@ impl<D: Disk> Store<D> {
     }
 
     /// The disk was fuller than it said. A file made for this write is taken back.
-    fn no_space(&self, chunk: &Shared<D::File>, state: &mut State<D::File>, born: bool) -> StoreError {
+    pub(super) fn no_space(
+        &self,
+        chunk: &Shared<D::File>,
+        state: &mut State<D::File>,
+        born: bool,
+    ) -> StoreError {
         self.counters.no_space.add(1);
         if born {
             self.uncreate(chunk, state);
@@ -194,7 +203,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Header, twice, and table of a new file, in one call: a small file costs three.
-    fn write_birth(&self, state: &mut State<D::File>, file: &D::File) -> io::Result<()> {
+    pub(super) fn write_birth(&self, state: &mut State<D::File>, file: &D::File) -> io::Result<()> {
         let Some(body) = &state.body else { return Ok(()) };
         let mut bytes = vec![0; index_of(TABLE_AT)];
         bytes.reserve(body.table.sectors() * SECTOR);

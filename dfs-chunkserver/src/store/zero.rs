@@ -6,6 +6,7 @@
 //! or a truncation left behind makes that cost anything; a file that only grows never pays.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 
 use dfs_disk::{Disk, DiskFile};
 use dfs_proto::checksum::crc32c;
@@ -66,9 +67,9 @@ impl<D: Disk> Store<D> {
             }
         }
         state.writes += 1;
-        let extent = body.table.extent().saturating_mul(BLOCK_SIZE);
-        let holes = whole_blocks(from, to.min(extent));
-        if let Err(err) = write_zeros(chunk.id, body, holes.clone(), &merged) {
+        let holes = holes_within(body, from, to);
+        let written = write_zeros(chunk.id, body, std::slice::from_ref(&holes), &merged);
+        if let Err(err) = written.and_then(|()| body.file.sync_data()) {
             return Err(self.fail(state, "zero behind a truncation", err));
         }
         let (writes, slot_gen) = (state.writes, state.slots.slot_gen);
@@ -81,7 +82,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// Takes the bytes of new holes out of the file. Durable with the next sync.
-    fn punch_holes(&self, state: &mut State<D::File>, holes: std::ops::Range<u32>) -> Result<(), StoreError> {
+    fn punch_holes(&self, state: &mut State<D::File>, holes: Range<u32>) -> Result<(), StoreError> {
         let Some(body) = &state.body else { return Ok(()) };
         if let Err(err) = punch(&*body.file, holes) {
             return Err(self.fail(state, "punch a hole", err));
@@ -121,17 +122,19 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Writes merged blocks and the table, the holes in it, and syncs both.
-fn write_zeros<F: DiskFile>(
+/// Writes merged blocks, and then the table with the holes in it.
+pub(super) fn write_zeros<F: DiskFile>(
     chunk: ChunkId,
     body: &mut Body<F>,
-    holes: std::ops::Range<u32>,
+    holes: &[Range<u32>],
     merged: &[(u32, Box<[u8; BLOCK]>)],
 ) -> io::Result<()> {
     let mut changed = Vec::new();
-    for block in holes {
-        body.table.set(block, HOLE);
-        changed.push(sector_of(block));
+    for block in holes.iter().cloned().flatten() {
+        if body.table.get(block) != HOLE {
+            body.table.set(block, HOLE);
+            changed.push(sector_of(block));
+        }
     }
     for (block, bytes) in merged {
         body.table.set(*block, entry_of(crc32c(&bytes[..])));
@@ -140,12 +143,11 @@ fn write_zeros<F: DiskFile>(
     }
     changed.sort_unstable();
     changed.dedup();
-    write_sectors(&*body.file, chunk, &body.table, &changed)?;
-    body.file.sync_data()
+    write_sectors(&*body.file, chunk, &body.table, &changed)
 }
 
 /// Makes blocks of the file zeros; by writing them where the filesystem can't punch.
-fn punch<F: DiskFile>(file: &F, blocks: std::ops::Range<u32>) -> io::Result<()> {
+pub(super) fn punch<F: DiskFile>(file: &F, blocks: Range<u32>) -> io::Result<()> {
     match file.punch(data_at(blocks.start), data_at(blocks.end) - data_at(blocks.start)) {
         Err(err) if err.kind() == io::ErrorKind::Unsupported => {
             let zeros = [0; BLOCK];
@@ -155,13 +157,18 @@ fn punch<F: DiskFile>(file: &F, blocks: std::ops::Range<u32>) -> io::Result<()> 
     }
 }
 
+/// The blocks wholly inside `from..to` that may be none yet.
+pub(super) fn holes_within<F>(body: &Body<F>, from: u32, to: u32) -> Range<u32> {
+    whole_blocks(from, to.min(body.table.extent().saturating_mul(BLOCK_SIZE)))
+}
+
 /// Blocks as a range of indices; for callers that speak of bytes.
-fn whole_blocks(from: u32, to: u32) -> std::ops::Range<u32> {
+fn whole_blocks(from: u32, to: u32) -> Range<u32> {
     from.div_ceil(BLOCK_SIZE)..(to / BLOCK_SIZE).max(from.div_ceil(BLOCK_SIZE))
 }
 
 /// The parts of blocks at the ends of `from..to`: block, start and end within it.
-fn ragged_ends(from: u32, to: u32) -> Vec<(u32, usize, usize)> {
+pub(super) fn ragged_ends(from: u32, to: u32) -> Vec<(u32, usize, usize)> {
     let whole = whole_blocks(from, to);
     let mut ends = Vec::with_capacity(2);
     if from < to && !from.is_multiple_of(BLOCK_SIZE) {

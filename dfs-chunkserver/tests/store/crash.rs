@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use dfs_chunkserver::store::{Damage, Durability, Header, HeaderChange, Mhwm, Store, StoreError, ToClose};
 use dfs_disk::sim::{Rng, SimDisk};
+use dfs_proto::chunk::Range;
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, Generation, LogIndex, OpenNum, Seq, SizeEpoch, Term};
 
 use super::support::*;
@@ -183,12 +184,32 @@ impl World {
         Ok(())
     }
 
+    /// A write of zeros, no more durable than another.
+    fn punch(&mut self, chunk: ChunkId) -> Outcome {
+        self.reopen(chunk)?;
+        let blocks = u64::from(SIZE) / 4096;
+        let (first, count) = (self.rng.below(blocks), 1 + self.rng.below(6));
+        let from = u32::try_from(first * 4096).unwrap();
+        let to = from + u32::try_from(count * 4096).unwrap().min(SIZE - from);
+        let ragged = |rng: &mut Rng| u32::try_from(if rng.coin() { rng.below(4096) } else { 0 }).unwrap();
+        let from = from + ragged(&mut self.rng);
+        let to = (to - ragged(&mut self.rng)).max(from + 1);
+        let oracle = self.chunks.get_mut(&chunk).unwrap();
+        oracle.change(from, &vec![0; (to - from) as usize]);
+        self.store.as_ref().unwrap().punch(chunk, &[Range { offset: from, len: to - from }])?;
+        oracle.acked = true;
+        Ok(())
+    }
+
     /// Some forty operations on three chunks.
     fn run(&mut self) -> Outcome {
         self.open()?;
         for round in 0..14 {
             let chunk = id(self.rng.below(3));
             self.write(chunk)?;
+            if self.rng.below(3) == 0 {
+                self.punch(chunk)?;
+            }
             match self.rng.below(10) {
                 0..3 => self.sync(chunk)?,
                 7 | 8 => self.close(chunk)?,
@@ -367,5 +388,33 @@ fn a_crash_at_every_operation() {
             stop += 1;
         }
         assert!(stop > 40, "the workload is too short to mean anything: {stop}");
+    }
+}
+
+/// Whole blocks have no bytes to be torn between: the table has them as holes before their bytes go.
+#[test]
+fn zeros_cut_short_by_a_kill_leave_old_bytes_or_zeros() {
+    for stop in 0.. {
+        let disk = sim(stop);
+        let (store, _) = open(&disk, config(SIZE, 100));
+        store.create(header(id(1))).unwrap();
+        write(&store, id(1), 0, &[7; 8 * BLOCK]).unwrap();
+        store.sync(id(1), Seq(1)).unwrap();
+        disk.stop_after(stop);
+        let done = store.punch(id(1), &[Range { offset: 4096, len: 3 * 4096 }]).is_ok();
+        drop(store);
+        disk.crash_process();
+        let (store, _) = open(&disk, config(SIZE, 100));
+        let bytes = read_whole(&store, id(1), 8 * 4096).unwrap();
+        for (number, block) in bytes.chunks(BLOCK).enumerate() {
+            let zeros = block.iter().all(|byte| *byte == 0);
+            assert!(zeros || block.iter().all(|byte| *byte == 7), "block {number}, stopped after {stop}");
+            assert!((1..4).contains(&number) || !zeros);
+            assert!(!done || zeros == (1..4).contains(&number));
+        }
+        if done {
+            assert!(stop > 1, "there is nothing to be cut short");
+            return;
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use dfs_chunkserver::store::{Durability, Header, HeaderChange, ReadMode, Store};
 use dfs_disk::sim::SimDisk;
 use dfs_proto::checksum::{Crc, crc32c};
+use dfs_proto::chunk::Range;
 use dfs_proto::ids::{ChunkId, ChunkVersion, Seq, SizeEpoch};
 use proptest::prelude::*;
 
@@ -19,6 +20,7 @@ const BLOCKS: u32 = SIZE / 4096;
 enum Step {
     Write { chunk: u64, parts: Vec<(u32, u32)>, fill: u8 },
     Zero { chunk: u64, from: u32, to: u32 },
+    Punch { chunk: u64, parts: Vec<(u32, u32)> },
     Read { chunk: u64, offset: u32, len: u32, cached: bool },
     Sync { chunk: u64 },
     SyncAll,
@@ -37,6 +39,18 @@ struct Model {
     version: u32,
 }
 
+impl Model {
+    fn clear(&mut self, from: u32, to: u32) {
+        for (block, bytes) in &mut self.bytes {
+            let start = from.saturating_sub(block * 4096).min(4096) as usize;
+            let end = to.saturating_sub(block * 4096).min(4096) as usize;
+            bytes[start..end.max(start)].fill(0);
+        }
+        let whole = from.div_ceil(4096)..to / 4096;
+        self.bytes.retain(|block, _| !whole.contains(block));
+    }
+}
+
 /// Offsets cluster at block and sector borders and near the start, where most of the cases are.
 fn offset() -> impl Strategy<Value = u32> {
     prop_oneof![
@@ -51,22 +65,27 @@ fn len() -> impl Strategy<Value = u32> {
     prop_oneof![1..100u32, Just(4096), 1..20_000u32, Just(65_536)]
 }
 
+/// Stretches in order, without common bytes.
+fn parts() -> impl Strategy<Value = Vec<(u32, u32)>> {
+    prop::collection::vec((offset(), len()), 1..4).prop_map(|mut parts| {
+        parts.sort_unstable();
+        let mut from = 0;
+        for (offset, len) in &mut parts {
+            *offset = (*offset).max(from);
+            *len = (*len).min(SIZE.saturating_sub(*offset));
+            from = *offset + *len;
+        }
+        parts.retain(|(_, len)| *len > 0);
+        parts
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let chunk = 0..4u64;
     prop_oneof![
-        10 => (chunk.clone(), prop::collection::vec((offset(), len()), 1..4), 1..=255u8).prop_map(
-            |(chunk, mut parts, fill)| {
-                parts.sort_unstable();
-                let mut from = 0;
-                for (offset, len) in &mut parts {
-                    *offset = (*offset).max(from);
-                    *len = (*len).min(SIZE.saturating_sub(*offset));
-                    from = *offset + *len;
-                }
-                parts.retain(|(_, len)| *len > 0);
-                Step::Write { chunk, parts, fill }
-            }
-        ),
+        10 => (chunk.clone(), parts(), 1..=255u8)
+            .prop_map(|(chunk, parts, fill)| Step::Write { chunk, parts, fill }),
+        4 => (chunk.clone(), parts()).prop_map(|(chunk, parts)| Step::Punch { chunk, parts }),
         2 => (chunk.clone(), offset(), prop_oneof![Just(SIZE), offset()])
             .prop_map(|(chunk, from, to)| Step::Zero { chunk, from, to }),
         10 => (chunk.clone(), offset(), len(), any::<bool>())
@@ -130,6 +149,7 @@ impl World {
         match step {
             Step::Write { chunk, parts, fill } => self.write(*chunk, parts, *fill),
             Step::Zero { chunk, from, to } => self.zero(*chunk, *from, *to),
+            Step::Punch { chunk, parts } => self.punch(*chunk, parts),
             Step::Read { chunk, offset, len, cached } => self.read(*chunk, *offset, *len, *cached),
             Step::Sync { chunk } => {
                 self.model(*chunk);
@@ -191,19 +211,27 @@ impl World {
         let model = self.model(chunk);
         model.epoch += 1;
         let epoch = SizeEpoch(model.epoch);
-        for (block, bytes) in &mut model.bytes {
-            let start = from.saturating_sub(block * 4096).min(4096) as usize;
-            let end = to.saturating_sub(block * 4096).min(4096) as usize;
-            bytes[start..end.max(start)].fill(0);
-        }
-        let whole = from.div_ceil(4096)..to / 4096;
-        model.bytes.retain(|block, _| !whole.contains(block));
+        model.clear(from, to);
         assert!(self.store().zero(id(chunk), from, to, epoch).unwrap());
         assert!(!self.store().zero(id(chunk), 0, SIZE, epoch).unwrap(), "an epoch counts once");
         if !self.store().has_file(id(chunk)).unwrap() {
             // The epoch of a chunk without a file lives as long as the process.
             self.models.get_mut(&id(chunk)).unwrap().epoch = epoch.0;
         }
+    }
+
+    fn punch(&mut self, chunk: u64, parts: &[(u32, u32)]) {
+        let model = self.model(chunk);
+        for (offset, len) in parts {
+            model.clear(*offset, offset + len);
+        }
+        let ranges: Vec<Range> = parts.iter().map(|&(offset, len)| Range { offset, len }).collect();
+        if ranges.is_empty() {
+            assert!(self.store().punch(id(chunk), &ranges).is_err());
+            return;
+        }
+        self.store().punch(id(chunk), &ranges).unwrap();
+        assert!(self.store().has_file(id(chunk)).unwrap(), "a write of zeros makes the file, too");
     }
 
     fn read(&mut self, chunk: u64, offset: u32, len: u32, cached: bool) {

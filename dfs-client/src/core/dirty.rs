@@ -235,6 +235,28 @@ impl Dirty {
         before - self.bytes
     }
 
+    /// Drops dirty bytes within `from..to`. Nothing may be flying there. Returns how many were dropped.
+    pub(crate) fn punch(&mut self, from: u64, to: u64) -> u64 {
+        let before = self.bytes;
+        let candidates = self.extents.range(first_hit(&self.extents, from)..to);
+        let hit =
+            candidates.filter(|(start, extent)| **start + len_of(extent) > from).map(|(start, _)| *start);
+        for start in hit.collect::<Vec<u64>>() {
+            let Some(mut extent) = self.extents.remove(&start) else { continue };
+            let end = start + len_of(&extent);
+            let (first, last) = (from.clamp(start, end), to.clamp(start, end));
+            let tail = extent.split_off(index_of(last - start));
+            extent.truncate(index_of(first - start));
+            self.uncount(start, last - first);
+            for (at, part) in [(start, extent), (last, tail)] {
+                if !part.is_empty() {
+                    self.extents.insert(at, part);
+                }
+            }
+        }
+        before - self.bytes
+    }
+
     /// Drops everything dirty; what is flying lands or fails by itself. Returns how many bytes were dropped.
     pub(crate) fn drop_dirty(&mut self) -> u64 {
         self.truncate(0)

@@ -37,6 +37,15 @@ pub(crate) fn pieces(chunk: ChunkSize, offset: u64, len: u64) -> Vec<Piece> {
     out
 }
 
+/// The part of `from..to` in the chunk at `index`, if there is one. Bytes within a chunk are counted in 32 bits.
+pub(crate) fn within(chunk: ChunkSize, index: ChunkIndex, from: u64, to: u64) -> Option<Range> {
+    let start = chunk.start_of(index);
+    let (first, last) = (from.max(start), to.min(start.saturating_add(u64::from(chunk.bytes()))));
+    let offset = u32::try_from(first.checked_sub(start)?).ok()?;
+    let len = u32::try_from(last.checked_sub(first)?).ok()?;
+    (len > 0).then_some(Range { offset, len })
+}
+
 /// One checksum for every part of a block that `parts`, laid one behind the other from `offset` in the
 /// chunk, cover.
 pub(crate) fn part_crcs(offset: u32, parts: &[Bytes], out: &mut Vec<u32>) {
@@ -90,6 +99,16 @@ mod tests {
         assert_eq!(big.iter().map(|p| u64::from(p.range.len)).sum::<u64>(), 3 << 20);
         assert_eq!(big[0].range.len, 10);
         assert_eq!(big[1].index, ChunkIndex(1));
+    }
+
+    #[test]
+    fn a_stretch_has_a_part_in_each_of_its_chunks() {
+        let chunk = ChunkSize::try_from(64 << 10).unwrap();
+        let part = |index, from, to| within(chunk, ChunkIndex(index), from, to).map(|r| (r.offset, r.len));
+        assert_eq!(part(0, 65_000, 135_000), Some((65_000, 536)));
+        assert_eq!(part(1, 65_000, 135_000), Some((0, 65_536)));
+        assert_eq!(part(2, 65_000, 135_000), Some((0, 3_928)));
+        assert_eq!((part(3, 65_000, 135_000), part(1, 5, 5), part(0, 65_536, 65_537)), (None, None, None));
     }
 
     #[test]

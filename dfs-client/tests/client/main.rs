@@ -9,6 +9,7 @@ mod cost;
 mod faults;
 mod grants;
 mod model;
+mod zeros;
 
 use bytes::Bytes;
 use dfs_client::{Client, FileHandle};

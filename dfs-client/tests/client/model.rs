@@ -45,7 +45,7 @@ async fn run(seed: u64, faults: bool, recalls: bool) {
         if faults && dice.below(4) == 0 {
             plan_fault(&net, &mut dice);
         }
-        match dice.below(10) {
+        match dice.below(11) {
             0..=3 => {
                 let len = [50, 5000, 70_000][dice.below(3) as usize] as usize;
                 let data = pattern(len, step as u8);
@@ -62,6 +62,17 @@ async fn run(seed: u64, faults: bool, recalls: bool) {
                 let to = (at as usize + len as usize).min(model.len());
                 let bytes = get(&client, &file, at, len as u32).await;
                 assert!(bytes == model[from..to], "seed {seed}, step {step}: read at {at} of {len}");
+            }
+            10 => {
+                let len = [50, 5000, 70_000][dice.below(3) as usize];
+                client.punch(&file, at, len).await.unwrap();
+                let from = (at as usize).min(model.len());
+                let to = ((at + len) as usize).min(model.len());
+                model[from..to].fill(0);
+                if dice.below(4) == 0 {
+                    client.extend(&file, at + len).await.unwrap();
+                    model.resize(model.len().max((at + len) as usize), 0);
+                }
             }
             7 => {
                 let set = SetAttrs { size: Some(at), ..SetAttrs::default() };

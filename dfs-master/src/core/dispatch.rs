@@ -13,7 +13,7 @@ mod suspect;
 mod tools;
 
 use dfs_proto::conn::Role;
-use dfs_proto::ids::{Ino, LogIndex, RequestId, SessionId};
+use dfs_proto::ids::{ChunkId, Ino, LogIndex, RequestId, SessionId};
 use dfs_proto::meta::{self, Done};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
@@ -48,6 +48,7 @@ pub(super) enum Then {
         session: SessionId,
         ino: Ino,
         index: ChunkIndex,
+        only: Option<ChunkId>,
     },
     OpenSession(Caller),
     CloseSession(Caller),
@@ -267,8 +268,8 @@ impl Core {
             Op::Open => Then::Open(Box::new(OpenFlow::of_open(client, &decode(body)?))),
             Op::Create => Then::Open(Box::new(OpenFlow::of_create(client, &decode(body)?))),
             Op::MapWrite => {
-                let meta::MapWrite { ino, index, .. } = decode(body)?;
-                Then::Place { caller: client.caller, session: client.session, ino, index }
+                let meta::MapWrite { ino, index, only, .. } = decode(body)?;
+                Then::Place { caller: client.caller, session: client.session, ino, index, only }
             }
             Op::Commit if decode::<meta::Commit>(body)?.durable => Then::ReplyDurable(client.caller),
             _ => Then::Reply(client.caller),
@@ -306,10 +307,10 @@ impl Core {
             Then::Reply(caller) => self.answer(caller, answer, index, false),
             Then::ReplyDurable(caller) => self.answer(caller, answer, index, true),
             Then::Open(flow) => self.open_goes_on(*flow, answer),
-            Then::Place { caller, session, ino, index: at } => {
+            Then::Place { caller, session, ino, index: at, only } => {
                 let result = match answer {
                     Answer::Failed(status) => Err(*status),
-                    _ => self.write_place(caller, session, ino, at, index),
+                    _ => self.write_place(caller, session, ino, (at, only), index),
                 };
                 if let Err(status) = result {
                     self.fail(caller, status);

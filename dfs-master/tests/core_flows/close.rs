@@ -136,7 +136,7 @@ fn a_writer_gets_another_opening_and_only_from_the_disk() {
     let opened = cluster.open(client, attr.ino, 8, RW).unwrap();
     assert!(opened.first.is_none(), "opening is not writing");
     cluster.power_held = true;
-    let request = MapWrite { ino: attr.ino, index: ChunkIndex(0), failed: None };
+    let request = MapWrite { ino: attr.ino, index: ChunkIndex(0), failed: None, only: None };
     let req = cluster.send(client.conn, &request, 1_000, 1_000);
     let answer = cluster.answer(client.conn, req).unwrap();
     let meta = cluster.meta(place.chunk());

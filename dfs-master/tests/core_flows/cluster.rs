@@ -319,7 +319,7 @@ impl Cluster {
     }
 
     pub(crate) fn map_write(&mut self, client: Client, ino: Ino, index: u64) -> Result<ChunkPlace, Status> {
-        self.ask(client.conn, &MapWrite { ino, index: ChunkIndex(index), failed: None })
+        self.ask(client.conn, &MapWrite { ino, index: ChunkIndex(index), failed: None, only: None })
     }
 
     /// The client commits `size` and that the chunk is on the disks of its members.

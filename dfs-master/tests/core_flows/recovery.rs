@@ -401,7 +401,8 @@ fn a_member_silent_to_its_primary_is_excluded_in_the_end() {
     let trouble = ReportTrouble { reports: vec![report], failed: Vec::new() };
     // The client blames the primary meanwhile; the primary's own word counts for more.
     let failed = FailedPlace { chunk: place.chunk(), version: ChunkVersion(1), server: primary.server };
-    let retry = MapWrite { ino: place.capability.ino, index: ChunkIndex(0), failed: Some(failed) };
+    let retry =
+        MapWrite { ino: place.capability.ino, index: ChunkIndex(0), failed: Some(failed), only: None };
     for _ in 0..5 {
         assert_eq!(cluster.meta(place.chunk()).version, ChunkVersion(1));
         cluster.ask(conn, &trouble).unwrap();

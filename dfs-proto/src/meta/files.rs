@@ -124,6 +124,8 @@ pub struct MapWrite {
     pub index: ChunkIndex,
     /// The place that did not work, so that the master looks before it hands out the same again.
     pub failed: Option<FailedPlace>,
+    /// The chunk that is meant: none is allocated, and where another lies or none the answer is `Stale`.
+    pub only: Option<ChunkId>,
 }
 request!(mut MapWrite => ChunkPlace);
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use dfs_proto::checksum::Crc;
+use dfs_proto::chunk::{BadMeta, Capability, Range, Rights, WriteMeta};
 use dfs_proto::conn::{Hello, Role, Welcome};
 use dfs_proto::control::{
     ClusterFacts, ListLog, ListedSegment, ListedSnapshot, LogBytes, LogFile, LogListing, ReadLog,
@@ -9,10 +10,13 @@ use dfs_proto::control::{
 use dfs_proto::frame::wire::WireFrame;
 use dfs_proto::frame::{Decoder, Frame, Outgoing};
 use dfs_proto::header::{CallId, Flags, Limits, Load, Words};
-use dfs_proto::ids::{BootId, Generation, LogIndex, ServerNum};
+use dfs_proto::ids::{
+    BootId, ChunkId, ChunkVersion, ConfigNum, Generation, Ino, KeyId, LogIndex, OpId, OpenNum, ServerNum,
+    SessionId, SizeEpoch,
+};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
-use dfs_proto::units::ChunkSize;
+use dfs_proto::units::{ChunkIndex, ChunkSize, MasterMs};
 
 use crate::support::{CLUSTER, welcome};
 
@@ -145,4 +149,42 @@ fn what_a_copy_of_the_log_is_asked_for_with() {
         assert_eq!(frame.decode::<LogBytes>().unwrap(), LogBytes { same: true, crc: Crc(0xa1b2_c3d4) });
         assert_eq!(&frame.payload[..], b"bytes of the log");
     }
+}
+
+fn capability() -> Capability {
+    Capability {
+        chunk: ChunkId(0x0001_0000_0000_002a),
+        version: ChunkVersion(3),
+        config: ConfigNum(4),
+        open_num: OpenNum(5),
+        size_epoch: SizeEpoch(6),
+        ino: Ino(7),
+        index: ChunkIndex(8),
+        session: SessionId(9),
+        rights: Rights { read: true, write: true },
+        expires: MasterMs(10),
+        key: KeyId(11),
+        mac: [0x5e; 16],
+    }
+}
+
+#[test]
+fn a_write_of_zeros() {
+    let meta = WriteMeta {
+        capability: capability(),
+        op: OpId(12),
+        done: OpId(11),
+        ranges: vec![Range { offset: 100, len: 40_000_000 }],
+        crcs: Vec::new(),
+        zeros: true,
+        create: Vec::new(),
+        note: None,
+    };
+    let out = Outgoing::new(Op::Write).with_meta(Bytes::from(meta.to_bytes()));
+    let wire = WireFrame::new(out, CallId(1), 0).unwrap();
+    let frame = check("punch", &wire, include_str!("../fixtures/punch.hex"));
+    assert_eq!(WriteMeta::from_bytes(&frame.meta, 0), Ok(meta.clone()));
+    assert_eq!(WriteMeta::from_bytes(&frame.meta, 1), Err(BadMeta::Payload), "zeros bring no bytes");
+    let bytes = WriteMeta { zeros: false, ..meta };
+    assert_eq!(WriteMeta::from_bytes(&bytes.to_bytes(), 0), Err(BadMeta::Checksums));
 }

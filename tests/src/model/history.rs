@@ -18,12 +18,25 @@ pub struct Returned {
     pub outcome: Outcome,
 }
 
+/// What an operation does to its sectors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Bytes,
+    /// A truncation cuts them off.
+    Cut,
+    /// They become zeros where they are, in the order of writes; `grows`: the file reaches to their end afterwards.
+    Hole {
+        grows: bool,
+    },
+}
+
 /// Bytes that one operation sets, in sectors: a write, or what a truncation cuts off.
 #[derive(Clone, Debug)]
 pub struct Write {
+    pub kind: Kind,
     pub actor: Actor,
     pub file: FileNum,
-    /// [`Stamp::ZERO`] for a truncation.
+    /// [`Stamp::ZERO`] but for bytes.
     pub stamp: Stamp,
     pub first: u64,
     /// First sector behind.
@@ -134,9 +147,39 @@ impl History {
 
     /// A write or truncation begins.
     pub fn write(&mut self, actor: Actor, file: FileNum, stamp: Stamp, first: u64, end: u64) -> WriteRef {
+        let kind = if stamp == Stamp::ZERO { Kind::Cut } else { Kind::Bytes };
+        self.begin(Write {
+            kind,
+            actor,
+            file,
+            stamp,
+            first,
+            end,
+            invoke: Tick(0),
+            returned: None,
+            through: false,
+        })
+    }
+
+    /// A write of zeros begins.
+    pub fn hole(&mut self, actor: Actor, file: FileNum, first: u64, end: u64, grows: bool) -> WriteRef {
+        let (kind, stamp) = (Kind::Hole { grows }, Stamp::ZERO);
+        self.begin(Write {
+            kind,
+            actor,
+            file,
+            stamp,
+            first,
+            end,
+            invoke: Tick(0),
+            returned: None,
+            through: false,
+        })
+    }
+
+    fn begin(&mut self, write: Write) -> WriteRef {
         let invoke = self.tick();
-        let write = Write { actor, file, stamp, first, end, invoke, returned: None, through: false };
-        self.writes.push(write);
+        self.writes.push(Write { invoke, ..write });
         WriteRef(self.writes.len() - 1)
     }
 
@@ -215,8 +258,12 @@ impl History {
             None => "without an end".to_owned(),
         };
         let mut lines: Vec<(Tick, String)> = Vec::new();
-        for Write { actor, file, stamp, first, end: behind, invoke, returned, .. } in &self.writes {
-            let what = if *stamp == Stamp::ZERO { "cuts".to_owned() } else { format!("writes {stamp:?}") };
+        for Write { kind, actor, file, stamp, first, end: behind, invoke, returned, .. } in &self.writes {
+            let what = match kind {
+                Kind::Bytes => format!("writes {stamp:?}"),
+                Kind::Cut => "cuts".to_owned(),
+                Kind::Hole { grows } => format!("punches (grows {grows})"),
+            };
             let what = format!("{file:?} {actor:?} {what} {first}..{behind} {}", end(*returned));
             lines.push((*invoke, what));
         }

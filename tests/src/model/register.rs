@@ -11,11 +11,12 @@
 //!
 //! One thing is let pass: a write under way while its bytes are cut off by a truncation may be seen, be gone,
 //! and be seen again before it returns, because the writer can't tell on which side of the cut it was. The same of
-//! one that began when its mount had not heard of another's truncation yet: it goes to the old bytes first.
+//! one that began when its mount had not heard of another's truncation yet: it goes to the old bytes first. A write of
+//! zeros is ordered like any write, and nothing of this holds for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{Flush, FlushKind, History, Loss, Outcome, Read, Returned, Write};
+use super::history::{Flush, FlushKind, History, Kind, Loss, Outcome, Read, Returned, Write};
 use super::stamp::{Found, Stamp};
 use super::{FileNum, Tick, Violation};
 
@@ -178,7 +179,7 @@ fn again(losses: &[Loss], write: &Write, min_write: usize) -> Option<Tick> {
 /// Whether `cut` truncated while `write` was under way, and `at` is before that had returned.
 fn cut_meanwhile(write: &Write, cut: &Write, at: Tick) -> bool {
     let end = |write: &Write| write.returned.map_or(Tick(u64::MAX), |end| end.at);
-    cut.stamp == Stamp::ZERO && at < end(write) && cut.invoke < end(write) && end(cut) > write.invoke
+    cut.kind == Kind::Cut && at < end(write) && cut.invoke < end(write) && end(cut) > write.invoke
 }
 
 /// Whether another mount has truncated before `write` began, `at` is before the write's return, and its own mount had
@@ -186,7 +187,7 @@ fn cut_meanwhile(write: &Write, cut: &Write, at: Tick) -> bool {
 fn cut_unheard(history: &History, write: &Write, cut: &Write, at: Tick) -> bool {
     let end = |returned: Option<Returned>| returned.map_or(Tick(u64::MAX), |end| end.at);
     let since = end(cut.returned);
-    if cut.stamp != Stamp::ZERO
+    if cut.kind != Kind::Cut
         || cut.actor.client == write.actor.client
         || since > write.invoke
         || at > end(write.returned)

@@ -2,24 +2,25 @@
 //!
 //! The size is the end of some write, or what some truncation set, that no truncation to less came after for certain.
 //! What lies below it is [`super::register`]'s; one thing only the size tells: a file that ends in zeros was made that
-//! long by a truncation, or lost what a write had put there (I21).
+//! long by a truncation, had zeros written there, or lost what a write had put there (I21).
 
 use super::FileNum;
 use super::Tick;
-use super::history::{History, Loss, Outcome, Write};
+use super::history::{History, Kind, Loss, Outcome, Write};
 use super::stamp::{Found, Stamp};
 
 /// What is wrong with a file that ends at `size` with a sector that holds `last`.
 #[must_use]
 pub fn check(history: &History, file: FileNum, size: u64, last: Option<Found>) -> Option<String> {
     let changes: Vec<&Write> = history.writes.iter().filter(|write| write.file == file).collect();
-    let cuts = || changes.iter().filter(|write| write.stamp == Stamp::ZERO);
+    let cuts = || changes.iter().filter(|write| write.kind == Kind::Cut);
     let done = |write: &Write| write.returned.filter(|end| end.outcome == Outcome::Done);
-    let sets = |write: &&&Write| match (write.stamp, done(write)) {
-        (Stamp::ZERO, _) => write.first == size,
-        (_, Some(_)) if write.through => write.end == size,
+    let sets = |write: &&&Write| match (write.kind, done(write)) {
+        (Kind::Cut, _) => write.first == size,
+        (Kind::Hole { grows }, _) => grows && write.end == size,
+        (Kind::Bytes, Some(_)) if write.through => write.end == size,
         // What was buffered leaves in parts, and some of them may be lost.
-        _ => write.first < size && size <= write.end,
+        (Kind::Bytes, _) => write.first < size && size <= write.end,
     };
     let stands = |write: &&&Write| {
         let after = done(write).map_or(Tick(u64::MAX), |end| end.at);
@@ -30,7 +31,9 @@ pub fn check(history: &History, file: FileNum, size: u64, last: Option<Found>) -
     }
     let kept = history.losses.iter().all(|loss| matches!(loss, Loss::Process { .. }));
     let zeros = last == Some(Found::Stamp(Stamp::ZERO));
-    if zeros && kept && !cuts().any(|cut| cut.first == size) {
+    let holes = |write: &&&Write| matches!(write.kind, Kind::Hole { .. });
+    let hole = changes.iter().filter(holes).any(|hole| hole.first < size && size <= hole.end);
+    if zeros && kept && !hole && !cuts().any(|cut| cut.first == size) {
         return Some(format!("ends at {size} in zeros, and no truncation made it that long"));
     }
     None
@@ -70,6 +73,22 @@ mod tests {
         assert!(check(&history, F, 8, Some(Found::Stamp(Stamp(1)))).is_some(), "it was cut off");
         history.tail_lost(Tick(2));
         assert_eq!(check(&history, F, 8, Some(Found::Stamp(Stamp(1)))), None, "the cut is lost");
+    }
+
+    #[test]
+    fn zeros_reach_as_far_as_they_were_asked_to() {
+        let mut history = History::default();
+        done(&mut history, Stamp(1), 0, 8);
+        let zeros = Some(Found::Stamp(Stamp::ZERO));
+        for grows in [false, true] {
+            assert!(check(&history, F, 8, zeros).is_some() != grows);
+            let hole = history.hole(A, F, 4, 12, grows);
+            history.write_returned(hole, Outcome::Done, true);
+            assert_eq!(check(&history, F, 8, zeros), None);
+            assert_eq!(check(&history, F, 12, zeros).is_none(), grows);
+        }
+        done(&mut history, Stamp(2), 0, 20);
+        assert!(check(&history, F, 20, zeros).is_some(), "no zeros were written there");
     }
 
     #[test]

@@ -101,7 +101,8 @@ fn request(frame: &Frame) -> String {
         }
         Op::Write => match WriteMeta::from_bytes(&frame.meta, frame.payload.len()) {
             Ok(meta) => format!(
-                "{:?} op {} done {} {} create {}",
+                "{}{:?} op {} done {} {} create {}",
+                if meta.zeros { "zeros " } else { "" },
                 meta.ranges,
                 meta.op,
                 meta.done,

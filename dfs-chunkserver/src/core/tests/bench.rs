@@ -275,10 +275,26 @@ impl Bench {
             done,
             ranges: vec![range],
             crcs,
+            zeros: false,
             create,
             note: None,
         };
         self.ask(at, |call| Input::Write { call, meta, payload })
+    }
+
+    /// A write of zeros, with its op id.
+    pub(crate) fn punch(&mut self, at: u16, cap: Capability, op: u64, range: Range) -> CallToken {
+        let meta = WriteMeta {
+            capability: sealed(cap),
+            op: OpId(op),
+            done: OpId(op.saturating_sub(8).max(1)),
+            ranges: vec![range],
+            crcs: Vec::new(),
+            zeros: true,
+            create: Vec::new(),
+            note: None,
+        };
+        self.ask(at, |call| Input::Write { call, meta, payload: Bytes::new() })
     }
 
     /// The first write of a chunk on these servers.

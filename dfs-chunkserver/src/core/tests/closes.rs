@@ -115,6 +115,7 @@ fn replicas_keep_what_they_are_told_of_their_file() {
         done: OpId(1),
         ranges: vec![BLOCK0],
         crcs,
+        zeros: false,
         create,
         note: Some(note("/made/here", 0)),
     };

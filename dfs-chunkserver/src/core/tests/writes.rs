@@ -56,6 +56,30 @@ fn a_retry_takes_effect_once() {
 }
 
 #[test]
+fn zeros_are_ordered_acknowledged_and_retried_like_bytes() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2, 3]);
+    bench.hold(|packet| is_forward_to(packet, 3));
+    let zeros = bench.punch(1, bench.cap(1, 1), 2, Range { offset: 0, len: 8192 });
+    let retry = bench.punch(1, bench.cap(1, 1), 2, Range { offset: 0, len: 8192 });
+    let behind = bench.write(1, bench.cap(1, 1), 3, Range { offset: 4096, len: 4096 }, 3);
+    assert!(!bench.replies.contains_key(&zeros), "one member has not answered");
+    assert_eq!(bench.held.len(), 1, "the retry joins, and the write waits for its block");
+    bench.release();
+    assert_eq!((&bench.replies[&zeros], &bench.replies[&retry]), (&written(2), &written(2)));
+    assert_eq!(bench.replies[&behind], written(3));
+    bench.assert_equal(&[1, 2, 3]);
+    assert_eq!(bench.read(2, bench.cap(1, 1), 0), Ok(0));
+    // Answered, not applied once more.
+    let late = bench.punch(1, bench.cap(1, 1), 2, Range { offset: 0, len: 8192 });
+    assert_eq!(bench.replies[&late], written(2));
+    assert_eq!(bench.read(1, bench.cap(1, 1), 1), Ok(3));
+    let old = dfs_proto::chunk::Capability { version: ChunkVersion(0), ..bench.cap(1, 1) };
+    let stale = bench.punch(1, old, 4, BLOCK0);
+    assert_eq!(failed(&bench, stale), Status::WrongChunkVersion);
+}
+
+#[test]
 fn a_member_told_with_another_boot_still_owes_its_answer() {
     let mut bench = Bench::new(3);
     bench.create(&[1, 2, 3]);
@@ -240,6 +264,7 @@ fn bytes_damaged_on_the_way_are_refused_by_all_and_applied_by_none() {
         done: OpId(1),
         ranges: vec![BLOCK0],
         crcs: vec![1234],
+        zeros: false,
         create: Vec::new(),
         note: None,
     };

@@ -16,6 +16,7 @@ enum Step {
     Take { all: bool },
     Land { which: usize },
     Truncate { size: usize },
+    Punch { from: usize, len: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -25,6 +26,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<bool>().prop_map(|all| Step::Take { all }),
         2 => (0usize..8).prop_map(|which| Step::Land { which }),
         1 => (0..FILE).prop_map(|size| Step::Truncate { size }),
+        2 => (0..FILE - 70_000, prop_oneof![1usize..200, 1usize..70_000])
+            .prop_map(|(from, len)| Step::Punch { from, len }),
     ]
 }
 
@@ -65,6 +68,19 @@ fn run(steps: Vec<Step>) {
                     land(&mut store, &batch);
                     assert_eq!(dirty.landed(batch.flight), batch.bytes);
                 }
+            }
+            Step::Punch { from, len } => {
+                for batch in air.drain(..) {
+                    land(&mut store, &batch);
+                    dirty.landed(batch.flight);
+                }
+                let bytes = dirty.bytes();
+                let to = from + len;
+                let dropped = dirty.punch(u64::try_from(from).unwrap(), u64::try_from(to).unwrap());
+                assert_eq!(dirty.bytes() + dropped, bytes);
+                assert!(!dirty.overlaps(u64::try_from(from).unwrap(), u64::try_from(len).unwrap()));
+                model[from..to].fill(0);
+                store[from..to].fill(0);
             }
             Step::Truncate { size } => {
                 for batch in air.drain(..) {

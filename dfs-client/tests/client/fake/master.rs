@@ -151,7 +151,11 @@ impl Master {
             Op::Setattr => Outgoing::reply(head, &self.setattr(body!())?),
             Op::MapRead => Outgoing::reply(head, &self.map_read(session, body!())?),
             Op::MapWrite => {
-                let MapWrite { ino, index, .. } = body!();
+                let MapWrite { ino, index, only, .. } = body!();
+                let there = self.files.get(&ino).and_then(|file| file.chunks.get(&index));
+                if only.is_some() && there.copied() != only {
+                    return Err(Status::Stale);
+                }
                 Outgoing::reply(head, &self.place(session, ino, index))
             }
             Op::Commit => Outgoing::reply(head, &self.commit(body!())?),

@@ -107,6 +107,14 @@ impl Servers {
         self.applied += 1;
         self.ranges.push(meta.ranges.len());
         let data = self.chunks.entry(cap.chunk).or_default();
+        if meta.zeros {
+            for range in &meta.ranges {
+                let end = data.len();
+                let within = |at: u32| usize::try_from(at).unwrap().min(end);
+                data[within(range.offset)..within(range.end())].fill(0);
+            }
+            return Ok(Outgoing::reply_to(&frame.header));
+        }
         let mut payload = frame.payload.as_ref();
         let mut crcs = meta.crcs.iter();
         for range in &meta.ranges {

@@ -60,7 +60,7 @@ impl Core {
     }
 
     pub(super) fn map_write(&mut self, client: &Client, request: &MapWrite) -> Result<(), Status> {
-        let MapWrite { ino, index, failed } = *request;
+        let MapWrite { ino, index, failed, only } = *request;
         let session = client.session;
         let grant = self.soft.grants.held(ino, session);
         if !self.soft.grants.is_open(ino, session, true) && grant.kind != dfs_proto::meta::GrantKind::Write {
@@ -70,29 +70,33 @@ impl Core {
         if self.state.ns.intent(ino).is_some() {
             return Err(Status::Recovering);
         }
-        match self.state.ns.chunk_at(ino, index)? {
+        let there = self.state.ns.chunk_at(ino, index)?;
+        if only.is_some() && there != only {
+            return Err(Status::Stale);
+        }
+        match there {
             Some(chunk) => {
                 if let Some(failed) = failed.filter(|failed| failed.chunk == chunk) {
                     self.place_failed(&failed);
                 }
-                self.write_place(client.caller, session, ino, index, self.state.applied)
+                self.write_place(client.caller, session, ino, (index, only), self.state.applied)
             }
             None => {
                 let chunk = self.new_chunk()?;
-                let then = Then::Place { caller: client.caller, session, ino, index };
+                let then = Then::Place { caller: client.caller, session, ino, index, only };
                 self.propose(client.origin, Command::Allocate { ino, index, chunk }, then)?;
                 Ok(())
             }
         }
     }
 
-    /// Answers with the place of the chunk that is at `at` now.
+    /// Answers with the place of the chunk that is at `at` now, if it is the one that is meant.
     pub(super) fn write_place(
         &mut self,
         caller: Caller,
         session: SessionId,
         ino: Ino,
-        at: ChunkIndex,
+        (at, only): (ChunkIndex, Option<ChunkId>),
         index: LogIndex,
     ) -> Result<(), Status> {
         self.session_goes_on(session)?;
@@ -100,13 +104,16 @@ impl Core {
             return Err(Status::Recovering);
         }
         let chunk = self.state.ns.chunk_at(ino, at)?.ok_or(Status::Recovering)?;
+        if only.is_some_and(|only| only != chunk) {
+            return Err(Status::Stale);
+        }
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
         if self.must_reopen(chunk, &meta) {
             if !meta.open {
                 self.soft.closing.all_is_synced(chunk);
             }
             let open_num = OpenNum(meta.open_num.0 + 1);
-            let then = Then::Place { caller, session, ino, index: at };
+            let then = Then::Place { caller, session, ino, index: at, only };
             self.propose(None, Command::Reopen { chunk, open_num }, then)?;
             return Ok(());
         }

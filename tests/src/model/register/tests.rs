@@ -69,6 +69,41 @@ fn what_was_found_gone_does_not_come_back() {
 }
 
 #[test]
+fn a_write_of_zeros_is_ordered_like_any_other() {
+    let mut run = run();
+    let first = run.wrote(A, true);
+    let hole = run.0.hole(B, F, 0, 1, false);
+    run.read(A, first);
+    run.read(A, Stamp::ZERO);
+    run.0.write_returned(hole, Outcome::Done, true);
+    run.read(A, Stamp::ZERO);
+    assert_eq!(run.wrong(), 0);
+    let mut stale = Run(run.0.clone());
+    stale.read(A, first);
+    assert_eq!(stale.wrong(), 1, "the zeros had returned");
+    let second = run.wrote(A, true);
+    run.read(B, second);
+    assert_eq!(run.wrong(), 0);
+    run.read(B, Stamp::ZERO);
+    assert_eq!(run.wrong(), 1, "zeros are older than what was written since");
+    // What is seen while a truncation is under way may be gone again; not so with zeros.
+    for (punched, wrong) in [(false, 0), (true, 1)] {
+        let mut run = Run(History::default());
+        let first = run.wrote(A, true);
+        let second = run.0.stamp();
+        run.0.write(A, F, second, 0, 1);
+        if punched {
+            run.0.hole(B, F, 0, 1, false);
+        } else {
+            run.0.write(B, F, Stamp::ZERO, 0, 1);
+        }
+        run.read(B, second);
+        run.read(B, first);
+        assert_eq!(run.wrong(), wrong, "punched {punched}");
+    }
+}
+
+#[test]
 fn a_buffered_write_counts_once_flushed() {
     let mut lost = run();
     lost.wrote(A, false);

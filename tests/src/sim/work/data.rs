@@ -1,4 +1,4 @@
-//! A program that writes, reads, truncates and syncs the shared files.
+//! A program that writes, reads, truncates, punches and syncs the shared files.
 
 use dfs_client::{CacheState, FileHandle, SetAttrs};
 use dfs_proto::ids::Ino;
@@ -86,6 +86,7 @@ async fn one(program: &mut Program, open: &Open) -> Next {
         9 if open.writable => truncate(program, open).await,
         10..12 => flush(program, open, FlushKind::Fsync).await,
         12 if open.writable => flush(program, open, FlushKind::Close).await,
+        13 if open.writable => punch(program, open).await,
         _ => read(program, open).await,
     }
 }
@@ -152,6 +153,30 @@ async fn truncate(program: &mut Program, open: &Open) -> Next {
         world.note([44, sectors, 0], || {
             format!("{actor:?} truncated {file:?} to {sectors}: {:?}", cut.as_ref().err())
         });
+    });
+    if outcome == Outcome::Done { Next::Go } else { Next::Close }
+}
+
+/// Zeros, and at times a file that is longer for them.
+async fn punch(program: &mut Program, open: &Open) -> Next {
+    let (first, len) = place(program);
+    let grows = program.below(4) == 0;
+    let (actor, file) = (program.actor, open.file);
+    let record = program.shared.act(|world| {
+        world.note([49, first, len], || format!("{actor:?} punches {file:?} at {first}+{len} grows {grows}"));
+        world.history.hole(actor, file, first, first + len, grows)
+    });
+    let (offset, bytes) = (first * SECTOR_U64, len * SECTOR_U64);
+    let mut done = program.client.punch(&open.handle, offset, bytes).await;
+    if grows && done.is_ok() {
+        done = program.client.extend(&open.handle, offset + bytes).await;
+    }
+    let outcome = outcome_of(&done);
+    program.shared.act(|world| {
+        world.operations += 1;
+        // Zeros are not buffered.
+        world.history.write_returned(record, outcome, true);
+        world.note([52, first, len], || format!("{actor:?} punched {file:?} at {first}+{len}: {done:?}"));
     });
     if outcome == Outcome::Done { Next::Go } else { Next::Close }
 }

@@ -1,0 +1,159 @@
+//! fallocate(2): zeros that travel as their range alone, and a file that gets longer without a byte.
+//!
+//! Zeros are not buffered: they go to the replicas before the call returns, while nothing else of this mount is under
+//! way for the file. Dirty bytes below them stay until all replicas have them, so that a refusal loses nothing, and are
+//! dropped then. Where the file has no chunk there is nothing to be done, and beyond its end neither.
+
+use std::sync::Arc;
+
+use dfs_proto::meta::{ChunkPlace, MAP_MAX};
+use dfs_proto::units::ChunkIndex;
+use tokio::task::JoinSet;
+
+use crate::call::Refused;
+use crate::client::Client;
+use crate::core::split::within;
+use crate::error::{Error, Result};
+use crate::inode::{FileHandle, Inode};
+use crate::net::Net;
+use crate::put::Put;
+use crate::shared::{Shared, Until};
+use crate::write::{FLIGHTS_MAX, note_unsynced};
+
+impl<N: Net> Client<N> {
+    /// What the file has of `len` bytes from `offset` is zeros on all replicas when this returns, and of whole blocks
+    /// the space is given back. The file stays as long as it is.
+    pub async fn punch(&self, handle: &FileHandle, offset: u64, len: u64) -> Result<()> {
+        let shared = &self.shared;
+        let inode = &handle.open.inode;
+        let until = shared.patience();
+        shared.check_writer(handle, offset, len, false)?;
+        let end = offset.saturating_add(len);
+        let cut = shared.close_gate(inode, until).await?;
+        shared.put_zeros(inode, offset, end, until).await?;
+        let buffers = {
+            let mut state = inode.lock();
+            let reach = state.dirty.end();
+            shared.memory.free(state.dirty.punch(offset, end));
+            if reach > state.dirty.end() {
+                // The file is as long as it was, and nothing dirty says so any more.
+                state.acked_end = state.acked_end.max(reach.unwrap_or(0));
+            }
+            let buffers = state.may_buffer();
+            if buffers {
+                shared.wrote(&mut state);
+                shared.write_back_later(inode, &mut state);
+            }
+            buffers
+        };
+        if !buffers {
+            shared.commit_size(inode, None, until).await?;
+        }
+        drop(cut);
+        Ok(())
+    }
+
+    /// The file is at least `size` bytes long when this returns; what it gains reads as zeros.
+    pub async fn extend(&self, handle: &FileHandle, size: u64) -> Result<()> {
+        let shared = &self.shared;
+        let inode = &handle.open.inode;
+        let until = shared.patience();
+        shared.check_writer(handle, 0, size, false)?;
+        let cut = shared.close_gate(inode, until).await?;
+        if let Some(pending) = &mut inode.lock().pending {
+            pending.written();
+        }
+        shared.commit_size(inode, Some(size), until).await?;
+        drop(cut);
+        Ok(())
+    }
+
+    /// Whether the cluster has room now for what `len` bytes from `offset` would add behind the file's end.
+    ///
+    /// # Errors
+    /// `NoSpace` when it has not. Room is not set aside: replicas are as sparse as the file.
+    pub async fn check_room(&self, handle: &FileHandle, offset: u64, len: u64) -> Result<()> {
+        self.shared.check_writer(handle, offset, len, false)?;
+        let size = self.getattr(handle.ino()).await?.size;
+        let more = offset.saturating_add(len).saturating_sub(size.max(offset));
+        if more > 0 && more > self.statfs().await?.free_bytes { Err(Error::NoSpace) } else { Ok(()) }
+    }
+}
+
+impl<N: Net> Shared<N> {
+    /// Makes what the file has of `offset..end` zeros on all replicas.
+    async fn put_zeros(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        offset: u64,
+        end: u64,
+        until: Until,
+    ) -> Result<(), Refused> {
+        let chunk_size = self.session.facts().chunk_size;
+        let (mut next, _) = chunk_size.locate(offset);
+        loop {
+            // Also proves that the session stands, and with it a grant.
+            let map = self.ask_map(inode, next, MAP_MAX, until).await?;
+            let end = {
+                let state = inode.lock();
+                let size = if state.may_buffer() { state.size.max(map.size) } else { map.size };
+                end.min(size)
+            };
+            let places: Vec<ChunkPlace> =
+                map.places.into_iter().filter(|place| chunk_size.start_of(place.index) < end).collect();
+            for group in places.chunks(FLIGHTS_MAX) {
+                let mut tasks = JoinSet::new();
+                for place in group {
+                    let Some(range) = within(chunk_size, place.index, offset, end) else { continue };
+                    let (ranges, crcs, parts) = (vec![range], Vec::new(), Vec::new());
+                    let put = Put { index: place.index, ranges, crcs, parts, zeros_in: Some(place.chunk()) };
+                    let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
+                    tasks.spawn_on(async move { shared.put_hole(&inode, put, until).await }, &self.runtime);
+                }
+                while let Some(done) = tasks.join_next().await {
+                    // A task that panicked has done nothing for certain.
+                    done.map_err(|_| Error::Io)??;
+                }
+            }
+            next = ChunkIndex(next.0.saturating_add(u64::from(MAP_MAX)));
+            if chunk_size.start_of(next) >= end {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn put_hole(self: &Arc<Self>, inode: &Inode, put: Put, until: Until) -> Result<(), Refused> {
+        let place = match self.put(inode, &put, until).await {
+            // Truncated away: that left zeros, and what was written since is not ours to touch.
+            Err(Refused::Final(Error::Stale)) if !inode.lock().dead => None,
+            place => Some(place?),
+        };
+        let mut state = inode.lock();
+        if let Some(place) = place {
+            note_unsynced(&mut state, &place);
+        }
+        // Somebody may be fetching what was there before.
+        state.writes += 1;
+        self.memory.free(state.drop_ahead());
+        Ok(())
+    }
+
+    /// Commits a time of change, and how long the file is at least.
+    async fn commit_size(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        size: Option<u64>,
+        until: Until,
+    ) -> Result<()> {
+        let _turn = inode.turn.lock().await;
+        loop {
+            let epoch = inode.size_epoch();
+            match self.commit_through(inode, size, epoch, until).await {
+                Ok(()) => return Ok(()),
+                Err(Refused::OldEpoch) => self.was_cut(inode, until).await?,
+                Err(refused) => return Err(refused.into()),
+            }
+            until.check()?;
+        }
+    }
+}
