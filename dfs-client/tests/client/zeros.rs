@@ -136,13 +136,12 @@ async fn zeros_for_a_chunk_that_is_truncated_away_make_none() {
     let (one, two) = (net.client().await, net.client().await);
     net.world().master.shared = true;
     let file = make(&one, "a").await;
-    put(&one, &file, 0, &pattern(9000, 1)).await;
+    // The second chunk: an open tells the place of the first.
+    put(&one, &file, u64::from(CHUNK), &pattern(9000, 1)).await;
     let there = two.open(file.ino(), crate::RW, false, crate::fake::WHO).await.unwrap();
     net.fault(Op::MapWrite, Fault::Slow(Duration::from_millis(50)));
-    let (punched, ()) = tokio::join!(two.punch(&there, 0, 5000), async {
-        while net.world().faults.get(&Op::MapWrite).is_some_and(|faults| !faults.is_empty()) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    let (punched, ()) = tokio::join!(two.punch(&there, u64::from(CHUNK), 5000), async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
         net.world().master.cut(file.ino(), 0);
     });
     punched.unwrap();
