@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_client::SetAttrs;
+use dfs_client::{Client, FileHandle, SetAttrs};
 use dfs_proto::meta::Recall;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
@@ -31,6 +31,18 @@ fn plan_fault(net: &FakeNet, dice: &mut Dice) {
         _ => Fault::Unreachable { dead: false },
     };
     net.fault(op, fault);
+}
+
+async fn punch(client: &Client<FakeNet>, file: &FileHandle, model: &mut Vec<u8>, at: u64, dice: &mut Dice) {
+    let len = [50, 5000, 70_000][dice.below(3) as usize];
+    client.punch(file, at, len).await.unwrap();
+    let from = (at as usize).min(model.len());
+    let to = ((at + len) as usize).min(model.len());
+    model[from..to].fill(0);
+    if dice.below(4) == 0 {
+        client.extend(file, at + len).await.unwrap();
+        model.resize(model.len().max((at + len) as usize), 0);
+    }
 }
 
 async fn run(seed: u64, faults: bool, recalls: bool) {
@@ -63,17 +75,7 @@ async fn run(seed: u64, faults: bool, recalls: bool) {
                 let bytes = get(&client, &file, at, len as u32).await;
                 assert!(bytes == model[from..to], "seed {seed}, step {step}: read at {at} of {len}");
             }
-            10 => {
-                let len = [50, 5000, 70_000][dice.below(3) as usize];
-                client.punch(&file, at, len).await.unwrap();
-                let from = (at as usize).min(model.len());
-                let to = ((at + len) as usize).min(model.len());
-                model[from..to].fill(0);
-                if dice.below(4) == 0 {
-                    client.extend(&file, at + len).await.unwrap();
-                    model.resize(model.len().max((at + len) as usize), 0);
-                }
-            }
+            10 => punch(&client, &file, &mut model, at, &mut dice).await,
             7 => {
                 let set = SetAttrs { size: Some(at), ..SetAttrs::default() };
                 let attr = client.setattr(ino, None, set, WHO).await.unwrap();
