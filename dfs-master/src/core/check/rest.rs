@@ -103,6 +103,10 @@ fn counters(state: &State, book: &mut Book) {
             book.find(FindingKind::Counter, what.to_owned(), format!("counter {says}, counted {counted}"));
         }
     }
+    if let Some(index) = state.trail.differs() {
+        let what = format!("came to another state up to record {index} before than now");
+        book.find(FindingKind::Counter, "the log".to_owned(), what);
+    }
     let mut servers: Vec<ServerNum> = book.replicas.keys().copied().collect();
     servers.extend(state.chunks.replica_counts().map(|(server, _)| server));
     servers.sort_unstable();

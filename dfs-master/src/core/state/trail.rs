@@ -62,6 +62,11 @@ impl Trail {
         self.differs
     }
 
+    #[cfg(test)]
+    pub(crate) fn plant(&mut self, differs: LogIndex) {
+        self.differs = Some(differs);
+    }
+
     /// An operator goes on with the state as it is.
     pub(super) fn accept(&mut self) {
         self.differs = None;

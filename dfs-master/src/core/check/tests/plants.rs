@@ -445,6 +445,12 @@ const REST: &[Plant] = &[
         kind: FindingKind::Id,
         says: &["was never made"],
     },
+    Plant {
+        what: "a log that came to another state before",
+        plant: |s| s.state.trail.plant(LogIndex(10_000)),
+        kind: FindingKind::Counter,
+        says: &["the log", "another state up to record 10000"],
+    },
 ];
 
 #[test]
