@@ -163,6 +163,7 @@ impl<N: Net> Client<N> {
             durable: true,
             unused: Vec::new(),
             set: None,
+            hole: false,
         };
         match shared.ask_in(&request, Scope::Any, until).await {
             Ok(_) => return Ok(()),

@@ -433,6 +433,7 @@ impl<N: Net> Shared<N> {
             durable: false,
             unused,
             set: None,
+            hole: false,
         };
         if let Err(error) = self.ask_in(&request, Scope::Session(inode.incarnation), self.patience()).await {
             // The file may be gone, and its chunks with it.

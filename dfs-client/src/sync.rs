@@ -507,6 +507,7 @@ impl State {
             durable: extra.durable,
             unused: Vec::new(),
             set: self.pending.map(Pending::to_commit),
+            hole: false,
         }
     }
 }

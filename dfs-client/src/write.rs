@@ -296,7 +296,7 @@ impl<N: Net> Shared<N> {
                 inode.lock().places.clear();
                 continue;
             };
-            match self.commit_through(inode, done.end(epoch), epoch, until).await {
+            match self.commit_through(inode, done.end(epoch), false, epoch, until).await {
                 Ok(()) => break,
                 // Truncated by another mount in between: what lay in chunks that were dropped is written again.
                 Err(Refused::OldEpoch) => inode.lock().places.clear(),
@@ -372,10 +372,12 @@ impl<N: Net> Shared<N> {
         Ok(Some(epoch.unwrap_or(inode.size_epoch())))
     }
 
+    /// `hole`: up to `end` nothing was written.
     pub(crate) async fn commit_through(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         end: Option<u64>,
+        hole: bool,
         epoch: SizeEpoch,
         until: Until,
     ) -> Result<(), Refused> {
@@ -389,6 +391,7 @@ impl<N: Net> Shared<N> {
             durable: false,
             unused: Vec::new(),
             set: None,
+            hole,
         };
         let answer = self.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
         let now = self.now();

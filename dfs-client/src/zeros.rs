@@ -148,7 +148,7 @@ impl<N: Net> Shared<N> {
         let _turn = inode.turn.lock().await;
         loop {
             let epoch = inode.size_epoch();
-            match self.commit_through(inode, size, epoch, until).await {
+            match self.commit_through(inode, size, size.is_some(), epoch, until).await {
                 Ok(()) => return Ok(()),
                 Err(Refused::OldEpoch) => self.was_cut(inode, until).await?,
                 Err(refused) => return Err(refused.into()),

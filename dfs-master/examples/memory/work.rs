@@ -101,6 +101,7 @@ impl Work {
             durable: false,
             unused: Vec::new(),
             set: None,
+            hole: false,
         };
         live.client(cost, &request);
     }

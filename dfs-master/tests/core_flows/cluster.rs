@@ -82,6 +82,7 @@ pub(crate) fn commit(ino: Ino) -> Commit {
         durable: false,
         unused: Vec::new(),
         set: None,
+        hole: false,
     }
 }
 

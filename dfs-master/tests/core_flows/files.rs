@@ -279,3 +279,24 @@ fn the_grant_stays_after_close() {
     assert_eq!(cluster.map_write(client, ino, 0).unwrap_err(), Status::BadHandle);
     assert_eq!(cluster.open(client, ino, 3, RO).unwrap().grant.kind, GrantKind::Read);
 }
+
+#[test]
+fn a_file_that_grows_by_a_hole_has_not_written_its_chunk() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let opened = cluster.create(client, "f", 1).unwrap().opened;
+    let (ino, chunk) = (opened.attr.ino, opened.first.unwrap().chunk());
+    let grow = |size| Commit { size_epoch: opened.attr.size_epoch, size_at_least: Some(size), ..commit(ino) };
+    let attr = cluster.ask(client.conn, &Commit { hole: true, ..grow(30_000) }).unwrap();
+    assert_eq!((attr.size, cluster.meta(chunk).written), (30_000, false));
+    // Never smaller, and nothing of bytes goes with it.
+    let attr = cluster.ask(client.conn, &Commit { hole: true, ..grow(100) }).unwrap();
+    assert_eq!(attr.size, 30_000);
+    let both = Commit { hole: true, synced: vec![chunk], ..grow(40_000) };
+    assert_eq!(cluster.ask(client.conn, &both), Err(Status::Invalid));
+    // So it is not waited for to be closed, and nobody misses its files.
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    cluster.run(120_000);
+    assert!(!cluster.meta(chunk).written);
+    cluster.core.state().check().unwrap();
+}

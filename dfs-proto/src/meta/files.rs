@@ -155,6 +155,10 @@ pub struct Commit {
     /// What was set on a file while it was being made, and is acknowledged with its bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set: Option<CommitSet>,
+    /// Nobody wrote up to `size_at_least`: what the file gains is a hole, also where it has a chunk. Nothing else but
+    /// times may go with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hole: bool,
 }
 request!(mut Commit => Attr);
 

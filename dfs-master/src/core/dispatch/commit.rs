@@ -13,7 +13,8 @@ use crate::core::ops::{self, NsCommand};
 
 impl Core {
     pub(super) fn commit(&mut self, client: &Client, request: Commit) -> Result<(), Status> {
-        let Commit { ino, size_epoch, size_at_least, mtime, atime, synced, durable, unused, set } = request;
+        let Commit { ino, size_epoch, size_at_least, mtime, atime, synced, durable, unused, set, hole } =
+            request;
         if self.state.ns.intent(ino).is_some() {
             return Err(Status::Recovering);
         }
@@ -42,6 +43,14 @@ impl Core {
             return Ok(());
         }
         let then = if durable { Then::ReplyDurable(client.caller) } else { Then::Reply(client.caller) };
+        if hole {
+            if !(synced.is_empty() && unused.is_empty() && set.is_none()) {
+                return Err(Status::Invalid);
+            }
+            // A file's size alone: a commit of bytes would say that the chunk which holds the last one is written.
+            self.propose(client.origin, Command::Ns(NsCommand::Commit(commit)), then)?;
+            return Ok(());
+        }
         let dropping: Vec<ChunkId> = unused.iter().map(|(_, chunk)| *chunk).collect();
         self.propose(client.origin, Command::Commit(CommitFile { commit, synced, unused, set }), then)?;
         self.soft.dropping.extend(dropping);
