@@ -5,6 +5,7 @@ mod check;
 mod clock;
 mod config;
 mod driver;
+mod listing;
 mod rebuild;
 mod restore;
 mod start;
@@ -50,8 +51,8 @@ fn main() -> ExitCode {
         Command::Init(init) => start::init(init),
         Command::Run(run) => serve(run),
         Command::Check(check) => return check::run(check),
-        Command::Rebuild(args) => return rebuild::run(args),
-        Command::Restore(args) => return restore::run(args),
+        Command::Rebuild(args) => rebuild::run(args),
+        Command::Restore(args) => restore::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

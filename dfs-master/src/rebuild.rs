@@ -2,40 +2,28 @@
 //! standard input as `dfs-chunkserver headers` prints it. The directory has no cluster.json before all of it is there and
 //! was checked, so one that was left unfinished is no master's.
 
-use std::io::BufRead;
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use dfs_disk::Disk as _;
 use dfs_disk::real::RealDisk;
 use dfs_master::core::rebuild::{Disk, Options, Rebuilt, RemarkKind, Report, rebuild};
 use dfs_master::log::{self as wal, Identity, LogConfig, SnapshotStore};
-use dfs_proto::listing::Line;
-use dfs_proto::words::in_words;
+use dfs_proto::listing::{Line, ListedDisk};
 
 use crate::check;
 use crate::clock;
 use crate::config::Rebuild;
+use crate::listing::{self, OfDisk};
 
 /// Remarks of a kind that are printed; `--json` has all.
 const SHOWN: usize = 20;
 
-pub(crate) fn run(args: &Rebuild) -> ExitCode {
-    match make(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dfs-master: {}", in_words(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn make(args: &Rebuild) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Rebuild) -> anyhow::Result<()> {
     if let Some(dir) = &args.data {
         check_empty(dir)?;
     }
-    let disks = read(std::io::stdin().lock())?;
+    let disks: Vec<Disk> = listing::read(std::io::stdin().lock())?;
     let options = Options { chunk_size: args.chunk_size, goal: args.replicas };
     let rebuilt = rebuild(&disks, options, clock::now().wall)?;
     show(args, &rebuilt.report)?;
@@ -72,40 +60,22 @@ pub(crate) fn check_empty(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads listings, one disk's behind the other.
-fn read(from: impl BufRead) -> anyhow::Result<Vec<Disk>> {
-    let mut disks = Vec::new();
-    let mut open: Option<Disk> = None;
-    let mut done = false;
-    for (at, line) in from.lines().enumerate() {
-        let line = serde_json::from_str::<Line>(&line.context("the listing")?)
-            .with_context(|| format!("line {} of the listing", at + 1))?;
-        match (line, &mut open) {
-            (Line::Disk(disk), None) if !done => {
-                open = Some(Disk { disk, replicas: Vec::new(), unfit: Vec::new(), damaged_slots: 0 });
+impl OfDisk for Disk {
+    fn begin(disk: ListedDisk) -> Disk {
+        Disk { disk, replicas: Vec::new(), unfit: Vec::new(), damaged_slots: 0 }
+    }
+
+    fn take(&mut self, line: Line) -> bool {
+        match line {
+            Line::Replica(replica) => self.replicas.push(replica),
+            Line::Unfit(unfit) => self.unfit.push(unfit),
+            Line::End { replicas, damaged_slots } if replicas == self.replicas.len() as u64 => {
+                self.damaged_slots = damaged_slots;
             }
-            (Line::Replica(replica), Some(disk)) => disk.replicas.push(replica),
-            (Line::Unfit(unfit), Some(disk)) => disk.unfit.push(unfit),
-            (Line::End { replicas, damaged_slots }, Some(disk)) if replicas == disk.replicas.len() as u64 => {
-                disk.damaged_slots = damaged_slots;
-                disks.extend(open.take());
-            }
-            (Line::Done { disks: count }, None) if count == disks.len() as u64 => done = true,
-            (
-                Line::Disk(_)
-                | Line::Replica(_)
-                | Line::Unfit(_)
-                | Line::Copy(_)
-                | Line::End { .. }
-                | Line::Done { .. },
-                _,
-            ) => bail!("line {} of the listing is out of its place", at + 1),
+            Line::Disk(_) | Line::Copy(_) | Line::End { .. } | Line::Done { .. } => return false,
         }
+        true
     }
-    if !done {
-        bail!("the listing of the disks ends early");
-    }
-    Ok(disks)
 }
 
 fn show(args: &Rebuild, report: &Report) -> anyhow::Result<()> {
@@ -178,7 +148,7 @@ mod tests {
         let whole = format!(
             "{DISK}\n{{\"end\":{{\"replicas\":0,\"damaged_slots\":0}}}}\n{{\"done\":{{\"disks\":1}}}}\n"
         );
-        assert_eq!(read(whole.as_bytes()).unwrap().len(), 1);
+        assert_eq!(listing::read::<Disk>(whole.as_bytes()).unwrap().len(), 1);
         for bad in [
             String::new(),
             DISK.to_owned(),
@@ -187,7 +157,7 @@ mod tests {
             format!("{DISK}\n{DISK}"),
             "{".to_owned(),
         ] {
-            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+            assert!(listing::read::<Disk>(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

@@ -2,11 +2,9 @@
 //! which standard input lists as `dfs-chunkserver headers --copies` prints them. A copy is read as a master's start would
 //! read it, and nothing is written to it; the new directory gets its cluster.json when all of it is there and was checked.
 
-mod read;
 mod show;
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use dfs_disk::Disk as _;
@@ -14,14 +12,18 @@ use dfs_disk::read_only::ReadOnly;
 use dfs_disk::real::RealDisk;
 use dfs_master::log::{self as wal, EntryId, Identity, Options, files};
 use dfs_proto::ids::{ClusterId, Generation, LogIndex, ServerId};
-use dfs_proto::listing::{ListedCopy, ListedDisk};
+use dfs_proto::listing::{Line, ListedCopy, ListedDisk};
 use dfs_proto::words::in_words;
 use serde::Serialize;
 
 use crate::check::{check_all, defects};
 use crate::config::Restore;
+use crate::listing::{self, OfDisk};
 use crate::rebuild::check_empty;
 use crate::start::read_from;
+
+/// A disk, and the copies on it.
+pub(crate) type Copies = (ListedDisk, Vec<ListedCopy>);
 
 /// What was found, and what is best.
 #[derive(Debug, Serialize)]
@@ -79,21 +81,26 @@ impl Found {
     }
 }
 
-pub(crate) fn run(args: &Restore) -> ExitCode {
-    match make(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dfs-master: {}", in_words(error.as_ref()));
-            ExitCode::FAILURE
+impl OfDisk for Copies {
+    fn begin(disk: ListedDisk) -> Copies {
+        (disk, Vec::new())
+    }
+
+    fn take(&mut self, line: Line) -> bool {
+        match line {
+            Line::Copy(copy) => self.1.push(copy),
+            Line::End { .. } => {}
+            Line::Disk(_) | Line::Replica(_) | Line::Unfit(_) | Line::Done { .. } => return false,
         }
+        true
     }
 }
 
-fn make(args: &Restore) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Restore) -> anyhow::Result<()> {
     if let Some(dir) = &args.data {
         check_empty(dir)?;
     }
-    let listed = read::read(std::io::stdin().lock())?;
+    let listed: Vec<Copies> = listing::read(std::io::stdin().lock())?;
     let cluster = one_cluster(&listed)?;
     // Until the end: a server that started now would go on writing its copy.
     let _locked = listed.iter().map(|(disk, _)| lock(disk)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -127,7 +134,7 @@ fn make(args: &Restore) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn one_cluster(listed: &[(ListedDisk, Vec<ListedCopy>)]) -> anyhow::Result<ClusterId> {
+fn one_cluster(listed: &[Copies]) -> anyhow::Result<ClusterId> {
     let (first, _) = listed.first().context("no disk was given")?;
     for (disk, copies) in listed {
         let others = copies.iter().map(|copy| (&copy.path, copy.about.cluster));

@@ -95,6 +95,41 @@ impl Cluster {
         serde_json::from_str(&self.dfs(&all)).expect("JSON")
     }
 
+    /// `dfs COMMAND --disk ... ARGS` with these servers' disks.
+    ///
+    /// # Panics
+    /// When there is no `dfs` to run.
+    #[must_use]
+    pub fn offline(&self, command: &[&str], servers: &[&str], args: &[&str]) -> Output {
+        let mut run = Command::new(self.bin.join("dfs"));
+        run.args(command);
+        for server in servers {
+            run.arg("--disk").arg(self.local("cluster").join(server).join("disk"));
+        }
+        run.args(args).output().expect("dfs runs")
+    }
+
+    /// The master's directory.
+    #[must_use]
+    pub fn master_dir(&self) -> PathBuf {
+        self.local("cluster/master")
+    }
+
+    /// Mounts it a second time.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn mount_again(&self) -> SecondMount {
+        let second = self.local("second");
+        std::fs::create_dir(&second).expect("a directory to mount at");
+        let master = self.dev("addr", &[]);
+        let mount =
+            Command::new(self.bin.join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
+        assert!(mount.expect("dfs-fuse runs").success());
+        SecondMount(second)
+    }
+
     /// The names of the servers that hold the first chunk of the file, the primary first.
     ///
     /// # Panics
@@ -146,6 +181,31 @@ impl Drop for Cluster {
             eprintln!("dfs dev down: {down:?}");
         }
     }
+}
+
+/// A mount beside the cluster's own, unmounted when dropped.
+#[derive(Debug)]
+pub struct SecondMount(pub PathBuf);
+
+impl Drop for SecondMount {
+    fn drop(&mut self) {
+        let status = Command::new("fusermount3").arg("-u").arg(&self.0).status();
+        if !status.is_ok_and(|s| s.success()) {
+            drop(Command::new("umount").arg("-l").arg(&self.0).status());
+        }
+    }
+}
+
+/// The one line that a command that failed has to say.
+///
+/// # Panics
+/// When it did not fail, or said more or less.
+#[must_use]
+pub fn refusal(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
 }
 
 fn text(output: Output, what: &str) -> String {

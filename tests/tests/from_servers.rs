@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use dfs_tests::cluster::{Cluster, binaries, sh};
+use dfs_tests::cluster::{Cluster, binaries, refusal, sh};
 use serde_json::Value;
 
 const SERVERS: [&str; 3] = ["cs1", "cs2", "cs3"];
@@ -115,29 +115,12 @@ fn all_whole(status: &Value) -> bool {
 }
 
 fn recover(cluster: &Cluster, servers: &[&str], args: &[&str]) -> Output {
-    let mut run = Command::new(binaries().join("dfs"));
-    run.args(["recover", "--from-servers"]);
-    for server in servers {
-        run.arg("--disk").arg(cluster.local("cluster").join(server).join("disk"));
-    }
-    run.args(args).output().unwrap()
+    cluster.offline(&["recover", "--from-servers"], servers, args)
 }
 
 fn report(output: &Output) -> Value {
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// The one line that a command that failed has to say.
-fn refusal(output: &Output) -> String {
-    let said = String::from_utf8(output.stderr.clone()).unwrap();
-    assert!(!output.status.success(), "{output:?}");
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
-}
-
-fn master_dir(cluster: &Cluster) -> PathBuf {
-    cluster.local("cluster/master")
 }
 
 fn start(cluster: &Cluster, members: &[&str]) {
@@ -169,7 +152,7 @@ fn a_lost_master_comes_back_as_it_was() {
     let before = tree(&cluster);
     assert!(refusal(&recover(&cluster, &SERVERS, &[])).contains("another process uses this disk"));
     kill(&cluster, &["master"]);
-    fs::remove_dir_all(master_dir(&cluster)).unwrap();
+    fs::remove_dir_all(cluster.master_dir()).unwrap();
     kill(&cluster, &["mount", "cs1", "cs2", "cs3"]);
 
     let looked = report(&recover(&cluster, &SERVERS, &["--json"]));
@@ -178,11 +161,11 @@ fn a_lost_master_comes_back_as_it_was() {
         assert!(copy["usable"]["snapshot"].as_u64().unwrap() > 0, "{looked}");
     }
     assert_eq!(looked["missing"], 0, "{looked}");
-    assert!(!master_dir(&cluster).exists(), "looking writes nothing");
+    assert!(!cluster.master_dir().exists(), "looking writes nothing");
     // Damage in the best one: another is as good.
     let best = PathBuf::from(looked["best"].as_str().unwrap());
     damage_all_segments(&best);
-    let to = master_dir(&cluster).display().to_string();
+    let to = cluster.master_dir().display().to_string();
     let made = recover(&cluster, &SERVERS, &["--to", &to]);
     let screen = String::from_utf8(made.stdout.clone()).unwrap();
     assert!(made.status.success() && screen.contains("can't be used"), "{made:?}");
@@ -234,11 +217,11 @@ fn a_copy_without_the_last_records_leads_to_hold_and_out_of_it() {
     // A server that stops keeps what it heard; a killed one may have heard of some seconds' records more than it kept.
     stop(&cluster, &["mount", "cs1", "cs2"]);
     kill(&cluster, &["master"]);
-    fs::remove_dir_all(master_dir(&cluster)).unwrap();
+    fs::remove_dir_all(cluster.master_dir()).unwrap();
     for server in ["cs1", "cs2"] {
         fs::remove_dir_all(cluster.local("cluster").join(server).join("disk/master-copy")).unwrap();
     }
-    let to = master_dir(&cluster).display().to_string();
+    let to = cluster.master_dir().display().to_string();
     let lacking = report(&recover(&cluster, &SERVERS, &["--json"]));
     assert!(lacking["missing"].as_u64().unwrap() > 20, "{lacking}");
     let made = recover(&cluster, &SERVERS, &["--to", &to]);

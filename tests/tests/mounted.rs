@@ -125,7 +125,7 @@ fn git_and_a_second_mount_agree() {
         "git init -q r && cd r && git config user.email a@b && git config user.name t && for i in $(seq 50); do echo $i > f$i; done && git add . && git commit -qm one && git gc -q && git fsck --strict 2>&1 && cd .. && git clone -q r c && diff -r -x .git r c",
     );
     // A second mount sees what the first closed, and the first sees the second's changes.
-    let mounted = mount_again(&cluster);
+    let mounted = cluster.mount_again();
     let second = &mounted.0;
     for round in 0..20 {
         let (here, there) = if round % 2 == 0 { (&work, second) } else { (second, &work) };
@@ -138,7 +138,7 @@ fn git_and_a_second_mount_agree() {
 #[test]
 fn both_mounts_keep_a_file_open_and_read_each_others_writes() {
     let cluster = Cluster::up(&[]);
-    let mounted = mount_again(&cluster);
+    let mounted = cluster.mount_again();
     let second = &mounted.0;
     let open = |path: &std::path::Path| {
         fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
@@ -159,21 +159,10 @@ fn both_mounts_keep_a_file_open_and_read_each_others_writes() {
     }
 }
 
-/// A second mount of the cluster.
-fn mount_again(cluster: &Cluster) -> Unmount {
-    let second = cluster.local("second");
-    fs::create_dir(&second).unwrap();
-    let master = cluster.dev("addr", &[]);
-    let mounted =
-        Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
-    assert!(mounted.unwrap().success());
-    Unmount(second)
-}
-
 #[test]
 fn names_made_by_another_mount_in_a_new_directory_show() {
     let cluster = Cluster::up(&[]);
-    let second = mount_again(&cluster);
+    let second = cluster.mount_again();
     for round in 0..20 {
         let (here, there) = (cluster.path(&format!("d{round}")), second.0.join(format!("d{round}")));
         fs::create_dir(&here).unwrap();
@@ -190,7 +179,7 @@ fn names_made_by_another_mount_in_a_new_directory_show() {
 #[test]
 fn attributes_set_before_the_first_close_hold_on_both_mounts() {
     let cluster = Cluster::up(&[]);
-    let second = mount_again(&cluster);
+    let second = cluster.mount_again();
     let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
     let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
     for closed_first in [true, false] {
@@ -262,7 +251,7 @@ fn setuid_and_setgid_go_as_they_go_on_a_local_filesystem() {
     assert_eq!(sh(&cluster.path("there"), script), expected);
 
     // Another mount's chmod is heard of in a second.
-    let second = mount_again(&cluster);
+    let second = cluster.mount_again();
     let (here, there) = (cluster.path("there/f"), second.0.join("there/f"));
     sh(&cluster.mount(), "printf abc > there/f && stat there/f");
     sh(&second.0, "chmod 6777 there/f");
@@ -299,7 +288,7 @@ fn an_open_that_is_refused_cuts_nothing() {
 #[test]
 fn a_capability_that_another_mount_gave_goes_with_the_next_writes() {
     let cluster = Cluster::up(&[]);
-    let second = mount_again(&cluster);
+    let second = cluster.mount_again();
     let mut file = fs::File::create(cluster.path("program")).unwrap();
     file.write_all(b"one").unwrap();
     sh(&second.0, "setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= program");
@@ -360,15 +349,4 @@ fn errors_say_what_to_do() {
 /// What `echo > file` does. (`std::fs::write` is not allowed in this workspace, see clippy.toml.)
 fn write_file(path: &std::path::Path, bytes: &[u8]) {
     fs::File::create(path).expect("create").write_all(bytes).expect("write");
-}
-
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let status = Command::new("fusermount3").arg("-u").arg(&self.0).status();
-        if !status.is_ok_and(|s| s.success()) {
-            drop(Command::new("umount").arg("-l").arg(&self.0).status());
-        }
-    }
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use dfs_tests::cluster::{Cluster, binaries};
+use dfs_tests::cluster::{Cluster, binaries, refusal};
 use serde_json::Value;
 
 const SERVERS: [&str; 3] = ["cs1", "cs2", "cs3"];
@@ -64,29 +64,12 @@ fn assert_same(found: &Tree, expected: &Tree) {
 
 /// `dfs rebuild-namespace` of these servers' disks.
 fn rebuild(cluster: &Cluster, servers: &[&str], args: &[&str]) -> Output {
-    let mut run = Command::new(binaries().join("dfs"));
-    run.arg("rebuild-namespace");
-    for server in servers {
-        run.arg("--disk").arg(cluster.local("cluster").join(server).join("disk"));
-    }
-    run.args(args).output().unwrap()
-}
-
-/// The one line that a command that failed has to say.
-fn refusal(output: &Output) -> String {
-    let said = String::from_utf8(output.stderr.clone()).unwrap();
-    assert!(!output.status.success(), "{output:?}");
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
-}
-
-fn master_dir(cluster: &Cluster) -> PathBuf {
-    cluster.local("cluster/master")
+    cluster.offline(&["rebuild-namespace"], servers, args)
 }
 
 /// Makes the master's directory anew; the report.
 fn lose_master_and_rebuild(cluster: &Cluster, servers: &[&str], args: &[&str]) -> Value {
-    let dir = master_dir(cluster);
+    let dir = cluster.master_dir();
     fs::remove_dir_all(&dir).unwrap();
     let to = dir.display().to_string();
     let output = rebuild(cluster, servers, &[&["--to", &to, "--json"], args].concat());
@@ -151,7 +134,7 @@ fn assert_refusals(cluster: &Cluster) {
     assert!(lacking.contains("--accept-missing-replicas"), "{lacking}");
     assert!(rebuild(cluster, &SERVERS, &["--to", &to, "--dry-run"]).status.success());
     assert!(!elsewhere.exists(), "nothing was to be written");
-    let full = master_dir(cluster).display().to_string();
+    let full = cluster.master_dir().display().to_string();
     let in_place = refusal(&rebuild(cluster, &SERVERS, &["--to", &full]));
     assert!(in_place.contains("not empty"), "{in_place}");
     let no_disk = Command::new(binaries().join("dfs"))

@@ -6,9 +6,8 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
 
-use dfs_tests::cluster::{Cluster, binaries, sh};
+use dfs_tests::cluster::{Cluster, sh};
 use rustix::fs::{FallocateFlags, fallocate};
 
 const SMALL_CHUNKS: [&str; 2] = ["--chunk-size", "65536"];
@@ -30,21 +29,6 @@ fn on_disks(cluster: &Cluster) -> u64 {
         "find cs*/ -name '*.chunk' -printf '%b\\n' | awk '{ sum += $1 } END { print sum + 0 }'",
     );
     text.trim().parse::<u64>().unwrap() * 512
-}
-
-fn mount_again(cluster: &Cluster) -> std::path::PathBuf {
-    let second = cluster.local("second");
-    fs::create_dir(&second).unwrap();
-    let master = cluster.dev("addr", &[]);
-    let mounted =
-        Command::new(binaries().join("dfs-fuse")).args(["--master", master.trim()]).arg(&second).status();
-    assert!(mounted.unwrap().success());
-    second
-}
-
-fn unmount(at: &Path) {
-    let status = Command::new("fusermount3").arg("-u").arg(at).status();
-    assert!(status.is_ok_and(|status| status.success()));
 }
 
 #[test]
@@ -72,9 +56,8 @@ fn a_hole_reads_as_zeros_gives_its_space_back_and_stays() {
     assert!(replicas >= 2 && freed > replicas * (len - 3 * 4096), "{freed} of {before} bytes were freed");
     open.sync_all().unwrap();
     drop(open);
-    let second = mount_again(&cluster);
-    assert!(fs::read(second.join("file")).unwrap() == model, "on another mount");
-    unmount(&second);
+    let second = cluster.mount_again();
+    assert!(fs::read(second.0.join("file")).unwrap() == model, "on another mount");
     for member in ["mount", "cs1", "cs2", "cs3", "master"] {
         cluster.dev("stop", &[member]);
     }
@@ -95,8 +78,8 @@ fn a_hole_reads_as_zeros_gives_its_space_back_and_stays() {
 #[test]
 fn zeros_of_one_mount_are_in_order_with_writes_of_another() {
     let cluster = Cluster::up(&SMALL_CHUNKS);
-    let second = mount_again(&cluster);
-    let (here, there) = (file(&cluster.path("file")), file(&second.join("file")));
+    let second = cluster.mount_again();
+    let (here, there) = (file(&cluster.path("file")), file(&second.0.join("file")));
     let mut model = vec![0; 200_000];
     for round in 0..60u8 {
         let (writer, puncher) = if round % 2 == 0 { (&here, &there) } else { (&there, &here) };
@@ -110,7 +93,6 @@ fn zeros_of_one_mount_are_in_order_with_writes_of_another() {
         assert!(found == model[at..at + 40_000], "round {round}");
     }
     drop((here, there));
-    unmount(&second);
 }
 
 #[test]

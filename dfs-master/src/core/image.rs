@@ -1,7 +1,7 @@
 //! A frozen copy of the state, written as a snapshot's blocks while the core goes on, and read back.
 //!
-//! One section a table, each with a version of its own. Equal states give equal blocks, on which the
-//! state hash rests.
+//! One section a table, each with a version of its own. Equal states give equal blocks, on which
+//! [`State::hash`] rests.
 
 use std::sync::Arc;
 

@@ -148,38 +148,25 @@ impl History {
     /// A write or truncation begins.
     pub fn write(&mut self, actor: Actor, file: FileNum, stamp: Stamp, first: u64, end: u64) -> WriteRef {
         let kind = if stamp == Stamp::ZERO { Kind::Cut } else { Kind::Bytes };
-        self.begin(Write {
-            kind,
-            actor,
-            file,
-            stamp,
-            first,
-            end,
-            invoke: Tick(0),
-            returned: None,
-            through: false,
-        })
+        self.begin(kind, actor, file, stamp, (first, end))
     }
 
     /// A write of zeros begins.
     pub fn hole(&mut self, actor: Actor, file: FileNum, first: u64, end: u64, grows: bool) -> WriteRef {
-        let (kind, stamp) = (Kind::Hole { grows }, Stamp::ZERO);
-        self.begin(Write {
-            kind,
-            actor,
-            file,
-            stamp,
-            first,
-            end,
-            invoke: Tick(0),
-            returned: None,
-            through: false,
-        })
+        self.begin(Kind::Hole { grows }, actor, file, Stamp::ZERO, (first, end))
     }
 
-    fn begin(&mut self, write: Write) -> WriteRef {
+    fn begin(
+        &mut self,
+        kind: Kind,
+        actor: Actor,
+        file: FileNum,
+        stamp: Stamp,
+        (first, end): (u64, u64),
+    ) -> WriteRef {
         let invoke = self.tick();
-        self.writes.push(Write { invoke, ..write });
+        let (returned, through) = (None, false);
+        self.writes.push(Write { kind, actor, file, stamp, first, end, invoke, returned, through });
         WriteRef(self.writes.len() - 1)
     }
 
