@@ -69,8 +69,13 @@ impl LogProgress {
 
     /// The term of the entry at `index`; of what a snapshot covers, the highest that it can be.
     pub(super) fn term_at(&self, index: LogIndex) -> Term {
-        let known = self.terms.range(..=index).next_back().or_else(|| self.terms.first_key_value());
-        known.map_or(Term(0), |(_, term)| *term)
+        let first = || self.terms.first_key_value().map(|(_, term)| *term);
+        self.known_term_at(index).or_else(first).unwrap_or_default()
+    }
+
+    /// The term of the entry at `index`, unless a snapshot covers it.
+    pub(super) fn known_term_at(&self, index: LogIndex) -> Option<Term> {
+        self.terms.range(..=index).next_back().map(|(_, term)| *term)
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) struct FakeServer {
     /// How often it was told to scrub.
     pub(crate) scrubs_asked: u32,
     pub(crate) max_meta_index: LogIndex,
+    pub(crate) max_term: Term,
     pub(crate) labels: Vec<(String, String)>,
 }
 
@@ -106,6 +107,7 @@ impl FakeServer {
             copy: CopyReport::default(),
             scrubs_asked: 0,
             max_meta_index: LogIndex(0),
+            max_term: Term(0),
             labels: Vec::new(),
         }
     }
@@ -137,7 +139,7 @@ impl FakeServer {
             unix: None,
             labels: self.labels.clone(),
             disks: self.disks(),
-            max_term: Term(0),
+            max_term: self.max_term,
             max_meta_index: self.max_meta_index,
             max_chunk: self.replicas.keys().max().copied(),
         }

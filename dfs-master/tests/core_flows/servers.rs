@@ -96,6 +96,25 @@ fn a_server_that_knows_more_puts_the_master_on_hold() {
 }
 
 #[test]
+fn a_log_that_lost_a_record_and_is_as_long_again_is_behind() {
+    for lost in [0, 1, 3] {
+        let mut cluster = Cluster::new(3, 3);
+        let client = cluster.client();
+        cluster.written_file(client, "f");
+        cluster.servers[0].max_meta_index = cluster.entries.last().unwrap().index;
+        cluster.servers[0].max_term = cluster.entries.last().unwrap().term;
+        cluster.restart(lost);
+        // As a start does by itself, and more.
+        for _ in 0..5 {
+            cluster.client();
+        }
+        assert!(cluster.entries.last().unwrap().index > cluster.servers[0].max_meta_index);
+        assert_eq!(cluster.join(0).err(), (lost > 0).then_some(Status::Behind), "{lost} lost");
+        assert_eq!(cluster.core.hold().is_some(), lost > 0, "{lost} lost");
+    }
+}
+
+#[test]
 fn an_operator_leads_out_of_hold_into_a_new_generation() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();

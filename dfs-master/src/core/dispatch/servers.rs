@@ -140,6 +140,14 @@ impl Core {
             Some(format!("has seen term {}, this master is at {term}", request.max_term))
         } else if request.max_meta_index > last {
             Some(format!("has seen record {}, this log ends at {last}", request.max_meta_index))
+        } else if let Some(term) =
+            self.log.known_term_at(request.max_meta_index).filter(|at| *at > request.max_term)
+        {
+            // A start adds records, so a log that lost a few is soon as long as it was.
+            Some(format!(
+                "has seen record {} in term {}, this log has another of term {term} there",
+                request.max_meta_index, request.max_term
+            ))
         } else {
             let strange = |chunk: &ChunkId| chunk.generation() >= generation && !self.state.knows_id(*chunk);
             let unknown = request.max_chunk.filter(strange)?;
