@@ -223,6 +223,7 @@ impl Core {
             open_num: replica.open_num,
             disk: self.disks[usize::from(replica.disk.0)].setup.id,
             learner: replica.learner,
+            fenced: replica.standing == Standing::Fenced,
             closed: replica.digest,
             ino: replica.ino,
             index: replica.index,

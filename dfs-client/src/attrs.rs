@@ -318,9 +318,12 @@ impl<N: Net> Shared<N> {
         let make = |creds| Setattr { ino, handle, mode, uid, gid, size, atime, mtime, creds };
         let sent = self.now();
         let answer = self.ask_as(caller, scope, until, make).await?;
-        if let Some(inode) = self.inode(ino) {
-            let mut state = inode.lock();
-            state.last_change = state.last_change.max(answer.index);
+        match self.inode(ino) {
+            Some(inode) => {
+                let mut state = inode.lock();
+                state.last_change = state.last_change.max(answer.index);
+            }
+            None => lock(&self.owed).note_change(ino, answer.index, self.session.log_seen().1),
         }
         self.changed_attrs(ino);
         lock(&self.attrs).note(&answer.body, sent);

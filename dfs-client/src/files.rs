@@ -409,7 +409,7 @@ impl<N: Net> Shared<N> {
             // Its handles, if any are still held by their owner, see a file that is not there any more.
             state.dead = true;
             inodes.remove(&inode.ino);
-            lock(&self.owed).keep(inode.ino, &mut state);
+            lock(&self.owed).keep(inode.ino, &mut state, self.session.log_seen().1);
             self.session.raise_op_floor(state.forget_ops());
             self.note_given(inode.ino, state.grant.id);
             (state.grant, state.take_unused())

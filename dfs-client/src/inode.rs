@@ -17,7 +17,9 @@ use crate::core::ahead::Stream;
 use crate::core::dirty::Dirty;
 use crate::core::latch::{Latch, Seen};
 use crate::core::opids::OpIds;
+use crate::error::Error;
 use crate::making::Pending;
+use crate::owed::Debt;
 use crate::shared::lock;
 
 /// See the module.
@@ -274,9 +276,12 @@ impl State {
         (owed.since, owed.last) = (owed.since.min(version), self.acks);
     }
 
-    /// Syncs of this inode that another incarnation owed.
-    pub(crate) fn take_owed(&mut self, owed: BTreeMap<ChunkId, Unsynced>) {
-        for (chunk, old) in owed {
+    /// What was owed for this inode when it was forgotten.
+    pub(crate) fn take_owed(&mut self, debt: Debt) {
+        if debt.lost {
+            self.latch.set(Error::Io);
+        }
+        for (chunk, old) in debt.chunks {
             self.acks = self.acks.max(old.last);
             let owed = self.unsynced.entry(chunk).or_insert(old);
             owed.since = owed.since.min(old.since);

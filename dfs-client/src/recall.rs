@@ -205,6 +205,7 @@ impl<N: Net> Shared<N> {
         if resumed.tail_lost {
             log::error!("the master lost its last records: unsynced changes may be gone");
             lock(&self.dir_changes).tail_lost(durable);
+            lock(&self.owed).tail_lost(durable);
             *lock(&self.attrs) = crate::attrs::AttrCache::default();
         }
         for inode in inodes {
@@ -242,7 +243,8 @@ impl<N: Net> Shared<N> {
         lock(&self.dirty).clear();
         lock(&self.idle).clear();
         // Its session may have gone with the master's last records.
-        lock(&self.dir_changes).tail_lost(self.session.log_seen().1);
+        let durable = self.session.log_seen().1;
+        lock(&self.dir_changes).tail_lost(durable);
         {
             let mut early = lock(&self.early);
             early.recalls.clear();
@@ -255,13 +257,14 @@ impl<N: Net> Shared<N> {
             state.gate = Gate::Open;
             state.grant = NO_GRANT;
             state.places.clear();
-            lock(&self.owed).keep(inode.ino, &mut state);
+            lock(&self.owed).keep(inode.ino, &mut state, durable);
             drop(state);
             self.memory.free(freed);
             inode.changed.notify_waiters();
             let (ack, _) = Ack::new();
             self.upcalls.invalidate(inode.ino, ack);
         }
+        lock(&self.owed).tail_lost(durable);
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Shared<N: Net> {
     /// Inodes without open handles whose grant is kept, oldest first by number.
     pub(crate) idle: Mutex<BTreeMap<u64, Arc<Inode>>>,
     pub(crate) counter: AtomicU64,
-    /// Syncs owed for inodes that were forgotten. Taken after `inodes` and an inode's state.
+    /// What is owed for inodes that were forgotten. Taken after `inodes` and an inode's state.
     pub(crate) owed: Mutex<Owed>,
     pub(crate) dir_changes: Mutex<DirChanges>,
     /// Names known not to be there. A leaf, but for a look at the link.

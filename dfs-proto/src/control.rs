@@ -102,6 +102,9 @@ pub struct ReplicaInfo {
     pub disk: DiskId,
     /// Still being filled: not to be trusted.
     pub learner: bool,
+    /// Fenced at `version`, and not told what the recovery came to: where its writes and their numbers go on from.
+    #[serde(default)]
+    pub fenced: bool,
     /// The digest of its clean close under `open_num`, on the disk, if nothing was written since.
     pub closed: Option<u128>,
     pub ino: Ino,

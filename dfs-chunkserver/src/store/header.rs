@@ -90,6 +90,7 @@ impl Header {
             open_num: self.open_num,
             disk,
             learner: self.learner,
+            fenced: false,
             closed: (!self.open).then_some(self.digest.0),
             ino: self.ino,
             index: self.index,

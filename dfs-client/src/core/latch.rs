@@ -26,10 +26,14 @@ impl Latch {
         self.heard = false;
     }
 
+    /// Whether an error was set that no handle has reported.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.last.is_some() && !self.heard
+    }
+
     /// What a handle opened now has to do with: nothing that was reported before.
     pub(crate) fn now(&self) -> Seen {
-        let unheard = self.last.is_some() && !self.heard;
-        Seen(self.count - u64::from(unheard))
+        Seen(self.count - u64::from(self.is_unheard()))
     }
 
     /// Reports an error that the handle has not reported yet.

@@ -72,6 +72,7 @@ impl Servers {
             open_num: meta.open_num,
             disk: DiskId(u128::from(id)),
             learner: false,
+            fenced: false,
             closed: None,
             ino: meta.ino,
             index: meta.index,

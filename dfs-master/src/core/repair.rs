@@ -274,9 +274,7 @@ impl Core {
             self.soft.confirmed.set(chunk, meta.members.len() - 1, live.incarnation);
         }
         let config = self.active_config(chunk, &meta, Vec::new(), Seq(0));
-        for server in meta.members.iter() {
-            self.soft.servers.tell(server, index, ServerEvent::Active(config.clone()));
-        }
+        self.tell_confirmed(index, &config, &meta.members, None);
         self.soft.gc.not_stale(copy.target, chunk);
         if meta.members.len() < self.state.goal() {
             let (members, urgent) = (meta.members.len(), meta.members.len() < self.state.min_write());

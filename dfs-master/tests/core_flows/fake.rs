@@ -165,6 +165,7 @@ impl FakeServer {
             disk: DiskId(self.id.0),
             closed: replica.closed.then_some(replica.digest),
             learner: false,
+            fenced: self.fences.contains_key(chunk),
             ino: Ino(0),
             index: ChunkIndex(0),
         };

@@ -140,6 +140,29 @@ fn a_restarted_member_stays_if_it_holds_the_same() {
 }
 
 #[test]
+fn a_fenced_member_that_lost_the_outcome_is_recovered_again() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let (behind, dead) = (place.members[1].server, place.members[2].server);
+    cluster.kill(dead);
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    assert_eq!((nums(&next).len(), next.capability.version), (2, ChunkVersion(2)));
+    // What it was told got lost with its connection: it stands where the fence left it.
+    let chunk = place.chunk();
+    let server = cluster.server_mut(behind);
+    server.fences.insert(chunk, ChunkVersion(2));
+    let replica = server.replicas.get_mut(&chunk).unwrap();
+    (replica.active, replica.config) = (false, ConfigNum(1));
+    let conn = server.conn;
+    cluster.input(dfs_master::core::Input::Disconnected { conn });
+    let at = cluster.at(behind);
+    cluster.join(at).unwrap();
+    let (after, _) = wait_writable(&mut cluster, client, &place);
+    assert_eq!(after.capability.version, ChunkVersion(3), "only a recovery knows where to go on from");
+}
+
+#[test]
 fn a_member_that_differs_is_refilled() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
@@ -412,6 +435,25 @@ fn a_member_silent_to_its_primary_is_excluded_in_the_end() {
     let meta = cluster.meta(place.chunk());
     assert_eq!(meta.version, ChunkVersion(2));
     assert_eq!(meta.members.as_slice(), &nums(&place)[..2]);
+}
+
+#[test]
+fn a_new_member_confirms_no_other() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    cluster.kill(place.members[2].server);
+    let (next, _) = wait_writable(&mut cluster, client, &place);
+    let (primary, other) = (next.members[0].server, next.members[1].server);
+    cluster.until(60_000, |cluster| !cluster.server(primary).learners_asked.is_empty());
+    // A member restarts while the new one is filled to the end, and has said nothing of what it has.
+    cluster.kill(other);
+    let chunk = place.chunk();
+    cluster.revive(other, true);
+    cluster.finish_learners(primary);
+    assert_eq!(cluster.meta(chunk).members.len(), 3);
+    let replica = &cluster.server(other).replicas[&chunk];
+    assert!(!replica.active, "its process was never confirmed: {replica:?}");
 }
 
 #[test]

@@ -31,8 +31,11 @@ fn the_primary_dies_and_its_write_is_rolled_forward_once() {
     assert_eq!((a.class, a.applied), (ReplicaClass::Intact, Seq(2)));
     assert_eq!(a.digest, b.digest);
     assert_eq!(bench.read(2, bench.cap(1, 1), 0), Err(Status::Recovering));
+    let fenced = |bench: &Bench| bench.nodes[&num(2)].core.inventory()[0].fenced;
+    assert!(fenced(&bench));
     let members = bench.members(&[2, 3]);
     bench.active_with(&[2, 3], 2, 2, members, a.ops, a.applied);
+    assert!(!fenced(&bench));
     let cap = bench.cap(2, 2);
     let retry = bench.write(2, cap, 2, BLOCK0, 9);
     assert_eq!(

@@ -18,9 +18,8 @@ use dfs_proto::units::MasterMs;
 
 use super::{Then, decode};
 use crate::core::Core;
-use crate::core::chunks::ChunkMeta;
+use crate::core::chunks::{ChunkMeta, Members};
 use crate::core::command::{Answer, Command};
-use crate::core::recovery::MemberStanding;
 use crate::core::reply::{Caller, low_half};
 use crate::core::servers::live;
 use crate::core::servers::{Server, ServerInfo};
@@ -254,7 +253,8 @@ impl Core {
         };
         self.soft.seen.insert(chunk.0, ());
         if let Some(at) = meta.members.iter().position(|member| member == server) {
-            let current = meta.is_active() && replica.version == meta.version;
+            // One that was fenced has lost the event that said where to go on from: only a recovery knows that.
+            let current = meta.is_active() && replica.version == meta.version && !replica.fenced;
             let unchanged = !meta.open
                 && !replica.learner
                 && replica.open_num == meta.open_num
@@ -288,10 +288,22 @@ impl Core {
     /// The other members are told which process of `server` is in the config now: a message of theirs names it.
     fn tell_new_boot(&mut self, chunk: ChunkId, meta: &ChunkMeta, server: ServerNum) {
         let config = self.active_config(chunk, meta, Vec::new(), Seq(0));
-        for (at, other) in meta.members.iter().enumerate() {
-            let standing = self.member_standing(chunk, meta, at, other);
-            if other != server && matches!(standing, MemberStanding::Serving(_)) {
-                self.soft.servers.tell(other, self.state.applied, ServerEvent::Active(config.clone()));
+        self.tell_confirmed(self.state.applied, &config, &meta.members, Some(server));
+    }
+
+    /// Tells the members that are confirmed, except one, of their configuration. To any other process the event would
+    /// be its confirmation (L5): what it has, only an inventory or a recovery finds out.
+    pub(in crate::core) fn tell_confirmed(
+        &mut self,
+        index: LogIndex,
+        config: &ActiveConfig,
+        members: &Members,
+        except: Option<ServerNum>,
+    ) {
+        for (at, server) in members.iter().enumerate().filter(|(_, server)| Some(*server) != except) {
+            let now = self.soft.servers.get(server).map(|live| live.incarnation);
+            if now.is_some() && self.soft.confirmed.get(config.chunk, at) == now {
+                self.soft.servers.tell(server, index, ServerEvent::Active(config.clone()));
             }
         }
     }
