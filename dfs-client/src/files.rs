@@ -309,8 +309,8 @@ impl<N: Net> Shared<N> {
 
     /// What counts of the grant that is held and the one that an open was answered with.
     fn grant_after(&self, ino: Ino, held: Grant, given: Grant) -> Grant {
-        if lock(&self.early).given.get(&ino).is_some_and(|gone| given.id <= gone.id) {
-            // It, or one that came after it, is on its way back: the master answered the open before it had that.
+        if self.is_on_its_way_back(ino, given.id) {
+            // The master answered the open before it had heard of that.
             return Grant { kind: GrantKind::None, ..given };
         }
         // Given before the one that is held, by an answer that came first.

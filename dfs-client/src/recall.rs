@@ -178,6 +178,11 @@ impl<N: Net> Shared<N> {
         lock(&self.early).given.insert(ino, Given { id, answered: false });
     }
 
+    /// Whether this grant, or one that came after it, was given up.
+    pub(crate) fn is_on_its_way_back(&self, ino: Ino, id: GrantId) -> bool {
+        lock(&self.early).given.get(&ino).is_some_and(|gone| id <= gone.id)
+    }
+
     /// Tells the master that grants are given up.
     pub(crate) async fn send_back(&self, grants: Vec<(Ino, GrantId)>, incarnation: u64) {
         let request = GrantBack { grants };
@@ -223,7 +228,8 @@ impl<N: Net> Shared<N> {
                     state.latch.set(Error::Io);
                 }
             }
-            match grants.get(&inode.ino) {
+            // The master answered before it had heard that a grant is given back.
+            match grants.get(&inode.ino).filter(|grant| !self.is_on_its_way_back(inode.ino, grant.id)) {
                 Some(grant) if grant.kind >= state.grant.kind => state.grant = *grant,
                 Some(_) | None if state.grant.kind == GrantKind::None => {}
                 Some(_) | None => {

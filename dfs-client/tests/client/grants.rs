@@ -9,7 +9,7 @@ use dfs_proto::meta::{Access, GrantKind, Recall, SetTime};
 use dfs_proto::request::Op;
 use dfs_proto::units::Timespec;
 
-use crate::fake::{FakeNet, WHO, pattern};
+use crate::fake::{FakeNet, Fault, WHO, pattern};
 use crate::{RW, get, make, put};
 
 fn grant_of(net: &FakeNet, file: &dfs_client::FileHandle) -> GrantId {
@@ -39,6 +39,22 @@ async fn a_recall_writes_commits_invalidates_and_only_then_gives_back() {
     assert_eq!(net.world().master.files[&file.ino()].attr.size, 5001);
     assert_eq!(get(&client, &file, 4990, 100).await.len(), 11);
     assert_eq!(net.take_log(), [Op::MapRead, Op::Read]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_on_its_way_back_is_not_taken_up_again() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    // The message is lost with its connection: the master, which goes on, believes the grant held.
+    net.fault(Op::GrantBack, Fault::LoseRequest);
+    let grant = grant_of(&net, &file);
+    net.notify(&Recall { ino: file.ino(), grant });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(net.take_log().contains(&Op::ResumeSession));
+    assert_eq!(net.world().master.given_back, [grant]);
+    assert_eq!(client.cache_state(file.ino()), CacheState::Shared);
 }
 
 #[tokio::test(start_paused = true)]
