@@ -39,6 +39,7 @@ mod mended;
 mod scrub;
 mod agree;
 mod answers;
+mod withdraw;
 mod work;
 mod timers;
 mod heat;
@@ -190,11 +191,12 @@ impl Core {
             Input::Zero { call, body } => self.zero(now, call, &body, out),
             Input::Delete { call, body } => self.delete(call, &body, out),
             Input::Close { call, body } => self.close(now, call, &body, out),
+            Input::Withdraw { call, body } => self.withdraw(now, call, &body, out),
             Input::StartScrub { call, body } => self.hurry_scrubs(now, call, &body, out),
             Input::Look { call, body } => self.look(call, &body, out),
             Input::Examine { call, body } => self.examine(call, &body, out),
-            Input::LearnerJudged { chunk, learner, accepted } => {
-                self.learner_judged(now, chunk, learner, accepted, out);
+            Input::LearnerJudged { report, status } => {
+                self.learner_judged(now, &report, status, out);
             }
             Input::DiskSpace { disk, total_bytes, free_bytes } => {
                 self.disk_space(disk, total_bytes, free_bytes)

@@ -9,7 +9,8 @@ use dfs_proto::chunk::{
 };
 use dfs_proto::conn::{Conn, Handler, PeerSaid, Responder, Role};
 use dfs_proto::control::{
-    AddLearner, Applied, Apply, Close, Delete, Deleted, Examine, Fence, Look, Reconcile, StartScrub, Zero,
+    AddLearner, Applied, Apply, Close, Delete, Deleted, Examine, Fence, Look, Reconcile, StartScrub,
+    Withdraw, Zero,
 };
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::{Load, Words};
@@ -134,6 +135,9 @@ impl Handler for FromMaster {
             Op::Close => {
                 take_message::<Close>(server, &frame, reply, |call, body| Input::Close { call, body })
             }
+            Op::Withdraw => {
+                take_message::<Withdraw>(server, &frame, reply, |call, body| Input::Withdraw { call, body })
+            }
             Op::StartScrub => take_message::<StartScrub>(server, &frame, reply, |call, body| {
                 Input::StartScrub { call, body }
             }),
@@ -187,6 +191,7 @@ pub(crate) fn send_reply(call: OwedCall, reply: &Reply, load: Load) {
         Reply::Fenced(body) => Outgoing::reply(header, body),
         Reply::Reconciled(body) => Outgoing::reply(header, body),
         Reply::Closed(body) => Outgoing::reply(header, body),
+        Reply::Withdrawn(body) => Outgoing::reply(header, body),
         Reply::Deleted(results) => Outgoing::reply(header, &Deleted { results: results.clone() }),
         Reply::Held(body) => Outgoing::reply(header, body),
         Reply::Examined(body) => Outgoing::reply(header, body),

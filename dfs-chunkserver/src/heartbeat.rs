@@ -267,32 +267,18 @@ impl Link {
 
 /// Takes the master's word on a learner. No word is none: it is asked again.
 fn judge(server: &Arc<Server>, report: LearnerReady, answer: Result<(), CallError>) {
-    let accepted = match answer {
-        Ok(()) => true,
+    let status = match answer {
+        Ok(()) => Status::Ok,
         Err(CallError::Status(status, detail)) => {
-            log::info!(
-                "chunk {}: learner {} refused: {status} {detail}",
-                report.chunk,
-                report.learner.server
-            );
-            !matches!(
-                status,
-                Status::NoChunk
-                    | Status::WrongChunkVersion
-                    | Status::Invalid
-                    | Status::Exists
-                    | Status::NotFound
-            )
+            log::info!("chunk {}: learner {}: {status} {detail}", report.chunk, report.learner.server);
+            status
         }
         Err(error) => {
             log::debug!("learner report: {error}");
             return;
         }
     };
-    if report.ready {
-        let LearnerReady { chunk, learner, .. } = report;
-        server.input(Input::LearnerJudged { chunk, learner: learner.server, accepted });
-    }
+    server.input(Input::LearnerJudged { report, status });
 }
 
 /// Gives the lease back.

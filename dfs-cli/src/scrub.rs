@@ -1,14 +1,14 @@
 //! `dfs scrub`: how far the servers are with comparing every replica with its checksums, what they found, and an
 //! order to look at everything now.
 
-use anyhow::bail;
 use clap::Subcommand;
 use dfs_proto::control::DiskScrub;
 use dfs_proto::ids::ServerNum;
-use dfs_proto::meta::{ScrubNow, ScrubReports, ScrubStatus, ServerScrub};
+use dfs_proto::meta::{ScrubNow, ScrubStatus, ServerList, ServerScrub};
 
 use crate::connect::Target;
 use crate::output::{Table, Tone, bytes, span};
+use crate::server;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -117,7 +117,10 @@ fn lost_of(server: &ServerScrub) -> Vec<String> {
 
 fn now(target: &Target, server: Option<&str>) -> anyhow::Result<()> {
     let reports = target.ask(&ScrubStatus {}, None)?;
-    let server = server.map(|text| find(&reports, text)).transpose()?;
+    let server = match server {
+        Some(text) => Some(server::find(&target.ask(&ServerList {}, None)?, text)?.addr.num),
+        None => None,
+    };
     let started = target.ask(&ScrubNow { server }, None)?;
     if target.json {
         println!("{}", serde_json::to_string_pretty(&started)?);
@@ -133,17 +136,4 @@ fn now(target: &Target, server: Option<&str>) -> anyhow::Result<()> {
         names.join(", ")
     );
     Ok(())
-}
-
-/// The server of that name or number.
-fn find(reports: &ScrubReports, text: &str) -> anyhow::Result<ServerNum> {
-    let mut found =
-        reports.servers.iter().filter(|server| server.name == text || server.server.to_string() == text);
-    match (found.next(), found.next()) {
-        (Some(server), None) => Ok(server.server),
-        (Some(_), Some(_)) => {
-            bail!("{text:?} is the name of several servers: give a number of `dfs server list`")
-        }
-        (None, _) => bail!("no server {text:?}: `dfs server list` shows names and numbers"),
-    }
 }

@@ -1,20 +1,108 @@
-//! `dfs server list`: the chunk servers, their disks and load.
+//! `dfs server`: the chunk servers, their disks and load, and emptying one.
 
+use std::time::Duration;
+
+use anyhow::{Context, bail};
 use clap::Subcommand;
-use dfs_proto::meta::ServerList;
+use dfs_proto::meta::{ClusterStatus, DrainServer, ServerList, ServerReport, ServerReports};
 
 use crate::connect::Target;
 use crate::output::{Table, Tone, bytes, span};
+
+/// How often a drain's progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// All chunk servers that ever registered
     List,
+    /// Empty a server: it gets nothing new, and its replicas are made on other servers before they leave it
+    Drain {
+        /// Its name or number, as `dfs server list` shows them
+        server: String,
+        /// Return when it is empty, and say how far it is until then
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Let a server take replicas again
+    Undrain {
+        /// Its name or number
+        server: String,
+    },
 }
 
 pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::List => list(target),
+        Command::Drain { server, wait } => {
+            let server = find(&target.ask(&ServerList {}, None)?, server)?;
+            drain(target, &server)?;
+            if *wait { follow(target, &server) } else { Ok(()) }
+        }
+        Command::Undrain { server } => {
+            let server = find(&target.ask(&ServerList {}, None)?, server)?;
+            target.ask(&DrainServer { server: server.addr.num, drain: false }, None)?;
+            println!("{} takes replicas again", server.name);
+            Ok(())
+        }
+    }
+}
+
+/// The server of that name or number.
+pub(crate) fn find(reports: &ServerReports, text: &str) -> anyhow::Result<ServerReport> {
+    let is = |server: &&ServerReport| server.name == text || server.addr.num.to_string() == text;
+    let mut found = reports.servers.iter().filter(is);
+    match (found.next(), found.next()) {
+        (Some(server), None) => Ok(server.clone()),
+        (Some(_), Some(_)) => {
+            bail!("{text:?} is the name of several servers: give a number of `dfs server list`")
+        }
+        (None, _) => bail!("no server {text:?}: `dfs server list` shows names and numbers"),
+    }
+}
+
+fn drain(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
+    target
+        .ask(&DrainServer { server: server.addr.num, drain: true }, None)
+        .with_context(|| format!("{} is not drained", server.name))?;
+    let reports = target.ask(&ServerList {}, None)?;
+    let goal = target.ask(&ClusterStatus {}, None)?.goal;
+    let others = reports.servers.iter().filter(|other| other.up && !other.draining).count();
+    println!("{} is drained: {} replicas to go", server.name, server.replicas);
+    if others < usize::from(goal) {
+        println!(
+            "only {others} other servers are up and the goal is {goal}: what has no other place stays there \
+             until more servers join"
+        );
+    }
+    Ok(())
+}
+
+fn follow(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
+    let mut last = None;
+    loop {
+        let report = find(&target.ask(&ServerList {}, None)?, &server.addr.num.to_string())?;
+        if !report.draining {
+            bail!("{} is not drained any more", server.name);
+        }
+        if report.replicas == 0 {
+            println!("{} holds nothing that counts: it is safe to remove", server.name);
+            return Ok(());
+        }
+        if last != Some(report.replicas) {
+            println!("{} replicas left", report.replicas);
+            last = Some(report.replicas);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn state(server: &ServerReport) -> (String, Tone) {
+    let (text, tone) = if server.up { ("up", Tone::Good) } else { ("down", Tone::Bad) };
+    match (server.draining, server.replicas) {
+        (false, _) => (text.to_owned(), tone),
+        (true, 0) => (format!("{text}, drained"), tone),
+        (true, _) => (format!("{text}, draining"), tone),
     }
 }
 
@@ -37,12 +125,11 @@ fn list(target: &Target) -> anyhow::Result<()> {
             (format!("{} ({failed} failed)", server.disks.len()), Tone::Bad)
         };
         let labels: Vec<String> = server.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let state = if server.up { ("up", Tone::Good) } else { ("down", Tone::Bad) };
         table.row(vec![
             (server.addr.num.to_string(), Tone::Plain),
             (server.name.clone(), Tone::Plain),
             (server.addr.tcp.clone(), Tone::Plain),
-            (state.0.to_owned(), state.1),
+            state(server),
             (
                 server.silent_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", span(ms))),
                 Tone::Plain,

@@ -38,6 +38,7 @@ mod reply;
 mod dispatch;
 mod recovery;
 mod repair;
+mod leave;
 mod close;
 mod truncate;
 mod watched;
@@ -186,6 +187,7 @@ impl Core {
         self.scan_slice();
         self.recovery_tick();
         self.repair_tick();
+        self.leave_tick();
         self.close_tick();
         self.truncate_tick();
         self.scrub_tick();

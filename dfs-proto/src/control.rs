@@ -238,7 +238,7 @@ pub struct Fence {
 }
 request!(Fence => Fenced);
 
-/// Most chunks of one FENCE, DELETE or event batch.
+/// Most chunks of one FENCE, WITHDRAW, DELETE or event batch.
 pub const COMMAND_BATCH: usize = 512;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -388,6 +388,29 @@ pub enum CloseAnswer {
     Closed { digest: u128, seq: Seq },
     /// Something of it is under way, or this server does not serve it as named.
     Refused(Status),
+}
+
+/// Master to a secondary that is chosen to leave while reads and writes go on (section 10): from its answer on it neither
+/// serves nor applies anything of these chunks, until an [`ActiveConfig`] of `config` or above names it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Withdraw {
+    pub term: Term,
+    pub chunks: Vec<WithdrawChunk>,
+}
+request!(Withdraw => Withdrawn);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WithdrawChunk {
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    /// The configuration to come, without this server.
+    pub config: ConfigNum,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// In the order asked: `Ok`, `NoChunk` where no file is, or why not.
+    pub results: Vec<Status>,
 }
 
 /// Master to chunk server: the only way a replica goes away (D1).

@@ -54,6 +54,8 @@ mod active {
         SameVersion,
         /// A member is left out before it was fenced (I7).
         ExcludeUnfenced,
+        /// A member leaves a chunk without a word that it serves nothing more of it (section 10).
+        LeaveUnfenced,
         /// A new master takes a server that it has not heard of for one without a lease (L4).
         NewMasterDoesNotWait,
         /// The base of a recovery is chosen as if every member had rebooted (section 9).

@@ -117,6 +117,7 @@ ops! {
     StartScrub = 152;
     Look = 153;
     Examine = 154;
+    Withdraw = 155;
 
     // Tools to master.
     ClusterStatus = 192;
@@ -130,4 +131,5 @@ ops! {
     ScrubStatus = 200;
     ScrubNow = 201;
     ExamineChunk = 202;
+    DrainServer = 203;
 }

@@ -9,7 +9,7 @@
 //! hash map's order.
 //!
 //! Reading order: [`fabric`] (events, time, network), [`master`], [`server`], [`client`] (the nodes),
-//! [`faults`], [`work`] (the programs), [`watch`] (at every moment), [`verify`] (after healing), [`trace`].
+//! [`faults`], [`operator`], [`work`] (the programs), [`watch`] (at every moment), [`verify`] (after healing), [`trace`].
 
 pub mod trace;
 pub mod describe;
@@ -20,6 +20,7 @@ pub mod server;
 pub mod client;
 pub mod faults;
 pub mod options;
+mod operator;
 pub mod work;
 pub mod verify;
 pub mod watch;

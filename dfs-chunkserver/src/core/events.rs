@@ -110,7 +110,8 @@ impl Core {
         }
         let disk = self.disk_for_new().unwrap_or(DiskIx(0));
         let replica = self.replicas.entry(chunk).or_insert_with(|| Replica::empty(chunk, disk));
-        let older = (config.version, config.config) < (replica.version, replica.config);
+        let older = (config.version, config.config) < (replica.version, replica.config)
+            || (config.version == replica.version && config.config < replica.withdrawn);
         if older || replica.standing == Standing::Failed {
             return;
         }

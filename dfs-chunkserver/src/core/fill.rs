@@ -58,6 +58,8 @@ enum Stage {
     },
     /// The master has it.
     Ready,
+    /// It is a member, as soon as the config that says so arrives.
+    Taken,
 }
 
 impl Fill {
@@ -66,11 +68,18 @@ impl Fill {
         self.stage != Stage::Beginning
     }
 
+    /// Only the master drops it now.
+    fn is_reported(&self) -> bool {
+        matches!(self.stage, Stage::Ready | Stage::Taken)
+    }
+
     /// The learner once it has everything: syncs wait for it.
     pub(crate) fn mandatory(&self) -> Option<Member> {
         match self.stage {
             Stage::Beginning | Stage::Locking | Stage::Reading | Stage::Asking | Stage::Sending => None,
-            Stage::Syncing | Stage::Closing | Stage::Comparing { .. } | Stage::Ready => Some(self.learner),
+            Stage::Syncing | Stage::Closing | Stage::Comparing { .. } | Stage::Ready | Stage::Taken => {
+                Some(self.learner)
+            }
         }
     }
 }
@@ -171,7 +180,12 @@ impl Core {
             Stage::Sending => self.piece_done(now, chunk, out),
             Stage::Syncing => self.close_fill(now, chunk, out),
             Stage::Comparing { .. } => self.compare(now, chunk, out),
-            Stage::Locking | Stage::Reading | Stage::Asking | Stage::Closing | Stage::Ready => {}
+            Stage::Locking
+            | Stage::Reading
+            | Stage::Asking
+            | Stage::Closing
+            | Stage::Ready
+            | Stage::Taken => {}
         }
     }
 
@@ -247,7 +261,8 @@ impl Core {
             | Stage::Sending
             | Stage::Syncing
             | Stage::Comparing { .. }
-            | Stage::Ready => {}
+            | Stage::Ready
+            | Stage::Taken => {}
         }
     }
 
@@ -403,20 +418,30 @@ impl Core {
         }
     }
 
+    /// The master's word on a report. Another than of the fill that is here came late.
     pub(crate) fn learner_judged(
         &mut self,
         now: Micros,
-        chunk: ChunkId,
-        learner: ServerNum,
-        accepted: bool,
+        report: &LearnerReady,
+        status: Status,
         out: &mut Vec<Effect>,
     ) {
-        let fits = self
+        let chunk = report.chunk;
+        let config = self.replicas.get(&chunk).map(|replica| replica.config);
+        let fill = self
             .any_fill(chunk)
-            .is_some_and(|fill| fill.learner.server == learner && fill.stage == Stage::Ready);
-        // Taken in, it stays until the config says so.
-        if fits && !accepted {
-            self.drop_fill(now, chunk, out);
+            .filter(|fill| report.ready && fill.learner == report.learner && config == Some(report.config));
+        let Some(fill) = fill.filter(|fill| fill.stage == Stage::Ready) else { return };
+        match status {
+            // A report that was sent again is of no more use, whatever its answer.
+            Status::Ok => fill.stage = Stage::Taken,
+            Status::NoChunk
+            | Status::WrongChunkVersion
+            | Status::Invalid
+            | Status::Exists
+            | Status::NotFound => self.drop_fill(now, chunk, out),
+            // It is asked again.
+            _ => {}
         }
     }
 
@@ -428,8 +453,7 @@ impl Core {
         member: Member,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let ours =
-            self.any_fill(chunk).is_some_and(|fill| fill.learner == member && fill.stage != Stage::Ready);
+        let ours = self.any_fill(chunk).is_some_and(|fill| fill.learner == member && !fill.is_reported());
         if ours {
             self.end_fill(now, chunk, out);
         }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use dfs_proto::chunk::{AskMend, ForwardMeta, ForwardSyncChunk, Member, Range, SyncChunk, WriteMeta};
 use dfs_proto::control::{
     AddLearner, Apply, Close, Closed, Delete, Examine, Examined, Fence, Fenced, HeartbeatReply, Holdings,
-    LearnerReady, Look, Reconcile, Reconciled, Registered, ReportTrouble, Settle, StartScrub, Zero,
+    LearnerReady, Look, Reconcile, Reconciled, Registered, ReportTrouble, Settle, StartScrub, Withdraw,
+    Withdrawn, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerNum,
@@ -147,6 +148,10 @@ pub enum Input {
         body: Close,
     },
     /// The master wants every replica scrubbed now.
+    Withdraw {
+        call: CallToken,
+        body: Withdraw,
+    },
     StartScrub {
         call: CallToken,
         body: StartScrub,
@@ -169,11 +174,10 @@ pub enum Input {
         token: PeerToken,
         answer: PeerAnswer,
     },
-    /// The master answered [`Effect::LearnerReady`]: true takes the learner in (the config follows as an event).
+    /// The master answered an [`Effect::LearnerReady`]: `Ok` takes the learner in (the config follows as an event).
     LearnerJudged {
-        chunk: ChunkId,
-        learner: ServerNum,
-        accepted: bool,
+        report: LearnerReady,
+        status: Status,
     },
     /// A disk's free space, measured.
     DiskSpace {
@@ -494,6 +498,7 @@ pub enum Reply {
     Fenced(Fenced),
     Reconciled(Reconciled),
     Closed(Closed),
+    Withdrawn(Withdrawn),
     Deleted(Vec<Status>),
     Held(Holdings),
     Examined(Examined),

@@ -47,6 +47,8 @@ pub(crate) struct Replica {
     pub(crate) members: Vec<Member>,
     pub(crate) origin: Origin,
     pub(crate) standing: Standing,
+    /// It has left `version` for this config: no confirmation of one before counts.
+    pub(crate) withdrawn: ConfigNum,
     /// Not filled to the end: no member's copy, whatever it holds.
     pub(crate) learner: bool,
     pub(crate) applied: SeqWindow,
@@ -202,6 +204,7 @@ impl Replica {
             members: Vec::new(),
             origin: Origin::Held,
             standing: Standing::Unconfirmed,
+            withdrawn: ConfigNum(0),
             learner: false,
             applied: SeqWindow::default(),
             committed: Seq(0),
@@ -321,6 +324,7 @@ impl Replica {
             self.committed = self.applied.highest();
         }
         self.standing = Standing::Active;
+        self.withdrawn = ConfigNum(0);
         self.learner = false;
         self.origin = Origin::Held;
     }

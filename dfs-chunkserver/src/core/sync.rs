@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dfs_proto::chunk::{ForwardSyncChunk, Member, SyncChunk};
-use dfs_proto::ids::{ChunkId, ChunkVersion, Seq};
+use dfs_proto::ids::{ChunkId, ChunkVersion, Seq, ServerNum};
 use dfs_proto::meta::Suspicion;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -148,6 +148,8 @@ impl Core {
                 _ if self.version_of(ask.chunk) != Some(ask.version) => {
                     self.sync_part(job, ask.chunk, Status::WrongChunkVersion);
                 }
+                // It has left the chunk since: whoever reads, reads from those that stay.
+                _ if !self.has_to_sync(ask.chunk, to.server) => self.sync_part(job, ask.chunk, Status::Ok),
                 _ if over => self.sync_part(job, ask.chunk, Status::Recovering),
                 _ => again.push(ask),
             }
@@ -176,6 +178,14 @@ impl Core {
             .get(&chunk)
             .filter(|replica| matches!(replica.standing, Standing::Active | Standing::Unsure))
             .map(|replica| replica.version)
+    }
+
+    fn has_to_sync(&self, chunk: ChunkId, server: ServerNum) -> bool {
+        self.replicas.get(&chunk).is_some_and(|replica| {
+            let fill = replica.lead.as_ref().and_then(|lead| lead.fill.as_ref());
+            let learner = fill.and_then(|fill| fill.mandatory());
+            replica.members.iter().chain(&learner).any(|member| member.server == server)
+        })
     }
 
     fn sync_part(&mut self, job: JobId, chunk: ChunkId, status: Status) {

@@ -4,6 +4,7 @@
 mod bench;
 mod closes;
 mod learners;
+mod leaves;
 mod mend;
 mod look;
 mod reads;

@@ -106,6 +106,8 @@ pub struct ChunkMeta {
     pub state: ChunkState,
     pub members: Members,
     pub learners: Vec<ServerNum>,
+    /// A member that is chosen to leave, and may serve nothing any more.
+    pub leaving: Option<ServerNum>,
     /// May hold unsynced or unequal bytes.
     pub open: bool,
     /// Some fsync of it was acknowledged.
@@ -133,6 +135,7 @@ impl ChunkMeta {
             state: ChunkState::Active,
             members,
             learners: Vec::new(),
+            leaving: None,
             open: true,
             synced: false,
             written: false,
@@ -181,7 +184,8 @@ impl ChunkMeta {
             to.copy_from_slice(&word.to_le_bytes());
         }
         bytes[48..].copy_from_slice(&self.digest.to_le_bytes());
-        let servers = self.members.iter().chain([ServerNum(0)]).chain(self.learners.iter().copied());
+        let others = self.learners.iter().copied().chain(self.leaving.map(|server| ServerNum(!server.0)));
+        let servers = self.members.iter().chain([ServerNum(0)]).chain(others);
         servers.fold(xxh3_64(&bytes), |hash, server| {
             (hash.rotate_left(23) ^ u64::from(server.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         })
@@ -349,6 +353,7 @@ mod tests {
         meta.members = servers(&[9, 8, 7, 6, 5, 4]);
         meta.config = ConfigNum(2);
         meta.learners = vec![ServerNum(3)];
+        meta.leaving = Some(ServerNum(8));
         meta.state = ChunkState::Recovering(ChunkVersion(4));
         meta.synced = true;
         let wide = meta.clone();

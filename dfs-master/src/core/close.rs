@@ -180,6 +180,7 @@ impl Core {
         meta.open
             && meta.is_active()
             && meta.learners.is_empty()
+            && meta.leaving.is_none()
             && (meta.synced || meta.written)
             && !self.soft.recovery.is_running(chunk)
             && self.soft.sessions.all_spoke()

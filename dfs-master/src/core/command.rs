@@ -129,6 +129,19 @@ pub enum Command {
     GiveUp(GiveUp),
     /// What the log had come to, by the leader's state.
     StateHash(Mark),
+    /// Members that are to leave, while reads and writes go on.
+    Leave {
+        leaving: Vec<Departure>,
+    },
+    /// Members that have left: they serve nothing more.
+    Left {
+        left: Vec<Departure>,
+    },
+    /// See [`super::servers::Server::draining`].
+    DrainServer {
+        server: ServerNum,
+        drain: bool,
+    },
 }
 
 /// A chunk to be.
@@ -182,6 +195,16 @@ pub struct CloseDone {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LearnerChange {
     pub chunk: ChunkId,
+    pub server: ServerNum,
+}
+
+/// A member that leaves a configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Departure {
+    pub chunk: ChunkId,
+    pub version: ChunkVersion,
+    /// The one that it is left out of next.
+    pub config: ConfigNum,
     pub server: ServerNum,
 }
 

@@ -144,7 +144,8 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::FsckServer
         | Op::Damaged
         | Op::RepairChunk
-        | Op::ExamineChunk => Some(Role::Tool),
+        | Op::ExamineChunk
+        | Op::DrainServer => Some(Role::Tool),
         // The driver answers these two: they are of files.
         Op::ListLog
         | Op::ReadLog
@@ -165,6 +166,7 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Delete
         | Op::Zero
         | Op::Close
+        | Op::Withdraw
         | Op::StartScrub
         | Op::Look
         | Op::Examine => None,

@@ -201,6 +201,7 @@ struct ChunkEntry {
     index: dfs_proto::units::ChunkIndex,
     lossy: dfs_proto::ids::ChunkVersion,
     digest: u128,
+    leaving: Option<ServerNum>,
 }
 
 impl From<&ChunkMeta> for ChunkEntry {
@@ -220,6 +221,7 @@ impl From<&ChunkMeta> for ChunkEntry {
             index: meta.index,
             lossy: meta.lossy,
             digest: meta.digest,
+            leaving: meta.leaving,
         }
     }
 }
@@ -233,6 +235,7 @@ impl From<ChunkEntry> for ChunkMeta {
             state: entry.state,
             members: super::chunks::Members::of(&entry.members),
             learners: entry.learners,
+            leaving: entry.leaving,
             open: entry.open,
             synced: entry.synced,
             written: entry.written,

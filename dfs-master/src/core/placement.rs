@@ -3,6 +3,8 @@
 //! Distinct servers always; distinct racks if there are enough, else distinct hosts. Among equals two are
 //! drawn and the one with more room and less to do wins, which spreads well without herding.
 
+use std::cmp::Reverse;
+
 use dfs_proto::ids::ServerNum;
 
 /// A server that can take replicas.
@@ -120,6 +122,20 @@ pub fn prefer(cluster: &[Candidate], holders: &[ServerNum], preferred: &[ServerN
     fit.max_by_key(|candidate| candidate.score()).map(|candidate| candidate.server)
 }
 
+/// The member, but never the first, that the others miss least: one that shares a host or a rack with another, then
+/// the one with the least room and the most to do.
+#[must_use]
+pub fn least_useful(cluster: &[Candidate], members: &[ServerNum]) -> Option<ServerNum> {
+    let known: Vec<&Candidate> = cluster.iter().filter(|c| members.contains(&c.server)).collect();
+    let misses = |candidate: &&&Candidate| {
+        let others: Vec<&Candidate> =
+            known.iter().filter(|c| c.server != candidate.server).copied().collect();
+        (Reverse(candidate.shares(&others)), candidate.score())
+    };
+    let may_go = known.iter().filter(|candidate| members.first() != Some(&candidate.server));
+    may_go.min_by_key(misses).map(|candidate| candidate.server)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -195,6 +211,24 @@ mod tests {
         assert_eq!(prefer(&cluster, 1), None, "it has it");
         cluster[2].free_bytes = 0;
         assert_eq!(prefer(&cluster, 3), None, "full");
+    }
+
+    #[test]
+    fn who_is_missed_least_goes() {
+        let mut cluster =
+            [server(1, "a", "h1"), server(2, "b", "h2"), server(3, "b", "h3"), server(4, "c", "h4")];
+        let goes = |cluster: &[Candidate], members: &[u16]| {
+            let members: Vec<ServerNum> = members.iter().map(|n| ServerNum(*n)).collect();
+            least_useful(cluster, &members).map(|server| server.0)
+        };
+        cluster[3].free_bytes = 1;
+        assert!(
+            matches!(goes(&cluster, &[1, 2, 3, 4]), Some(2 | 3)),
+            "two in one rack, however full another is"
+        );
+        assert_eq!(goes(&cluster, &[1, 2, 4]), Some(4), "the fullest");
+        assert_eq!(goes(&cluster, &[4, 1, 2]).map(|server| server != 4), Some(true), "never the primary");
+        assert_eq!(goes(&cluster, &[9]), None);
     }
 
     #[test]

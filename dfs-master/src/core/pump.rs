@@ -209,6 +209,12 @@ impl Core {
             Command::AddLearners { learners } => self.learners_applied(index, learners),
             Command::DropLearners { learners } => self.learners_dropped(learners),
             Command::CommitLearner { chunk, .. } => self.learner_committed(index, *chunk),
+            Command::Leave { leaving } => self.leave_applied(leaving),
+            Command::Left { left } => self.left_applied(index, left),
+            Command::DrainServer { .. } => {
+                self.refresh_candidates();
+                self.soft.scan.wake();
+            }
             Command::CloseChunks { chunks } => self.close_applied(chunks),
             Command::Reopen { chunk, .. } => self.soft.closing.opened(*chunk, index),
             Command::FreeInodes(_) => self.soft.gc.freed(),

@@ -241,6 +241,7 @@ impl Core {
         let mut to_ask = Vec::new();
         for (chunk, version) in chunks {
             self.learner_lost(*chunk);
+            self.soft.leaving.forget(*chunk);
             self.soft.closing.opened(*chunk, index);
             let (asked, answers) = (BTreeSet::new(), BTreeMap::new());
             let asking = Asking { version: *version, index, since, asked, answers, synced: None };

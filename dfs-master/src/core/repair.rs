@@ -144,10 +144,15 @@ impl Core {
     /// What can be done for a chunk now. A copy that begins is noted at once, so that it counts.
     fn repair_step(&mut self, chunk: ChunkId) -> Step {
         let Some(meta) = self.state.chunks.get(chunk) else { return Step::Done };
-        if meta.members.len() >= self.state.goal() || !meta.learners.is_empty() {
+        let staying = meta.members.iter().filter(|server| !self.state.servers.is_draining(*server)).count();
+        if staying >= self.state.goal() || !meta.learners.is_empty() {
             return Step::Done;
         }
-        if !meta.is_active() || self.soft.recovery.is_running(chunk) || self.soft.repair.is_running(chunk) {
+        if !meta.is_active()
+            || meta.leaving.is_some()
+            || self.soft.recovery.is_running(chunk)
+            || self.soft.repair.is_running(chunk)
+        {
             return Step::Later;
         }
         let Some(source) = meta.members.primary() else { return Step::Done };
@@ -276,6 +281,9 @@ impl Core {
         let config = self.active_config(chunk, &meta, Vec::new(), Seq(0));
         self.tell_confirmed(index, &config, &meta.members, None);
         self.soft.gc.not_stale(copy.target, chunk);
+        if meta.members.len() > self.state.goal() {
+            self.soft.scan.wake();
+        }
         if meta.members.len() < self.state.goal() {
             let (members, urgent) = (meta.members.len(), meta.members.len() < self.state.min_write());
             self.soft.repair.want(chunk, members, urgent);

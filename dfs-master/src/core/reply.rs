@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dfs_proto::chunk::Member;
-use dfs_proto::control::{Applied, Apply, HeartbeatReply, Settle};
+use dfs_proto::control::{Applied, Apply, HeartbeatReply, Settle, WithdrawChunk};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{ChunkId, ChunkVersion, Ino, LogIndex, ServerNum, SizeEpoch};
 use dfs_proto::meta::Attr;
@@ -44,6 +44,7 @@ pub(super) enum Asked {
     Delete { server: ServerNum, chunks: Vec<ChunkId> },
     Zero { ino: Ino, size_epoch: SizeEpoch },
     Close { server: ServerNum, chunks: Vec<(ChunkId, Opening)> },
+    Withdraw { process: Process, chunks: Vec<WithdrawChunk> },
     StartScrub { server: ServerNum },
     Look(Box<Looking>),
     Examine { caller: Caller },
@@ -161,6 +162,7 @@ impl Core {
             Asked::Delete { server, chunks } => self.deleted(server, &chunks, decode(result)),
             Asked::Close { server, chunks } => self.closed(server, &chunks, decode(result)),
             Asked::Zero { ino, size_epoch } => self.zeroed(ino, size_epoch, decode(result)),
+            Asked::Withdraw { process, chunks } => self.withdrew(process, &chunks, decode(result)),
             Asked::StartScrub { server } => self.scrub_ordered(server, decode(result)),
             Asked::Examine { caller } => self.examined(caller, decode(result)),
             Asked::Look(looking) => self.looked(&looking, decode(result)),

@@ -80,6 +80,7 @@ impl Core {
                 replicas: self.state.chunks.replicas_on(server.num),
                 utilisation_permille: load.utilisation_permille,
                 queue: load.queue,
+                draining: server.draining,
             }
         };
         ServerReports { servers: self.state.servers.iter().map(report).collect(), now: self.clock() }

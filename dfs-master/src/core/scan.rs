@@ -37,6 +37,8 @@ pub(super) struct Scan {
     woken: bool,
     counting: Counts,
     counted: Counts,
+    /// As of this slice.
+    draining: BTreeSet<ServerNum>,
     /// Servers that have unconfirmed members, as far as the pass has come.
     unsettled: BTreeSet<ServerNum>,
 }
@@ -45,8 +47,13 @@ pub(super) struct Scan {
 enum Need {
     Recovery,
     Close,
-    Repair { urgent: bool },
+    Repair {
+        urgent: bool,
+    },
     Learner,
+    /// This member should leave.
+    Leave(ServerNum),
+    Departure,
 }
 
 impl Scan {
@@ -74,7 +81,11 @@ impl Core {
         let from = self.soft.scan.cursor.unwrap_or_default();
         let mut needs = Vec::new();
         let mut last = None;
-        let goal = self.state.goal().min(self.soft.servers.up(now));
+        let draining = self.state.servers.iter().filter(|server| server.draining).map(|server| server.num);
+        self.soft.scan.draining = draining.collect();
+        let drained_up =
+            self.soft.scan.draining.iter().filter(|server| self.soft.servers.is_up(**server, now)).count();
+        let goal = self.state.goal().min(self.soft.servers.up(now) - drained_up);
         let mut scan = std::mem::take(&mut self.soft.scan);
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
             last = Some(chunk);
@@ -92,6 +103,8 @@ impl Core {
                     self.soft.closing.seen_idle(chunk, due);
                 }
                 Need::Learner => self.adopt_learner(chunk, &meta),
+                Need::Leave(server) => self.let_go(chunk, &meta, server),
+                Need::Departure => self.adopt_departure(chunk, &meta),
             }
         }
         match last {
@@ -131,9 +144,17 @@ impl Core {
         if !meta.learners.is_empty() {
             return (!self.soft.repair.is_running(chunk)).then_some(Need::Learner);
         }
+        if meta.leaving.is_some() {
+            return (!self.soft.leaving.is_running(chunk)).then_some(Need::Departure);
+        }
         let urgent = meta.members.len() < self.state.min_write();
-        if meta.members.len() < goal {
+        if meta.members.iter().filter(|server| !scan.draining.contains(server)).count() < goal {
             return Some(Need::Repair { urgent });
+        }
+        if serving == meta.members.len()
+            && let Some(server) = self.surplus(meta, &scan.draining)
+        {
+            return Some(Need::Leave(server));
         }
         (serving == meta.members.len() && self.is_idle(chunk, meta)).then_some(Need::Close)
     }

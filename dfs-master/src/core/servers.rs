@@ -36,6 +36,8 @@ pub struct Server {
     /// Every chunk that the map put there when this boot began was recovered or confirmed since: with
     /// the same boot, an inventory that matches the map is then proof enough after a master's restart.
     pub settled: bool,
+    /// An operator wants it empty: it gets no new replica, and those that it has go elsewhere.
+    pub draining: bool,
 }
 
 impl Server {
@@ -106,8 +108,10 @@ impl Registry {
         };
         self.last = self.last.max(num);
         self.by_id.insert(info.id, num);
-        let settled = self.get(num).is_some_and(|old| old.info.boot == info.boot && old.settled);
-        self.list.insert(num, Arc::new(Server { num, info, settled }));
+        let old = self.get(num);
+        let settled = old.is_some_and(|old| old.info.boot == info.boot && old.settled);
+        let draining = old.is_some_and(|old| old.draining);
+        self.list.insert(num, Arc::new(Server { num, info, settled, draining }));
         self.epoch += 1;
         Some(num)
     }
@@ -116,6 +120,17 @@ impl Registry {
         if let Some(server) = self.list.get_mut(&num).filter(|server| server.info.boot == boot) {
             Arc::make_mut(server).settled = true;
         }
+    }
+
+    /// Whether there is such a server.
+    pub fn drain(&mut self, num: ServerNum, drain: bool) -> bool {
+        let server = self.list.get_mut(&num);
+        server.map(|server| Arc::make_mut(server).draining = drain).is_some()
+    }
+
+    #[must_use]
+    pub fn is_draining(&self, num: ServerNum) -> bool {
+        self.get(num).is_some_and(|server| server.draining)
     }
 
     /// The directory as clients get it.

@@ -15,6 +15,7 @@ use super::dispatch::Doubts;
 use super::fsck::Checks;
 use super::gc::Gc;
 use super::grants::Grants;
+use super::leave::Leaving;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
 use super::recovery::Recovery;
@@ -109,6 +110,7 @@ pub struct Soft {
     pub(super) damage: Damage,
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
+    pub(super) leaving: Leaving,
     pub(super) closing: Closing,
     pub(super) truncate: Truncates,
     pub(super) scrubs: Orders,
@@ -150,6 +152,7 @@ impl Soft {
             damage: Damage::default(),
             recovery: Recovery::default(),
             repair: Repair::default(),
+            leaving: Leaving::default(),
             closing: Closing::default(),
             truncate: Truncates::default(),
             scrubs: Orders::default(),
@@ -183,6 +186,7 @@ impl Soft {
         self.damage.forget(chunk);
         self.recovery.forget(chunk);
         self.repair.forget(chunk);
+        self.leaving.forget(chunk);
         self.closing.forget(chunk);
     }
 }

@@ -9,7 +9,7 @@ use dfs_proto::control::{
     AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, CopyReport, Delete, Deleted,
     DiskReport, Examine, Examined, Fence, FenceAnswer, Fenced, HeldReplica, HeldState, Holdings, Look,
     Reconcile, Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState, ScrubReport, ServerEvent,
-    Settle, StartScrub, Zero,
+    Settle, StartScrub, Withdraw, WithdrawChunk, Withdrawn, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
@@ -62,6 +62,8 @@ pub(crate) struct FakeServer {
     pub(crate) learners_asked: Vec<AddLearner>,
     /// Answers FENCE with an error this many times.
     pub(crate) deaf: u32,
+    /// Answers no WITHDRAW.
+    pub(crate) deaf_to_withdraw: bool,
     /// CLOSE messages that it got.
     pub(crate) closes: u32,
     pub(crate) starts: u64,
@@ -100,6 +102,7 @@ impl FakeServer {
             deleted: Vec::new(),
             learners_asked: Vec::new(),
             deaf: 0,
+            deaf_to_withdraw: false,
             closes: 0,
             starts: 1,
             keys: Vec::new(),
@@ -222,6 +225,19 @@ impl FakeServer {
                 let answers =
                     fence.chunks.iter().map(|asked| self.fence(asked.chunk, asked.version)).collect();
                 encode(&Fenced { answers })
+            }
+            Op::Withdraw if self.deaf_to_withdraw => return Err(Status::Deadline),
+            Op::Withdraw => {
+                let withdraw: Withdraw = decode(body);
+                let leave = |asked: &WithdrawChunk| match self.replicas.get_mut(&asked.chunk) {
+                    Some(replica) => {
+                        replica.active = false;
+                        Status::Ok
+                    }
+                    None => Status::NoChunk,
+                };
+                let results = withdraw.chunks.iter().map(leave).collect();
+                encode(&Withdrawn { results })
             }
             Op::Reconcile => {
                 let request: Reconcile = decode(body);

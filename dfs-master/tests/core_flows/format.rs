@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use dfs_master::core::command::{
-    Activation, CloseDone, Command, CommitFile, GiveUp, LearnerChange, NewChunk, Origin, Record, Unused,
+    Activation, CloseDone, Command, CommitFile, Departure, GiveUp, LearnerChange, NewChunk, Origin, Record,
+    Unused,
 };
 use dfs_master::core::ops;
 use dfs_master::core::servers::ServerInfo;
@@ -62,6 +63,12 @@ fn samples() -> Vec<Command> {
         now,
     };
     let learner = LearnerChange { chunk: ChunkId(77), server: ServerNum(3) };
+    let departure = Departure {
+        chunk: ChunkId(77),
+        version: ChunkVersion(2),
+        config: ConfigNum(3),
+        server: ServerNum(3),
+    };
     let activation = Activation {
         chunk: ChunkId(77),
         version: ChunkVersion(2),
@@ -116,6 +123,9 @@ fn samples() -> Vec<Command> {
         Command::StateHash(Mark { index: LogIndex(10_000), hash: 0x0123_4567_89ab_cdef }),
         closed(),
         Command::Reopen { chunk: ChunkId(77), open_num: OpenNum(3) },
+        Command::Leave { leaving: vec![departure] },
+        Command::Left { left: vec![departure] },
+        Command::DrainServer { server, drain: true },
     ]
 }
 

@@ -14,6 +14,7 @@ mod format;
 mod fsck;
 mod garbage;
 mod grants;
+mod leave;
 mod recovery;
 mod restart;
 mod scrub;

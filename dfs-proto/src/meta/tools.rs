@@ -6,7 +6,7 @@ use crate::control::DiskReport;
 use crate::ids::{
     ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex, OpenNum, ServerNum, Term,
 };
-use crate::meta::{Attr, ServerAddr, request};
+use crate::meta::{Attr, Done, ServerAddr, request};
 use crate::request::{Op, Request};
 use crate::units::{ChunkIndex, ChunkSize, MasterMs};
 
@@ -133,7 +133,18 @@ pub struct ServerReport {
     pub replicas: u64,
     pub utilisation_permille: u16,
     pub queue: u16,
+    /// An operator wants it empty: it gets nothing new, and gives away what it has.
+    #[serde(default)]
+    pub draining: bool,
 }
+
+/// An operator wants a server empty, or no longer. Answered when that is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DrainServer {
+    pub server: ServerNum,
+    pub drain: bool,
+}
+request!(DrainServer => Done);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileInfo {

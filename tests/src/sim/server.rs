@@ -159,6 +159,12 @@ impl Server {
         running.core.serves(chunk).filter(|_| !fabric.stood_still(self.node, asked))
     }
 
+    /// Its number, while it runs and once a master gave it one.
+    #[must_use]
+    pub fn server_num(&self) -> Option<ServerNum> {
+        self.running.as_ref()?.core.server_num()
+    }
+
     /// Its number, and the replicas that it deleted since this was asked last.
     pub fn take_trashed(&mut self) -> Option<(ServerNum, Vec<ChunkId>)> {
         let running = self.running.as_mut()?;

@@ -246,13 +246,23 @@ async fn whole(shared: &Arc<Shared>, net: &SimNet, link: LinkId) -> bool {
         }
         Err(_) => return false,
     }
+    match net.ask(link, &ServerList {}).await {
+        Ok(list) => {
+            let full = list.servers.into_iter().find(|server| server.draining && server.replicas > 0);
+            if let Some(server) = full {
+                shared.act(|world| world.last_look = format!("not drained: {server:?}"));
+                return false;
+            }
+        }
+        Err(_) => return false,
+    }
     let (files, goal) = shared.act(|world| (world.files.clone(), usize::from(world.shape.goal)));
     for (file, ino) in files {
         let Ok(report) = net.ask(link, &FileInfo { ino, from: dfs_proto::units::ChunkIndex(0) }).await else {
             return false;
         };
-        let short = report.chunks.iter().find(|chunk| chunk.recovering || chunk.members.len() < goal);
-        if let Some(chunk) = short {
+        let odd = report.chunks.iter().find(|chunk| chunk.recovering || chunk.members.len() != goal);
+        if let Some(chunk) = odd {
             shared.act(|world| world.last_look = format!("{file:?}: {chunk:?}"));
             return false;
         }
@@ -369,7 +379,7 @@ fn check_replicas(world: &mut World, file: FileNum, report: &FileReport) {
     let goal = usize::from(world.shape.goal);
     for chunk in &report.chunks {
         let members = chunk.members.len();
-        if chunk.recovering || members < goal {
+        if chunk.recovering || members != goal {
             world.violate("whole", format!("{file:?}: {chunk:?} has {members} members, goal {goal}"));
         }
         if let Err(why) = equal(world, chunk, true) {

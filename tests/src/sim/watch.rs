@@ -1,6 +1,6 @@
 //! What must hold at every moment, judged with the whole cluster in view: I7, I17, and what a node was seen to break.
 
-use dfs_proto::ids::{ChunkId, ServerNum};
+use dfs_proto::ids::{ChunkId, ChunkVersion, ServerNum};
 
 use super::fabric::Node;
 use super::world::World;
@@ -18,8 +18,8 @@ impl World {
         }
     }
 
-    /// A server that may serve a chunk under an older version than the one that the log has made active: it was left
-    /// out, or left behind, before it was fenced.
+    /// A server that may serve a chunk under an older version than the one that the log has made active, or is no member
+    /// of: it was left out, or left behind, before it was fenced.
     fn outlived(&mut self) -> Option<(&'static str, String)> {
         let state = self.master.state()?;
         if state.applied == self.watched {
@@ -29,7 +29,10 @@ impl World {
         for (chunk, meta) in state.chunks.iter_from(ChunkId(0)).filter(|(_, meta)| meta.is_active()) {
             for server in &self.servers {
                 let serves = server.serves(&self.fabric, chunk);
-                if let Some(version) = serves.filter(|version| *version < meta.version) {
+                let member = server.server_num().is_some_and(|num| meta.members.contains(num));
+                let wrong =
+                    |version: &ChunkVersion| *version < meta.version || (*version == meta.version && !member);
+                if let Some(version) = serves.filter(wrong) {
                     let node = server.node();
                     return Some((
                         "I7",

@@ -13,13 +13,14 @@ use dfs_client::net::NetError;
 use dfs_client::{Caller, Client, Config, NoUpcalls, Patience};
 use dfs_disk::sim::Rng;
 use dfs_proto::conn::Role;
-use dfs_proto::ids::Ino;
+use dfs_proto::ids::{Ino, ServerNum};
 use dfs_proto::meta::Access;
 use tokio::task::JoinSet;
 
 use super::Shared;
 use super::client::SimNet;
 use super::fabric::Node;
+use super::operator;
 use super::verify;
 use super::world::NewClient;
 use crate::model::{Actor, FileNum};
@@ -89,6 +90,10 @@ pub(super) async fn script(shared: Arc<Shared>) {
     for slot in 0..clients {
         slots.spawn(run_slot(Arc::clone(&shared), slot));
     }
+    let drains = shared.act(|world| world.fabric.one_in(3));
+    if drains {
+        slots.spawn(operator::run(Arc::clone(&shared)));
+    }
     let now_us = shared.act(|world| world.fabric.now_us());
     shared.sleep_us(chaos_us.saturating_sub(now_us)).await;
     shared.act(|world| {
@@ -100,6 +105,18 @@ pub(super) async fn script(shared: Arc<Shared>) {
         let open = shared.act(|world| verify::unfinished(world));
         shared.act(|world| world.violate("alive", format!("programs hang {late} us after healing: {open}")));
         return;
+    }
+    if drains {
+        // The others have to be as many as the goal, for what it has.
+        let drained = shared.act(|world| {
+            let (servers, goal) = (world.shape.servers, u16::from(world.shape.goal));
+            let which = u16::try_from(world.fabric.rng.below(u64::from(servers))).unwrap_or(0);
+            (servers > goal && world.fabric.rng.coin()).then_some(ServerNum(1 + which))
+        });
+        if let Err(late) = within(&shared, END_LIMIT_US, operator::settle(&shared, drained)).await {
+            shared.act(|world| world.violate("alive", format!("no order gets through for {late} us")));
+            return;
+        }
     }
     verify::verify(&shared).await;
     shared.act(super::world::World::end);

@@ -68,6 +68,25 @@ fn a_full_learner_that_was_not_told_yet_says_what_it_holds() {
 }
 
 #[test]
+fn a_learner_that_was_taken_in_is_not_dropped_by_a_second_answer() {
+    for taken in [true, false] {
+        let mut bench = Bench::new(3);
+        bench.create(&[1, 2]);
+        bench.add_learner(1, 1, 1, 3);
+        let report = bench.learners[0];
+        assert!(report.ready);
+        // It was reported twice; the second report found that it is a member already.
+        if taken {
+            bench.step(num(1), Input::LearnerJudged { report, status: Status::Ok });
+        }
+        bench.step(num(1), Input::LearnerJudged { report, status: Status::NoChunk });
+        bench.hold(|packet| is_forward_to(packet, 3));
+        let call = bench.write(1, bench.cap(1, 1), 2, BLOCK0, 2);
+        assert_eq!(bench.replies.contains_key(&call), !taken, "only the master's word lets it go");
+    }
+}
+
+#[test]
 fn a_learner_that_fails_is_given_up_and_harms_nobody() {
     let mut bench = Bench::new(3);
     bench.create(&[1, 2]);
@@ -117,7 +136,7 @@ fn an_old_replica_gets_only_what_it_missed() {
     assert!(bench.learners[0].ready);
     bench.assert_equal(&[1, 2, 3]);
     assert_eq!(bench.filled, 2 * 4096);
-    let judged = Input::LearnerJudged { chunk: CHUNK, learner: num(3), accepted: false };
+    let judged = Input::LearnerJudged { report: bench.learners[0], status: Status::NoChunk };
     bench.step(num(1), judged);
     let call = bench.write(1, bench.cap(2, 2), 5, BLOCK0, 3);
     assert!(bench.replies.contains_key(&call));
@@ -190,7 +209,7 @@ fn of_a_large_chunk_as_much_is_copied_as_was_missed() {
         assert_eq!(bench.filled, missed as usize * 4096);
         assert_eq!(bench.compared, 64 << 10, "a table of four bytes a block");
         bench.assert_equal(&[1, 2, 3]);
-        bench.step(num(1), Input::LearnerJudged { chunk: CHUNK, learner: num(3), accepted: false });
+        bench.step(num(1), Input::LearnerJudged { report: bench.learners[0], status: Status::NoChunk });
     }
 }
 

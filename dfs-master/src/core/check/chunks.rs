@@ -112,6 +112,14 @@ fn holders(state: &State, meta: &ChunkMeta) -> Vec<String> {
     if !meta.is_active() && !meta.learners.is_empty() {
         wrong.push("fills a learner while it is being recovered (I16)".to_owned());
     }
+    if let Some(server) = meta.leaving {
+        if !meta.members.contains(server) || meta.members.primary() == Some(server) {
+            wrong.push(format!("lets {server} go, which is no member that can"));
+        }
+        if !meta.is_active() || !meta.learners.is_empty() {
+            wrong.push(format!("lets {server} go while another change is under way (I16)"));
+        }
+    }
     wrong
 }
 

@@ -68,6 +68,14 @@ impl Confirmed {
         }
     }
 
+    /// The member that was at place `at` has left `members`: the others are confirmed as before.
+    pub fn leave(&mut self, chunk: ChunkId, members: &Members, at: usize) {
+        let then = |n: usize| self.get(chunk, n + usize::from(n >= at));
+        let kept: Vec<_> = members.iter().enumerate().map(|(n, server)| (server, then(n))).collect();
+        let of = |server| kept.iter().find(|(kept, _)| *kept == server).and_then(|(_, then)| *then);
+        self.set_all(chunk, members, of);
+    }
+
     /// Takes every confirmation of a chunk back.
     pub fn forget(&mut self, chunk: ChunkId) {
         self.near.remove(chunk.0);

@@ -36,6 +36,7 @@ const _: () = assert!(size_of::<Packed>() == 52);
 pub(super) struct Rest {
     fence: Option<ChunkVersion>,
     learners: Vec<ServerNum>,
+    leaving: Option<ServerNum>,
     /// Members after the first four.
     members: Vec<ServerNum>,
     /// The upper half of the index.
@@ -93,6 +94,7 @@ impl Packed {
                 ChunkState::Recovering(version) => Some(version),
             },
             learners: meta.learners.clone(),
+            leaving: meta.leaving,
             members: far.to_vec(),
             index: index_high,
             lossy: meta.lossy,
@@ -118,6 +120,7 @@ impl Packed {
             },
             members,
             learners: rest.map(|rest| rest.learners.clone()).unwrap_or_default(),
+            leaving: rest.and_then(|rest| rest.leaving),
             open: self.flags & OPEN != 0,
             synced: self.flags & SYNCED != 0,
             written: self.flags & WRITTEN != 0,

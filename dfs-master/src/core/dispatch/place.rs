@@ -126,7 +126,8 @@ impl Core {
     /// A place to read from: the members that serve now, which may be none. `None` for no chunk.
     pub(super) fn place_to_read(&mut self, session: SessionId, chunk: ChunkId) -> Option<ChunkPlace> {
         let meta = self.state.chunks.get(chunk)?;
-        let members = if meta.is_active() { self.serving(chunk, &meta) } else { Vec::new() };
+        let mut members = if meta.is_active() { self.serving(chunk, &meta) } else { Vec::new() };
+        members.retain(|member| meta.leaving != Some(member.server));
         if members.is_empty() {
             self.recover_on_demand(chunk, &meta);
         }
@@ -147,7 +148,7 @@ impl Core {
             return Err(Status::Recovering);
         }
         self.soft.closing.touched(chunk, session);
-        let members = self.serving(chunk, &meta);
+        let mut members = self.serving(chunk, &meta);
         if !meta.is_active() || members.len() < meta.members.len() {
             self.recover_on_demand(chunk, &meta);
             return Err(Status::Recovering);
@@ -156,6 +157,7 @@ impl Core {
             return Err(self.repair_on_demand(chunk, &meta));
         }
         assert!(meta.open && meta.refs == 1, "I11, I19: a capability for {chunk}, which may not be written");
+        members.retain(|member| meta.leaving != Some(member.server));
         let rights = Rights { read: true, write: true };
         let mut place = self.place(session, chunk, &meta, members, rights);
         if place.new {

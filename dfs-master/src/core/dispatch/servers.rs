@@ -37,6 +37,7 @@ pub(in crate::core) struct Registration {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::core) struct Promotion {
     pub(super) caller: Caller,
+    request: LearnerReady,
 }
 
 impl Core {
@@ -259,7 +260,9 @@ impl Core {
                 && !replica.learner
                 && replica.open_num == meta.open_num
                 && replica.closed == Some(meta.digest);
-            if current && (unchanged || self.held_all_along(chunk, at, server)) {
+            // Whoever was chosen to leave is to serve nothing more, whatever it said.
+            let stays = meta.leaving != Some(server);
+            if current && stays && (unchanged || self.held_all_along(chunk, at, server)) {
                 let new = !self.held_all_along(chunk, at, server);
                 self.confirm(chunk, &meta, at, server);
                 if new {
@@ -364,6 +367,12 @@ impl Core {
         request: LearnerReady,
     ) -> Result<(), Status> {
         let LearnerReady { chunk, version, config, learner, ready } = request;
+        if self.is_promoted(&request) {
+            // Said again: the first answer may be on its way still.
+            let after = self.after_durable(self.state.applied);
+            self.reply_at(caller, &Done {}, self.state.applied, after);
+            return Ok(());
+        }
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
         let current = meta.is_active() && meta.version == version && meta.config == config;
         let boot = self.soft.servers.get(learner.server).and_then(|live| live.boot);
@@ -376,13 +385,25 @@ impl Core {
             return Ok(());
         }
         let command = Command::CommitLearner { chunk, version, config, server: learner.server };
-        self.propose(None, command, Then::Promote(Promotion { caller }))?;
+        self.propose(None, command, Then::Promote(Promotion { caller, request }))?;
         Ok(())
+    }
+
+    /// Whether the learner is a member by now: its primary must not go on without it.
+    fn is_promoted(&self, request: &LearnerReady) -> bool {
+        let meta = self.state.chunks.get(request.chunk);
+        meta.is_some_and(|meta| {
+            meta.version == request.version
+                && meta.config > request.config
+                && meta.members.contains(request.learner.server)
+        })
     }
 
     pub(super) fn promoted(&mut self, promotion: &Promotion, answer: &Answer, index: LogIndex) {
         match answer {
-            Answer::Failed(status) => self.fail(promotion.caller, *status),
+            Answer::Failed(status) if !self.is_promoted(&promotion.request) => {
+                self.fail(promotion.caller, *status)
+            }
             _ => {
                 let after = self.after_durable(index);
                 self.reply_at(promotion.caller, &Done {}, index, after);

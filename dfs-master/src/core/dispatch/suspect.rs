@@ -118,7 +118,8 @@ impl Core {
     fn doubt(&mut self, chunk: ChunkId, server: ServerNum, enough_ms: u64, yields: bool) {
         let Some(meta) = self.state.chunks.get(chunk) else { return };
         let now = self.now.mono;
-        if !meta.members.contains(server) {
+        // Who leaves refuses what comes to it.
+        if !meta.members.contains(server) || meta.leaving == Some(server) {
             return;
         }
         let all_up = meta.members.iter().all(|member| self.soft.servers.is_up(member, now));

@@ -42,6 +42,7 @@ impl Core {
             }
             Op::ExamineChunk => return self.examine_chunk(caller, decode(body)?),
             Op::RepairChunk => return self.repair_chunk(caller, decode(body)?),
+            Op::DrainServer => return self.drain_server(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }
         Ok(())

@@ -79,7 +79,7 @@ fn server(id: ServerId, num: ServerNum, disks: &[Disk]) -> Server {
         labels: Vec::new(),
         version: String::new(),
     };
-    Server { num, info, settled: false }
+    Server { num, info, settled: false, draining: false }
 }
 
 fn meta_of(chunk: &Chunk<'_>) -> ChunkMeta {
@@ -90,6 +90,7 @@ fn meta_of(chunk: &Chunk<'_>) -> ChunkMeta {
         state: ChunkState::Active,
         members: Members::of(&chunk.members),
         learners: Vec::new(),
+        leaving: None,
         open: chunk.digest.is_none(),
         // A file of it exists, and for all that is known somebody was promised its bytes.
         synced: true,

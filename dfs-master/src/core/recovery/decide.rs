@@ -111,7 +111,7 @@ impl Core {
         }
         let left_out = self.soft.recovery.left_out(chunk);
         if tally.holders.is_empty() {
-            return Self::verdict_without_file(chunk, meta, asking, &tally, &left_out);
+            return self.verdict_without_file(chunk, meta, asking, &tally, &left_out);
         }
         let mut holders: Vec<(Process, &ReplicaState)> = tally
             .holders
@@ -145,6 +145,7 @@ impl Core {
         };
         let mut members = vec![process];
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
+        self.put_drained_last(&mut members);
         // Others had these bytes too and are left out: one power cut must not take the last copy of them.
         if members.len() < self.state.min_write() && asking.synced != Some(process) {
             return Verdict::Reconcile { base: process, settle: Settle::Keep };
@@ -161,15 +162,26 @@ impl Core {
         })
     }
 
+    /// Members whose servers are drained go, where as many as the goal are left; else they lead nothing.
+    fn put_drained_last(&self, members: &mut Vec<Process>) {
+        let drained = |process: &Process| self.state.servers.is_draining(process.server);
+        if members.iter().filter(|process| !drained(process)).count() >= self.state.goal() {
+            members.retain(|process| !drained(process));
+        } else {
+            members.sort_by_key(drained);
+        }
+    }
+
     /// No member that answered has a file.
     fn verdict_without_file(
+        &self,
         chunk: ChunkId,
         meta: &ChunkMeta,
         asking: &Asking,
         tally: &Tally<'_>,
         left_out: &BTreeSet<ServerNum>,
     ) -> Verdict {
-        let members: Vec<Process> =
+        let mut members: Vec<Process> =
             tally.missing.iter().filter(|process| !left_out.contains(&process.server)).copied().collect();
         let fenced_higher = tally.refused.contains(&Status::WrongChunkVersion);
         if members.is_empty() {
@@ -182,6 +194,7 @@ impl Core {
             log::debug!("chunk {chunk}: no reachable member has its file; waiting for the others");
             return Verdict::Wait;
         }
+        self.put_drained_last(&mut members);
         Verdict::Go(Plan {
             version: asking.version,
             members,

@@ -59,7 +59,7 @@ impl Core {
     }
 
     /// Whether the member surely serves the chunk under no older version, without its word for it.
-    pub(super) fn is_fenced(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
+    pub(in crate::core) fn is_fenced(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
         let Some(live) = self.soft.servers.get(server) else { return false };
         let confirmed = self.soft.confirmed.get(chunk, at).is_some_and(|then| live.is_of_boot(then));
         live.lease.is_over(self.now.mono) || (live.boot_is_new && !confirmed) || planted!(ExcludeUnfenced)

@@ -12,7 +12,7 @@ impl Core {
         let candidate = |server: &super::Server| {
             let live = self.soft.servers.get(server.num)?;
             // What it has may show that this log is not the newest, and then no id must be given out.
-            let told = live.inventory == Inventory::Complete;
+            let told = live.inventory == Inventory::Complete && !server.draining;
             if live.standing(now) != Standing::Up || !live.is_reachable() || !told {
                 return None;
             }

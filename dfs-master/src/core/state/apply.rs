@@ -129,6 +129,12 @@ impl State {
             Command::CommitLearner { chunk, version, config, server } => {
                 Outcome::of(self.commit_learner(*chunk, *version, *config, *server))
             }
+            Command::Leave { leaving } => Outcome::of(self.leave(leaving)),
+            Command::Left { left } => Outcome::of(self.left(left)),
+            Command::DrainServer { server, drain } => {
+                let known = self.servers.drain(*server, *drain);
+                Outcome::of(if known { Answer::Done } else { Answer::Failed(Status::NotFound) })
+            }
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),
             Command::GiveUp(give_up) => Outcome::of(self.give_up(give_up)),

@@ -1,4 +1,4 @@
-//! Changes of who holds a chunk: recovery's two records, the learner's three, and an operator's one.
+//! Changes of who holds a chunk: recovery's two records, the learner's three, the leaver's two, and an operator's one.
 //!
 //! A record may be overtaken by the chunk's deletion or by another recovery; such a part is passed over.
 //! What no race explains stops the process: a base from outside the last active configuration (I14), a
@@ -12,8 +12,8 @@ use dfs_proto::planted;
 use dfs_proto::status::Status;
 
 use super::State;
-use crate::core::chunks::{ChunkState, MEMBERS_MAX, Members};
-use crate::core::command::{Activation, Answer, CloseDone, GiveUp, LearnerChange};
+use crate::core::chunks::{ChunkMeta, ChunkState, MEMBERS_MAX, Members};
+use crate::core::command::{Activation, Answer, CloseDone, Departure, GiveUp, LearnerChange};
 
 impl State {
     pub(super) fn recovering(&mut self, chunks: &[(ChunkId, ChunkVersion)]) -> Answer {
@@ -24,6 +24,8 @@ impl State {
                     meta.state = ChunkState::Recovering(*version);
                     // Whatever a learner was given belongs to the old version.
                     meta.learners.clear();
+                    // The next configuration may have it again: it holds all that was acknowledged.
+                    meta.leaving = None;
                     meta.reopen();
                 });
             }
@@ -97,6 +99,7 @@ impl State {
             meta.config = ConfigNum(meta.config.0 + 1);
             meta.members = Members::of(&give_up.members);
             meta.learners.clear();
+            meta.leaving = None;
             meta.reopen();
             // Whoever still has to sync a write of an older version is told that it is lost.
             meta.lossy = version;
@@ -116,7 +119,8 @@ impl State {
         for LearnerChange { chunk, server } in learners {
             let Some(meta) = self.chunks.get(*chunk) else { continue };
             let room = meta.members.len() + meta.learners.len() < MEMBERS_MAX;
-            if meta.is_active() && meta.learners.is_empty() && !meta.members.contains(*server) && room {
+            let quiet = meta.is_active() && meta.learners.is_empty() && meta.leaving.is_none();
+            if quiet && !meta.members.contains(*server) && room {
                 self.chunks.update(*chunk, |meta| meta.learners.push(*server));
             }
         }
@@ -153,5 +157,44 @@ impl State {
             assert!(meta.members.len() > before, "I15: {chunk} loses members by a planned change");
         });
         Answer::Done
+    }
+
+    /// The choice is durable: whoever leads next goes on with the same members.
+    pub(super) fn leave(&mut self, leaving: &[Departure]) -> Answer {
+        for departure in leaving {
+            let Some(meta) = self.chunks.get(departure.chunk) else { continue };
+            let quiet = meta.learners.is_empty() && meta.leaving.is_none();
+            if quiet && self.may_leave(&meta, departure) {
+                self.chunks.update(departure.chunk, |meta| meta.leaving = Some(departure.server));
+            }
+        }
+        Answer::Done
+    }
+
+    pub(super) fn left(&mut self, left: &[Departure]) -> Answer {
+        for departure in left {
+            let Some(meta) = self.chunks.get(departure.chunk) else { continue };
+            if meta.leaving != Some(departure.server) || !self.may_leave(&meta, departure) {
+                continue;
+            }
+            self.chunks.update(departure.chunk, |meta| {
+                let stay: Vec<ServerNum> =
+                    meta.members.iter().filter(|server| *server != departure.server).collect();
+                meta.members = Members::of(&stay);
+                meta.config = ConfigNum(meta.config.0 + 1);
+                meta.leaving = None;
+            });
+        }
+        Answer::Done
+    }
+
+    /// I15: as many as the goal stay; the primary alone numbers writes, and only a recovery takes its place.
+    fn may_leave(&self, meta: &ChunkMeta, departure: &Departure) -> bool {
+        let Departure { version, config, server, .. } = *departure;
+        meta.is_active()
+            && (meta.version, meta.config) == (version, config)
+            && meta.members.contains(server)
+            && meta.members.primary() != Some(server)
+            && meta.members.len() > self.goal()
     }
 }

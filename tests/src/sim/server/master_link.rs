@@ -161,14 +161,7 @@ impl Running {
                 }
             }
             MasterCall::Register | MasterCall::Heartbeat => self.hang_up(fabric),
-            MasterCall::Learner(ready) => {
-                let judged = Input::LearnerJudged {
-                    chunk: ready.chunk,
-                    learner: ready.learner.server,
-                    accepted: status == Status::Ok,
-                };
-                self.step(fabric, judged);
-            }
+            MasterCall::Learner(report) => self.step(fabric, Input::LearnerJudged { report, status }),
             MasterCall::Told => {}
         }
     }

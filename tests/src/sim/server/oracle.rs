@@ -54,6 +54,7 @@ impl Oracle {
             Input::Reconcile { body, .. } => body.term,
             Input::AddLearner { body, .. } => body.term,
             Input::Zero { body, .. } => body.term,
+            Input::Withdraw { body, .. } => body.term,
             Input::Delete { body, .. } => body.term,
             _ => return,
         };

@@ -300,6 +300,23 @@ const CHUNKS: &[Plant] = &[
         says: &["fills a learner while it is being recovered (I16)"],
     },
     Plant {
+        what: "a primary that leaves",
+        plant: |s| meta(s, 1, |meta| meta.leaving = Some(ServerNum(1))),
+        kind: FindingKind::Chunk,
+        says: &["lets s1 go, which is no member that can"],
+    },
+    Plant {
+        what: "a member that leaves during a recovery",
+        plant: |s| {
+            meta(s, 1, |meta| {
+                meta.state = ChunkState::Recovering(ChunkVersion(2));
+                meta.leaving = Some(ServerNum(2));
+            });
+        },
+        kind: FindingKind::Chunk,
+        says: &["lets s2 go while another change is under way (I16)"],
+    },
+    Plant {
         what: "a fence at the version",
         plant: |s| meta(s, 1, |meta| meta.state = ChunkState::Recovering(ChunkVersion(1))),
         kind: FindingKind::Chunk,
@@ -411,7 +428,14 @@ const REST: &[Plant] = &[
     },
     Plant {
         what: "two servers of one identity",
-        plant: |s| s.state.servers.restore(Server { num: ServerNum(4), info: server(1), settled: false }),
+        plant: |s| {
+            s.state.servers.restore(Server {
+                num: ServerNum(4),
+                info: server(1),
+                settled: false,
+                draining: false,
+            })
+        },
         kind: FindingKind::Id,
         says: &["server s1", "is not found by its identity"],
     },

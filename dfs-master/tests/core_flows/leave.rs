@@ -1,0 +1,184 @@
+//! Members that leave while reads and writes go on.
+
+use dfs_master::core::Input;
+use dfs_proto::ids::{ConfigNum, ServerNum};
+use dfs_proto::meta::{ChunkPlace, DrainServer, MapRead, MapWrite, ServerList, ServerReport};
+use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
+
+use crate::cluster::{Client, Cluster};
+use dfs_proto::conn::Role;
+use dfs_proto::ids::Ino;
+
+fn drain(cluster: &mut Cluster, server: ServerNum, drain: bool) -> Result<(), Status> {
+    let tool = cluster.connect(Role::Tool);
+    cluster.ask(tool, &DrainServer { server, drain }).map(drop)
+}
+
+fn report(cluster: &mut Cluster, server: ServerNum) -> ServerReport {
+    let tool = cluster.connect(Role::Tool);
+    let list = cluster.ask(tool, &ServerList {}).unwrap().servers;
+    list.into_iter().find(|report| report.addr.num == server).unwrap()
+}
+
+fn nums(place: &ChunkPlace) -> Vec<ServerNum> {
+    place.members.iter().map(|member| member.server).collect()
+}
+
+fn read_place(cluster: &mut Cluster, client: Client, ino: Ino) -> ChunkPlace {
+    let map = cluster.ask(client.conn, &MapRead { ino, first: ChunkIndex(0), count: 1 }).unwrap();
+    map.places[0].clone()
+}
+
+/// Learners are filled as fast as they are asked for.
+fn run_filling(cluster: &mut Cluster, ms: u64) {
+    for _ in 0..ms / 100 {
+        cluster.run(100);
+        let all: Vec<ServerNum> = cluster.servers.iter().map(|server| server.num).collect();
+        all.into_iter().for_each(|server| cluster.fill_some(server));
+    }
+}
+
+#[test]
+fn a_drained_server_is_left_by_all_chunks_and_none_is_below_its_goal() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let mut files = Vec::new();
+    for n in 0..12 {
+        files.push(cluster.written_file(client, &format!("f{n}")).1.chunk());
+    }
+    let drained = ServerNum(2);
+    let had = report(&mut cluster, drained).replicas;
+    assert!(had > 3, "{had}");
+    drain(&mut cluster, drained, true).unwrap();
+    for _ in 0..300 {
+        run_filling(&mut cluster, 100);
+        for chunk in &files {
+            let meta = cluster.meta(*chunk);
+            assert!(meta.members.len() >= 3, "I15: {meta:?}");
+        }
+    }
+    for chunk in &files {
+        let meta = cluster.meta(*chunk);
+        assert!(meta.is_active() && meta.members.len() == 3 && !meta.members.contains(drained), "{meta:?}");
+        assert!(!cluster.server(drained).replicas.get(chunk).is_some_and(|replica| replica.active));
+        for server in meta.members.iter() {
+            assert!(cluster.server(server).replicas[chunk].active);
+        }
+    }
+    let after = report(&mut cluster, drained);
+    assert!(after.draining && after.replicas == 0, "{after:?}");
+    // It gets nothing new, until it is let in again.
+    let (_, place) = cluster.written_file(client, "new");
+    assert!(!nums(&place).contains(&drained));
+    drain(&mut cluster, drained, false).unwrap();
+    assert!(!report(&mut cluster, drained).draining);
+}
+
+#[test]
+fn nobody_is_left_out_before_it_said_that_it_serves_nothing() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let chunk = place.chunk();
+    let leaver = place.members[1].server;
+    cluster.server_mut(leaver).deaf_to_withdraw = true;
+    drain(&mut cluster, leaver, true).unwrap();
+    run_filling(&mut cluster, 8_000);
+    let meta = cluster.meta(chunk);
+    assert_eq!((meta.leaving, meta.members.len()), (Some(leaver), 4), "the choice is in the log: {meta:?}");
+    assert!(!nums(&read_place(&mut cluster, client, attr.ino)).contains(&leaver), "nobody is sent there");
+    // Writes go on: what it refuses, the primary holds.
+    let write = MapWrite { ino: attr.ino, index: ChunkIndex(0), failed: None, only: None };
+    assert!(cluster.ask(client.conn, &write).is_ok());
+    cluster.server_mut(leaver).deaf_to_withdraw = false;
+    cluster.run(6_000);
+    let meta = cluster.meta(chunk);
+    assert!(meta.leaving.is_none() && meta.members.len() == 3 && !meta.members.contains(leaver), "{meta:?}");
+}
+
+#[test]
+fn a_leaver_that_registers_again_is_confirmed_by_nothing() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let chunk = place.chunk();
+    let leaver = place.members[1].server;
+    cluster.server_mut(leaver).deaf_to_withdraw = true;
+    drain(&mut cluster, leaver, true).unwrap();
+    run_filling(&mut cluster, 5_000);
+    assert_eq!(cluster.meta(chunk).leaving, Some(leaver));
+    let server = cluster.server_mut(leaver);
+    server.replicas.get_mut(&chunk).unwrap().active = false;
+    let conn = server.conn;
+    cluster.input(Input::Disconnected { conn });
+    let at = cluster.at(leaver);
+    cluster.join(at).unwrap();
+    assert!(!cluster.server(leaver).replicas[&chunk].active, "a confirmation would let it serve");
+}
+
+#[test]
+fn the_next_leader_goes_on_with_the_same_leaver() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let chunk = place.chunk();
+    let leaver = place.members[1].server;
+    cluster.server_mut(leaver).deaf_to_withdraw = true;
+    drain(&mut cluster, leaver, true).unwrap();
+    run_filling(&mut cluster, 5_000);
+    let before = cluster.meta(chunk);
+    assert_eq!(before.leaving, Some(leaver));
+    cluster.restart(0);
+    assert_eq!(cluster.meta(chunk), before);
+    cluster.server_mut(leaver).deaf_to_withdraw = false;
+    cluster.rejoin_all();
+    run_filling(&mut cluster, 30_000);
+    let meta = cluster.meta(chunk);
+    assert!(meta.leaving.is_none() && meta.members.len() == 3 && !meta.members.contains(leaver), "{meta:?}");
+}
+
+#[test]
+fn a_drained_primary_hands_over() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let (chunk, primary) = (place.chunk(), place.members[0].server);
+    drain(&mut cluster, primary, true).unwrap();
+    run_filling(&mut cluster, 15_000);
+    let meta = cluster.meta(chunk);
+    assert!(meta.is_active() && meta.members.len() == 3 && !meta.members.contains(primary), "{meta:?}");
+    assert!(meta.config > ConfigNum(1));
+}
+
+#[test]
+fn what_has_no_other_place_stays() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let drained = place.members[2].server;
+    drain(&mut cluster, drained, true).unwrap();
+    run_filling(&mut cluster, 20_000);
+    assert_eq!(cluster.meta(place.chunk()).members.len(), 3, "never below the goal by our own act");
+    assert_eq!(drain(&mut cluster, ServerNum(99), true), Err(Status::NotFound));
+    // Two of three servers are left: the goal of new chunks needs two at least.
+    let other = place.members[0].server;
+    assert_eq!(drain(&mut cluster, other, true), Err(Status::NoServers));
+}
+
+#[test]
+fn a_replica_above_the_goal_leaves() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let (chunk, drained) = (place.chunk(), place.members[1].server);
+    cluster.server_mut(drained).deaf_to_withdraw = true;
+    drain(&mut cluster, drained, true).unwrap();
+    run_filling(&mut cluster, 3_000);
+    assert_eq!(cluster.meta(chunk).members.len(), 4);
+    // The operator thinks again, and a master that begins anew finds one too many.
+    drain(&mut cluster, drained, false).unwrap();
+    cluster.server_mut(drained).deaf_to_withdraw = false;
+    run_filling(&mut cluster, 20_000);
+    assert_eq!(cluster.meta(chunk).members.len(), 3);
+}

@@ -1,0 +1,104 @@
+//! An operator who empties servers and changes their mind, while faults strike.
+
+use std::sync::Arc;
+
+use dfs_client::net::{LinkId, Net, NetError};
+use dfs_disk::sim::Rng;
+use dfs_proto::conn::Role;
+use dfs_proto::ids::ServerNum;
+use dfs_proto::meta::{DrainServer, ServerList};
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::client::SimNet;
+use super::world::NewClient;
+
+/// Once the faults are over, an order gets through within this time.
+const AGAIN_US: u64 = 300_000;
+
+/// A tool that dials the master whenever it has to.
+struct Operator {
+    net: SimNet,
+    link: Option<LinkId>,
+}
+
+impl Operator {
+    async fn link(&mut self) -> Result<LinkId, NetError> {
+        let link = match self.link {
+            Some(link) => link,
+            None => {
+                let (notices, _unheard) = mpsc::channel(16);
+                self.net.dial_master(notices).await?
+            }
+        };
+        self.link = Some(link);
+        Ok(link)
+    }
+
+    async fn order(&mut self, order: DrainServer) -> Result<(), NetError> {
+        let link = self.link().await?;
+        let done = self.net.ask(link, &order).await;
+        if done.is_err() {
+            self.link = None;
+        }
+        done.map(drop)
+    }
+}
+
+/// Drains servers and lets them be used again, until the faults are over; a tool that was killed is started again.
+pub(super) async fn run(shared: Arc<Shared>) {
+    while !shared.act(|world| world.quiet) {
+        let new = shared.act(|world| world.new_client(Role::Tool, None));
+        let NewClient { node, mut killed, seed, .. } = new;
+        let operator = Operator { net: SimNet::new(Arc::clone(&shared), node), link: None };
+        tokio::select! {
+            biased;
+            _ = &mut killed => {}
+            () = drain_some(&shared, operator, Rng::new(seed)) => {}
+        }
+        shared.act(|world| world.is_alive(node).then(|| world.stop(node, false)));
+    }
+}
+
+async fn drain_some(shared: &Arc<Shared>, mut operator: Operator, mut rng: Rng) {
+    let servers = shared.act(|world| u64::from(world.shape.servers));
+    while !shared.act(|world| world.quiet) {
+        shared.sleep_us(100_000 + rng.below(2_500_000)).await;
+        let server = ServerNum(u16::try_from(1 + rng.below(servers)).unwrap_or(1));
+        let order = DrainServer { server, drain: rng.coin() };
+        let done = operator.order(order).await;
+        shared.act(|world| {
+            world.note([80, u64::from(server.0), u64::from(order.drain)], || format!("{order:?}: {done:?}"));
+        });
+    }
+}
+
+/// Leaves one server drained or none, as `drained` says, however often that has to be said.
+pub(super) async fn settle(shared: &Arc<Shared>, drained: Option<ServerNum>) {
+    let new = shared.act(|world| world.new_client(Role::Tool, None));
+    let mut operator = Operator { net: SimNet::new(Arc::clone(shared), new.node), link: None };
+    loop {
+        if orders(&mut operator, drained).await.is_ok() {
+            return;
+        }
+        shared.sleep_us(AGAIN_US).await;
+    }
+}
+
+async fn orders(operator: &mut Operator, drained: Option<ServerNum>) -> Result<(), NetError> {
+    let link = operator.link().await?;
+    let list = operator.net.ask(link, &ServerList {}).await;
+    if list.is_err() {
+        operator.link = None;
+    }
+    let mut servers = list?.servers;
+    // Servers are let in first: the last that takes replicas is not drained.
+    servers.sort_by_key(|server| drained == Some(server.addr.num));
+    for server in servers {
+        let drain = drained == Some(server.addr.num);
+        if server.draining != drain {
+            operator.order(DrainServer { server: server.addr.num, drain }).await?;
+        }
+    }
+    Ok(())
+}
