@@ -181,8 +181,8 @@ pub enum Input {
         total_bytes: u64,
         free_bytes: u64,
     },
-    /// A disk failed for good: every replica on it with it.
-    DiskFailed {
+    /// A sync of a disk failed: nothing more is written to it, by this process.
+    DiskReadOnly {
         disk: DiskIx,
     },
     /// Time passed; due whenever `Core::next_wake` says.

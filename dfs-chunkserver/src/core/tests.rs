@@ -6,6 +6,7 @@ mod closes;
 mod learners;
 mod mend;
 mod look;
+mod read_only;
 mod reads;
 mod recovery;
 mod scrub;

@@ -17,6 +17,7 @@ use super::gc::Gc;
 use super::grants::Grants;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
+use super::read_only::ReadOnly;
 use super::recovery::Recovery;
 use super::repair::Repair;
 use super::scan::Scan;
@@ -107,6 +108,7 @@ pub struct Soft {
     pub(super) rng: Rng,
     pub(super) doubts: Doubts,
     pub(super) damage: Damage,
+    pub(super) read_only: ReadOnly,
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
     pub(super) closing: Closing,
@@ -148,6 +150,7 @@ impl Soft {
             rng: Rng(seed ^ term.0),
             doubts: Doubts::default(),
             damage: Damage::default(),
+            read_only: ReadOnly::default(),
             recovery: Recovery::default(),
             repair: Repair::default(),
             closing: Closing::default(),
@@ -172,6 +175,7 @@ impl Soft {
         placement::choose(&self.candidates, holders, want, least, &mut self.rng).map_err(|why| match why {
             NoPlace::Servers => Status::NoServers,
             NoPlace::Space => Status::NoSpace,
+            NoPlace::Disks => Status::DiskFailed,
         })
     }
 
@@ -181,6 +185,7 @@ impl Soft {
         self.seen.remove(chunk.0);
         self.doubts.forget(chunk);
         self.damage.forget(chunk);
+        self.read_only.forget(chunk);
         self.recovery.forget(chunk);
         self.repair.forget(chunk);
         self.closing.forget(chunk);
