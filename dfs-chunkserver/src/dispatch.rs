@@ -18,6 +18,7 @@ use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
 
 use crate::core::io::{CallToken, Input, Reply};
+use crate::headers::network;
 use crate::peers::WITH_DIGEST;
 use crate::server::{OwedCall, Server};
 
@@ -36,6 +37,7 @@ impl Handler for Public {
             PeerSaid::Welcome(_) => true,
         };
         match frame.header.op {
+            Op::ListHeaders => network::answer(&self.0, conn, &frame, reply),
             Op::Read => self.0.read(&frame, reply),
             Op::Write => self.write(frame, reply),
             Op::Sync => {

@@ -130,4 +130,7 @@ ops! {
     ScrubStatus = 200;
     ScrubNow = 201;
     ExamineChunk = 202;
+
+    // Tools to chunk servers.
+    ListHeaders = 203;
 }

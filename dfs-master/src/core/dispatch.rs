@@ -167,7 +167,8 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Close
         | Op::StartScrub
         | Op::Look
-        | Op::Examine => None,
+        | Op::Examine
+        | Op::ListHeaders => None,
     }
 }
 
