@@ -6,12 +6,13 @@
 //! a file of a copy goes only when all that came after it is here and was read back; what is reported is on the disk.
 //!
 //! Reading order: [`plan`] (what is fetched next), [`slot`] (one copy's files), [`shelf`] (which copies there are, on
-//! which disk, and which goes), [`keep`] (the task that asks the master).
+//! which disk, and which goes), [`verify`] (whether it is still what it was), [`keep`] (the task that asks the master).
 
 mod keep;
 mod plan;
 mod shelf;
 mod slot;
+mod verify;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,19 @@ use dfs_proto::units::Micros;
 
 pub(crate) use keep::keep;
 pub(crate) use shelf::{Shelf, survey};
+
+/// What the task that keeps the copy needs of the server around it. Disks are numbered as the shelf's are.
+pub(crate) trait Around: Send + Sync + 'static {
+    /// The scrub's.
+    fn scrub_period_ms(&self) -> u64;
+
+    /// Whether the disk has nothing else to do.
+    fn is_idle(&self, on: usize) -> bool;
+
+    /// The copy on this disk has all of a log that is durable up to `index`: a master that comes back with less has lost
+    /// records. Called on a thread that may wait for the disk.
+    fn heard(&self, on: usize, generation: Generation, index: LogIndex);
+}
 
 /// The directory on a disk.
 const DIR: &str = "master-copy";

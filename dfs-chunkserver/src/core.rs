@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
 //! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `close`, `fill`,
-//! `learner`, `remove`, `look` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`,
+//! `learner`, `remove`, `read_only`, `look` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`,
 //! `answers`, `timers` (what is under way), `heat`.
 
 pub mod io;
@@ -32,6 +32,7 @@ mod close;
 mod fill;
 mod learner;
 mod remove;
+mod read_only;
 mod look;
 mod damage;
 mod mend;
@@ -109,6 +110,8 @@ pub struct Core {
     ended: BTreeMap<SessionId, Micros>,
     /// Replicas that failed, until a heartbeat that says so was answered.
     lost: BTreeMap<ChunkId, Option<Micros>>,
+    /// When the master was told last that a replica's disk is read-only, of those that somebody wanted to write to.
+    told_read_only: BTreeMap<ChunkId, Micros>,
     /// Chunks whose secondaries have not been told the last commit.
     owed_commits: BTreeSet<ChunkId>,
     /// Chunks that the master is told about again each second.
@@ -129,7 +132,8 @@ struct Disk {
     added_bytes: u64,
     /// New replicas given to it by this process.
     placed: u64,
-    failed: bool,
+    /// A sync of it failed: what is there is read, and nothing more is written.
+    read_only: bool,
 }
 
 impl Core {
@@ -152,13 +156,14 @@ impl Core {
             events: 0,
             disks: disks
                 .into_iter()
-                .map(|setup| Disk { setup, total_bytes: 0, added_bytes: 0, placed: 0, failed: false })
+                .map(|setup| Disk { setup, total_bytes: 0, added_bytes: 0, placed: 0, read_only: false })
                 .collect(),
             replicas,
             fences: BTreeMap::new(),
             session_chunks: BTreeMap::new(),
             ended: BTreeMap::new(),
             lost: BTreeMap::new(),
+            told_read_only: BTreeMap::new(),
             owed_commits: BTreeSet::new(),
             reminding: BTreeSet::new(),
             damage: Damage::default(),
@@ -201,7 +206,7 @@ impl Core {
             Input::DiskSpace { disk, total_bytes, free_bytes } => {
                 self.disk_space(disk, total_bytes, free_bytes)
             }
-            Input::DiskFailed { disk } => self.disk_failed(disk, out),
+            Input::DiskReadOnly { disk } => self.disk_is_read_only(disk),
             Input::Tick => self.tick(now, out),
             Input::Stop => self.stop(now, out),
         }
@@ -316,7 +321,7 @@ impl Core {
 
     /// The disk for a new replica: of those with about the most free space, the one that got fewest.
     fn disk_for_new(&mut self) -> Result<DiskIx, Status> {
-        let usable = self.disks.iter().enumerate().filter(|(_, disk)| !disk.failed);
+        let usable = self.disks.iter().enumerate().filter(|(_, disk)| !disk.read_only);
         if usable.clone().next().is_none() {
             return Err(Status::DiskFailed);
         }
@@ -350,7 +355,7 @@ impl Core {
     }
 
     fn takes_new(&self, disk: DiskIx) -> bool {
-        let disk = self.disks.get(usize::from(disk.0)).filter(|disk| !disk.failed);
+        let disk = self.disks.get(usize::from(disk.0)).filter(|disk| !disk.read_only);
         disk.is_some_and(|disk| disk.left() >= disk.total_bytes / RESERVE_PARTS)
     }
 
@@ -384,7 +389,7 @@ impl Core {
         }
         self.kept = self.high_water();
         for (at, disk) in self.disks.iter().enumerate() {
-            if let (false, Ok(at)) = (disk.failed, u16::try_from(at)) {
+            if let (false, Ok(at)) = (disk.read_only, u16::try_from(at)) {
                 let (generation, term, index) = self.high_water();
                 let op = DiskOp::HighWater { generation, term, index };
                 self.work.disk(DiskIx(at), DiskWork::Nothing, op, out);

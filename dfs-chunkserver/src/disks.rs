@@ -35,6 +35,8 @@ pub(crate) struct DiskHandle {
     queue: Arc<Queue>,
     /// An operation runs on a caller's thread: no second one does.
     inline_busy: AtomicBool,
+    /// The core was told that the disk is read-only.
+    told_read_only: AtomicBool,
     /// Files are being synced to be closed.
     tidying: Arc<AtomicBool>,
     /// Syncs under way: writes may wait for them.
@@ -90,6 +92,7 @@ impl DiskHandle {
             os_boot,
             queue,
             inline_busy: AtomicBool::new(false),
+            told_read_only: AtomicBool::new(false),
             tidying: Arc::default(),
             syncs: AtomicU32::new(0),
             write_us: AtomicU64::new(0),
@@ -158,6 +161,12 @@ impl DiskHandle {
             log::error!("disk {}: a write failed", self.path.display());
         }
         done
+    }
+
+    /// True once, when a sync of the disk has failed.
+    #[must_use]
+    pub(crate) fn turned_read_only(&self) -> bool {
+        self.store.suspect() && !self.told_read_only.swap(true, Ordering::Relaxed)
     }
 
     /// Has one of the disk's threads sync and close files when too many are open.

@@ -19,6 +19,7 @@ use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
 
 use crate::core::io::{CallToken, Input, Reply};
+use crate::headers::network;
 use crate::peers::WITH_DIGEST;
 use crate::server::{OwedCall, Server};
 
@@ -37,6 +38,7 @@ impl Handler for Public {
             PeerSaid::Welcome(_) => true,
         };
         match frame.header.op {
+            Op::ListHeaders => network::answer(&self.0, conn, &frame, reply),
             Op::Read => self.0.read(&frame, reply),
             Op::Write => self.write(frame, reply),
             Op::Sync => {

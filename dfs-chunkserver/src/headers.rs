@@ -1,6 +1,8 @@
 //! `dfs-chunkserver headers`: what the headers on disks say whose server does not run, or which copies of the master's log
 //! are there, one JSON object a line. It changes nothing, and stops at the first disk that can't be read.
 
+pub(crate) mod network;
+
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

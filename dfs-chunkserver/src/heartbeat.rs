@@ -202,6 +202,7 @@ impl Link {
     }
 
     async fn beat(&self, conn: &Conn, sample: &mut Sample) -> Result<(), CallError> {
+        self.server.look_at_disks();
         let t_send = clock::now();
         let load = self.server.load.sample(sample, t_send, clock::cpu(), self.cores);
         let disks = self.disk_reports();

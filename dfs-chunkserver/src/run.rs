@@ -8,12 +8,13 @@ use anyhow::Context;
 use dfs_disk::real::RealDisk;
 use dfs_disk::replace_file;
 use dfs_proto::conn::{Acceptor, Hello, Listener, PeerAddr, Role, RoleSet, Welcome};
+use dfs_proto::ids::{Generation, LogIndex};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
 use crate::config::Config;
-use crate::copy::{Said, Shelf, keep};
+use crate::copy::{Around, Said, Shelf, keep};
 use crate::core::Core;
 use crate::core::io::{DiskSetup, FoundReplica, Identity, Input};
 use crate::disks::DiskHandle;
@@ -75,7 +76,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
         copy: Said::default(),
     };
-    tokio::spawn(keep(shelf(&ready)?, master.clone(), link.copy.clone()));
+    let around =
+        Arc::new(AroundCopy { server: Arc::clone(&server), scrub_period_ms: config.scrub_period_ms });
+    tokio::spawn(keep(shelf(&ready)?, master.clone(), link.copy.clone(), around));
     // Accepting before the first registration is safe: without a lease everything is refused.
     let acceptor = Acceptor {
         welcome: Welcome::new(config.name.clone(), cluster, ids.boot),
@@ -101,6 +104,34 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     let conn = master.borrow().clone();
     stop(&server, conn, &ready).await
+}
+
+/// The server, as the copy of the master's log needs it.
+struct AroundCopy {
+    server: Arc<Server>,
+    scrub_period_ms: u64,
+}
+
+impl Around for AroundCopy {
+    fn scrub_period_ms(&self) -> u64 {
+        self.scrub_period_ms
+    }
+
+    fn is_idle(&self, on: usize) -> bool {
+        self.server.disks.get(on).is_some_and(|disk| disk.is_idle())
+    }
+
+    fn heard(&self, on: usize, generation: Generation, index: LogIndex) {
+        let Some(disk) = self.server.disks.get(on).filter(|disk| !disk.store.suspect()) else { return };
+        // The term in which this process registered is not below any record's that the master has.
+        let (joined, max_term, _) = self.server.with_core(|core| core.high_water());
+        if joined != generation {
+            return;
+        }
+        if let Err(error) = disk.store.set_mhwm(Mhwm { generation, max_term, max_meta_index: index }) {
+            log::warn!("disk {}: {error}", disk.path.display());
+        }
+    }
 }
 
 /// The copies of the master's log on the server's disks, whose locks it has.

@@ -211,20 +211,37 @@ impl Server {
         }
     }
 
+    /// Tells the core of disks that turned read-only by what it did not ask for: closing files.
+    pub(crate) fn look_at_disks(self: &Arc<Self>) {
+        for (at, disk) in self.disks.iter().enumerate() {
+            if disk.turned_read_only() {
+                self.input(Input::DiskReadOnly { disk: crate::startup::disk_ix(at) });
+            }
+        }
+    }
+
     /// Does the operation now if it is quick, else on the disk's threads.
     fn disk(self: &Arc<Self>, task: DiskTask) -> Option<Input> {
-        let DiskTask { disk, token, op } = task;
-        let disk = self.disks.get(usize::from(disk.0))?;
+        let DiskTask { disk: at, token, op } = task;
+        let disk = self.disks.get(usize::from(at.0))?;
+        let then = {
+            let (server, handle) = (Arc::clone(self), Arc::clone(disk));
+            move |done| {
+                // Before what follows from the operation that found out.
+                if handle.turned_read_only() {
+                    server.input(Input::DiskReadOnly { disk: at });
+                }
+                server.input(Input::Disk { token, done });
+            }
+        };
         if matches!(op, DiskOp::Scrub { hurried: false, .. }) {
-            let server = Arc::clone(self);
-            disk.submit_idle(op, move |done| server.input(Input::Disk { token, done }));
+            disk.submit_idle(op, then);
             return None;
         }
         match disk.try_inline(op) {
             Inline::Done(done) => Some(Input::Disk { token, done }),
             Inline::NotNow(op) => {
-                let server = Arc::clone(self);
-                disk.submit(op, move |done| server.input(Input::Disk { token, done }));
+                disk.submit(op, then);
                 None
             }
         }

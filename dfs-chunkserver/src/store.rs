@@ -267,7 +267,7 @@ impl<D: Disk> Store<D> {
         record::mark_clean(&self.disk, self.hb_ctr()).map_err(StoreError::io("write clean"))
     }
 
-    /// Whether a sync has failed on this disk: it takes no new chunks and is drained.
+    /// Whether a sync has failed on this disk: nothing more is to be written to it.
     #[must_use]
     pub fn suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use dfs_proto::conn::{CallsOnly, Conn, Hello, PeerAddr, Role};
+use dfs_proto::ids::ClusterId;
 use dfs_proto::request::Request;
 
 /// How long a command waits for the master: long enough for one that replays its log on a busy machine,
@@ -32,7 +33,7 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn ask<R: Request>(&self, request: &R) -> anyhow::Result<R::Reply> {
         let reply = self.runtime.block_on(self.conn.call(request, PATIENCE_OF_LINE));
-        Ok(reply.context("the master refused")?.body)
+        Ok(reply.context("refused")?.body)
     }
 }
 
@@ -75,6 +76,17 @@ impl Target {
         };
         parse(&addr)
     }
+}
+
+/// A connection to a chunk server, which has to be of `cluster` if that is known, and the cluster that it is of.
+pub(crate) fn chunk_server(addr: &str, cluster: Option<ClusterId>) -> anyhow::Result<(Line, ClusterId)> {
+    let runtime = runtime()?;
+    let parsed = parse(addr)?;
+    let hello = Hello::new(Role::Tool, "dfs", cluster);
+    let dialled = runtime.block_on(Conn::connect(&parsed, hello, Arc::new(CallsOnly), PATIENCE));
+    let (conn, welcome) =
+        dialled.map_err(|error| anyhow!("no answer from the chunk server {addr}: {error}"))?;
+    Ok((Line { runtime, conn }, welcome.cluster))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -9,6 +9,7 @@ mod file;
 mod from_servers;
 mod fsck;
 mod offline;
+mod online;
 mod output;
 mod rebuild;
 mod recover;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
+use dfs_proto::listing::Line;
 
 /// Runs `dfs-chunkserver headers` of these disks with `options` into `master`; the master's exit code, or a failure.
 pub(crate) fn pipe(disks: &[PathBuf], options: &[&str], mut master: Command) -> anyhow::Result<ExitCode> {
@@ -32,6 +33,54 @@ pub(crate) fn pipe(disks: &[PathBuf], options: &[&str], mut master: Command) -> 
         (true, None) => bail!("{writer} ended by {}", made.status),
         (false, _) => Ok(ExitCode::FAILURE),
     }
+}
+
+/// What `dfs-chunkserver headers` says of these disks, but for the line that ends it.
+pub(crate) fn lines(disks: &[PathBuf]) -> anyhow::Result<Vec<Line>> {
+    let reader = crate::dev::find("dfs-chunkserver")?;
+    let mut headers = Command::new(&reader);
+    headers.arg("headers").stdin(Stdio::null());
+    for disk in disks {
+        headers.arg("--disk").arg(disk);
+    }
+    let read = headers.output().with_context(|| format!("cannot start {}", reader.display()))?;
+    if !read.status.success() {
+        bail!("{}", String::from_utf8_lossy(&read.stderr).trim_end().trim_start_matches("dfs-chunkserver: "));
+    }
+    let text = std::str::from_utf8(&read.stdout).context("the listing of the disks")?;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        lines.push(serde_json::from_str(line).context("the listing of the disks")?);
+    }
+    match lines.pop() {
+        Some(Line::Done { .. }) => Ok(lines),
+        Some(_) | None => bail!("the listing of the disks ends early"),
+    }
+}
+
+/// Gives `master` a listing; its exit code.
+pub(crate) fn feed(lines: &[Line], mut master: Command) -> anyhow::Result<ExitCode> {
+    let name = Path::new(master.get_program()).display().to_string();
+    let started = master.stdin(Stdio::piped()).spawn();
+    let mut running = started.with_context(|| format!("cannot start {name}"))?;
+    if let Some(pipe) = running.stdin.take() {
+        let mut pipe = std::io::BufWriter::new(pipe);
+        // A master that refuses what it reads says why, and reads no further.
+        let _ = write_lines(&mut pipe, lines);
+    }
+    let status = running.wait().with_context(|| name.clone())?;
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) => Ok(ExitCode::from(code)),
+        None => bail!("{name} ended by {status}"),
+    }
+}
+
+fn write_lines(to: &mut impl Write, lines: &[Line]) -> std::io::Result<()> {
+    for line in lines {
+        serde_json::to_writer(&mut *to, line)?;
+        to.write_all(b"\n")?;
+    }
+    to.flush()
 }
 
 /// How many copies of the master's log lie on these disks, by their names.

@@ -1,5 +1,6 @@
 //! `dfs rebuild-namespace`: a new master's directory out of the headers on chunk servers' disks. The chunk server's
-//! binary reads the disks, the master's writes the directory; this joins the two.
+//! binary reads the disks of stopped servers, running ones are asked, the master's binary writes the directory; this joins
+//! them.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -7,21 +8,24 @@ use std::process::{Command, ExitCode};
 use dfs_proto::words::in_words;
 
 use crate::connect::Target;
-use crate::offline;
+use crate::{offline, online};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Directory of a disk of a stopped chunk server; give all disks of all servers
-    #[arg(long = "disk", value_name = "DIR", required = true)]
+    #[arg(long = "disk", value_name = "DIR", required_unless_present = "servers")]
     disks: Vec<PathBuf>,
+    /// A chunk server that runs and has lost its master; give all that are not given by their disks
+    #[arg(long = "server", value_name = "HOST:PORT")]
+    servers: Vec<String>,
     /// The new master's directory, which must not be there yet or be empty. Without it, only tell what would come of it
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Write nothing, even with --to
     #[arg(long)]
     dry_run: bool,
-    /// Go on although some chunks have fewer replicas on these disks than they had members: what the missing ones
-    /// alone hold is then given up
+    /// Go on although a server does not answer, or some chunks have fewer replicas on these disks than they had members:
+    /// what the missing ones alone hold is then given up
     #[arg(long)]
     accept_missing_replicas: bool,
     /// Replicas that files should have; else as most chunks have
@@ -51,7 +55,12 @@ fn rebuild(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {
              recover --from-servers` first"
         );
     }
-    offline::pipe(&args.disks, &[], master(target, args, &writer))
+    let master = master(target, args, &writer);
+    if args.servers.is_empty() {
+        return offline::pipe(&args.disks, &[], master);
+    }
+    let lines = online::listing(&args.disks, &args.servers, args.accept_missing_replicas)?;
+    offline::feed(&lines, master)
 }
 
 fn master(target: &Target, args: &Args, binary: &std::path::Path) -> Command {

@@ -6,10 +6,12 @@
 //! none is used late (L5).
 
 mod copy;
+mod headers;
 mod look;
 mod scrub;
 
 pub use copy::*;
+pub use headers::*;
 pub use look::*;
 pub use scrub::*;
 

@@ -132,4 +132,7 @@ ops! {
     ScrubNow = 201;
     ExamineChunk = 202;
     DrainServer = 203;
+
+    // Tools to chunk servers.
+    ListHeaders = 208;
 }

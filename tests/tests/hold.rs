@@ -149,3 +149,51 @@ fn a_disk_restored_from_an_older_image_serves_nothing_old() {
     cluster
         .wait_for("the goal", |status| status["chunks_below_goal"] == 0 && status["chunks_recovering"] == 0);
 }
+
+#[test]
+fn records_that_only_names_tell_of_are_missed_after_a_kill_of_everything() {
+    let cluster = Cluster::up(&["--chunk-size", "1048576"]);
+    let dir = cluster.local("");
+    write(&cluster, "kept", 1, 1 << 20);
+    let whole = |status: &serde_json::Value| {
+        status["servers_up"] == 3
+            && status["copies"].as_array().is_some_and(|copies| {
+                copies.len() == 3
+                    && copies.iter().all(|copy| copy["behind"] == 0 && copy["whole_ms"].is_u64())
+            })
+    };
+    cluster.dev("stop", &["master"]);
+    sh(&dir, "cp -a cluster/master old");
+    cluster.dev("start", &["master"]);
+    // Whatever servers remember of it, they do a while after they registered.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    // One record more than a start adds, each without a chunk.
+    for n in 0..40 {
+        fs::create_dir(cluster.path(&format!("d{n}"))).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    cluster.wait_for("the log is on every server", whole);
+    for member in ["mount", "cs1", "cs2", "cs3", "master"] {
+        cluster.dev("kill", &[member]);
+    }
+    sh(&dir, "mv cluster/master newest && mv old cluster/master");
+    cluster.dev("start", &["master"]);
+    for member in ["cs1", "cs2", "cs3"] {
+        // It never says that it is ready: it is refused.
+        let dfs = binaries().join("dfs").display().to_string();
+        sh(&dir, &format!("({dfs} dev start --dir cluster {member} > /dev/null 2>&1 &)"));
+    }
+    cluster.wait_for("on hold", |status| status["hold"].is_string());
+    let (_, said) = recover(&cluster, &[]);
+    assert!(said.contains("record"), "{said}");
+    // The right one is no reason to hold.
+    for member in ["cs1", "cs2", "cs3", "master"] {
+        cluster.dev("kill", &[member]);
+    }
+    sh(&dir, "rm -r cluster/master && mv newest cluster/master");
+    for member in ["master", "cs1", "cs2", "cs3", "mount"] {
+        cluster.dev("start", &[member]);
+    }
+    cluster.wait_for("three servers", |status| status["servers_up"] == 3 && status["hold"].is_null());
+    assert!(cluster.path("d39").is_dir());
+}

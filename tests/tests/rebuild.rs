@@ -244,3 +244,72 @@ fn what_was_synced_just_before_comes_back_from_the_servers_that_are_left() {
         fsck(Command::new(binaries().join("dfs")).args(["--json", "fsck"]).env("DFS_MASTER", master.trim()));
     assert!(!found.is_empty() && found.iter().all(|kind| kind == "unknown"), "{found:?}");
 }
+
+/// `dfs rebuild-namespace` that asks these servers.
+fn ask_servers(addrs: &[String], args: &[&str]) -> Output {
+    let mut run = Command::new(binaries().join("dfs"));
+    run.arg("rebuild-namespace");
+    for addr in addrs {
+        run.args(["--server", addr]);
+    }
+    run.args(args).output().unwrap()
+}
+
+#[test]
+fn running_servers_that_have_lost_their_master_are_asked() {
+    let size = CHUNK.to_string();
+    let cluster = Cluster::up(&["--chunk-size", &size, "--", "master", "--close-after", "1"]);
+    let mut tree = make_tree(&cluster);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    cluster.wait_for("every chunk closed", |status| {
+        status["chunks_open"] == 0 && status["chunks_recovering"] == 0
+    });
+    // More than one answer takes, of which some are open.
+    for n in 0..600 {
+        let path = cluster.path(&format!("few/f{n}"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes(n, n)).unwrap();
+        tree.insert(format!("few/f{n}").into(), bytes(n, n));
+    }
+    rustix::fs::syncfs(fs::File::open(cluster.mount()).unwrap()).unwrap();
+    tree.retain(|name, content| !(name.starts_with("few") && content.is_empty()));
+    let list = cluster.json(&["server", "list"]);
+    let addrs: Vec<String> = list["servers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|server| server["addr"]["tcp"].as_str().unwrap_or_else(|| panic!("{server}")).to_owned())
+        .collect();
+    assert_eq!(addrs.len(), 3);
+    let said = refusal(&ask_servers(&addrs, &[]));
+    assert!(said.contains("has a master"), "{said}");
+    cluster.dev("stop", &["mount"]);
+    cluster.dev("kill", &["master"]);
+    // Their leases end.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    let new = cluster.local("new").display().to_string();
+    let nobody = [addrs.clone(), vec!["127.0.0.1:9".to_owned()]].concat();
+    let said = refusal(&ask_servers(&nobody, &["--to", &new]));
+    assert!(said.contains("127.0.0.1:9") && said.contains("--accept-missing-replicas"), "{said}");
+    assert!(!Path::new(&new).exists(), "nothing was to be written");
+    assert!(ask_servers(&nobody, &["--accept-missing-replicas"]).status.success());
+    let made = ask_servers(&addrs, &["--json", "--to", &new]);
+    assert!(made.status.success(), "{made:?}");
+    let report: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!(report["files"].as_u64(), Some(tree.len() as u64), "{}", report["remarks"]);
+    assert_eq!((&report["servers"], &report["disks"]), (&Value::from(3), &Value::from(3)));
+    // What the disks of the stopped servers say is the same.
+    for member in SERVERS {
+        cluster.dev("stop", &[member]);
+    }
+    let stopped = rebuild(&cluster, &SERVERS, &["--json"]);
+    let again: Value = serde_json::from_slice(&stopped.stdout).unwrap();
+    assert_eq!(again, report);
+    fs::remove_dir_all(cluster.master_dir()).unwrap();
+    fs::rename(&new, cluster.master_dir()).unwrap();
+    for member in ["master", "cs1", "cs2", "cs3", "mount"] {
+        cluster.dev("start", &[member]);
+    }
+    cluster.wait_for("three servers", |status| status["servers_up"] == 3 && status["hold"].is_null());
+    assert_same(&read_tree(&cluster), &tree);
+}

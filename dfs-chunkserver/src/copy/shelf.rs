@@ -179,6 +179,23 @@ impl<D: Disk> Shelf<D> {
         self.current
     }
 
+    /// Which disk the copy that follows the master is on.
+    pub(super) fn current_disk(&self) -> Option<usize> {
+        self.current_slot().map(|slot| slot.on)
+    }
+
+    pub(super) fn current_slot(&self) -> Option<&Slot<D>> {
+        self.current.and_then(|at| self.slots.get(at))
+    }
+
+    /// Begins another copy, because this one is no longer what was copied.
+    pub(super) fn replace_damaged(&mut self, why: &str, listing: &LogListing) -> Result<(), CopyError> {
+        let Some(at) = self.current else { return Ok(()) };
+        self.slots[at].damaged = true;
+        self.fetch = None;
+        self.set_aside(at, why, listing).map(drop)
+    }
+
     fn set_aside(&mut self, at: usize, why: &str, listing: &LogListing) -> Result<usize, CopyError> {
         let kept = &self.slots[at];
         log::warn!("the copy in {} is set aside, another is begun: {why}", kept.dir);
@@ -217,9 +234,9 @@ impl<D: Disk> Shelf<D> {
         Ok(self.slots.len() - 1)
     }
 
-    /// Leaves one copy at most, the best: a whole one, and of such the last.
+    /// Leaves one copy at most, the best: one that is not damaged, a whole one, and of such the last.
     fn make_place(&mut self) -> Result<(), CopyError> {
-        self.slots.sort_by_key(|slot| (slot.about.whole, slot.about.serial));
+        self.slots.sort_by_key(|slot| (!slot.damaged, slot.about.whole, slot.about.serial));
         while self.slots.len() >= COPIES_MAX {
             let slot = self.slots.remove(0);
             self.remove(&slot)?;

@@ -81,6 +81,8 @@ pub(super) struct Slot<D: Disk> {
     pub(super) on: usize,
     pub(super) dir: String,
     pub(super) about: CopyAbout,
+    /// It was found to be other than what was copied.
+    pub(super) damaged: bool,
     held: Held,
     arriving: Option<Arriving<D::File>>,
 }
@@ -100,7 +102,8 @@ impl<D: Disk> Slot<D> {
                 held.snapshots.insert(LogIndex(index), entry.len);
             }
         }
-        let slot = Slot { disk: disk.clone(), on, dir: dir.to_owned(), about, held, arriving: None };
+        let slot =
+            Slot { disk: disk.clone(), on, dir: dir.to_owned(), about, damaged: false, held, arriving: None };
         Ok(Some(slot))
     }
 
@@ -116,7 +119,7 @@ impl<D: Disk> Slot<D> {
         replace_file(disk, &format!("{dir}/{ABOUT}"), &render(&about)?)?;
         // Nothing is here that a power cut could have touched.
         let held = Held { compared: true, ..Held::default() };
-        Ok(Slot { disk: disk.clone(), on, dir: dir.to_owned(), about, held, arriving: None })
+        Ok(Slot { disk: disk.clone(), on, dir: dir.to_owned(), about, damaged: false, held, arriving: None })
     }
 
     pub(super) fn held(&self) -> &Held {
@@ -146,6 +149,15 @@ impl<D: Disk> Slot<D> {
         }
         let file = self.disk.open(&self.path(&segment(first)), Open::Existing)?;
         Ok(Some(crc32c(&read(&file, fetch.offset - tail, tail)?)))
+    }
+
+    /// Bytes as they are on the device, where the filesystem can tell.
+    pub(super) fn read_past_cache(&self, file: LogFile, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+        let name = match file {
+            LogFile::Segment(first) => segment(first),
+            LogFile::Snapshot(index) => snapshot(index),
+        };
+        read(&self.disk.open_past_cache(&self.path(&name))?, offset, len)
     }
 
     /// Takes what came for `fetch`. What it returns Ok for is on the disk.

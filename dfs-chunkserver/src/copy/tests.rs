@@ -10,9 +10,10 @@ use dfs_proto::control::{
     ClusterFacts, LOG_TAIL, ListedSegment, ListedSnapshot, LogBytes, LogFile, LogListing, ReadLog,
 };
 use dfs_proto::ids::{ClusterId, Generation, LogIndex};
-use dfs_proto::units::ChunkSize;
+use dfs_proto::units::{ChunkSize, Micros};
 
 use super::shelf::{CopyError, Next};
+use super::verify::Pass;
 use super::{Shelf, survey};
 
 const CLUSTER: ClusterId = ClusterId(77);
@@ -376,4 +377,77 @@ fn what_a_copy_says_of_itself_is_fixed_and_its_damage_is_seen() {
         assert!(disk.flip_bit(&path, at, 1));
     }
     survey(&disk).unwrap();
+}
+
+/// Looks at everything; how many pieces that were, and whether another copy was begun.
+fn look_at_all(shelf: &mut Shelf<SimDisk>, master: &Master) -> (u64, bool) {
+    let listing = master.listing();
+    let mut pass = Pass::new(1_000, Micros(0));
+    let mut looked = 0;
+    while let (Some(piece), pieces) = shelf.next_to_verify(&pass, &listing) {
+        let (answer, bytes) = master.read(&piece);
+        assert!(answer.same);
+        looked += 1;
+        if shelf.verify(&piece, &bytes, &listing).unwrap() {
+            return (looked, true);
+        }
+        pass.looked_at(&piece, pieces, Micros(looked));
+        assert!(looked <= pieces, "a piece twice");
+    }
+    (looked, false)
+}
+
+#[test]
+fn a_bit_that_flips_in_any_file_of_it_has_it_copied_anew() {
+    for which in 0..4 {
+        let disk = SimDisk::new(3, 1 << 30);
+        let mut master = Master::new(1);
+        master.append(3 << 20);
+        master.snapshot(100_000);
+        master.roll();
+        master.append(5_000);
+        master.snapshot(2_000_000);
+        let mut shelf = shelf(&[&disk]);
+        follow(&mut shelf, &master, 1000).unwrap();
+        assert_eq!(look_at_all(&mut shelf, &master), (4 + 1 + 1 + 2, false));
+        // What has come since the listing that is looked at does not matter.
+        let files = [
+            format!("log/{:016x}.seg", master.segments.first_key_value().unwrap().0),
+            format!("log/{:016x}.seg", master.segments.last_key_value().unwrap().0),
+            format!("snapshot/{:016x}.snap", master.snapshots.first_key_value().unwrap().0),
+            format!("snapshot/{:016x}.snap", master.snapshots.last_key_value().unwrap().0),
+        ];
+        let path = format!("master-copy/a/{}", files[which]);
+        let len = file(&disk, &path).len() as u64;
+        assert!(disk.flip_bit(&path, len - 2, 3));
+        assert!(look_at_all(&mut shelf, &master).1, "{path}");
+        follow(&mut shelf, &master, 1000).unwrap();
+        assert_is(&disk, "master-copy/b", &master);
+        assert_eq!(dirs(&disk).len(), 2, "it stays until the master wrote its state anew");
+        assert!(!look_at_all(&mut shelf, &master).1);
+        for _ in 0..2 {
+            master.append(50);
+            master.snapshot(1_000);
+            follow(&mut shelf, &master, 1000).unwrap();
+        }
+        assert_eq!(dirs(&disk), [("master-copy/b".to_owned(), 1, true)]);
+        // Of two that were set aside the damaged one goes first.
+        let last = format!("master-copy/b/log/{:016x}.seg", master.segments.keys().last().unwrap());
+        assert!(disk.flip_bit(&last, 1, 1));
+        assert!(look_at_all(&mut shelf, &master).1);
+    }
+}
+
+#[test]
+fn a_look_takes_as_long_as_it_may() {
+    let now = Micros(7_000_000);
+    let mut pass = Pass::new(1_000_000, now);
+    let piece =
+        ReadLog { generation: Generation(1), file: LogFile::Segment(1), offset: 0, len: 1, before: None };
+    assert!(!pass.is_due(now.plus_ms(899_000)) && pass.is_due(now.plus_ms(900_000)));
+    pass.looked_at(&piece, 9, now);
+    assert!(!pass.is_due(now.plus_ms(99_000)) && pass.is_due(now.plus_ms(100_000)));
+    // Fourteen days are for the chunks.
+    let day = Pass::new(14 * 24 * 3600 * 1000, now);
+    assert!(day.is_due(now.plus_ms(24 * 3600 * 1000)));
 }

@@ -97,6 +97,10 @@ impl Core {
             replica.closed = true;
             return Ok(Step::Done(CloseAnswer::Closed { digest, seq }));
         }
+        // To write the header of the close would take a replica out that can be read.
+        if self.disks.get(usize::from(replica.disk.0)).is_some_and(|disk| disk.read_only) {
+            return Err(Status::DiskFailed);
+        }
         replica.open_num = asked.open_num;
         if !replica.made {
             // All of its bytes were lost with every member's power before a sync: there is nothing to write down.

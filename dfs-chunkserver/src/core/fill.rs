@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dfs_proto::checksum::{Crc, HOLE, entry_of};
 use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Given, Member, Range};
 use dfs_proto::control::{AddLearner, LearnerReady, OpRecord};
-use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, OpId, Seq, ServerNum, SessionId};
+use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, OpId, Seq, SessionId};
 use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::{BLOCK_SIZE, IO_MAX, Micros};

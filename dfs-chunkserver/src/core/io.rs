@@ -12,8 +12,8 @@ use dfs_proto::control::{
     Withdrawn, Zero,
 };
 use dfs_proto::ids::{
-    BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, ServerNum,
-    SizeEpoch, Term,
+    BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, Seq, SizeEpoch,
+    Term,
 };
 use dfs_proto::note::FileNote;
 use dfs_proto::status::Status;
@@ -185,8 +185,8 @@ pub enum Input {
         total_bytes: u64,
         free_bytes: u64,
     },
-    /// A disk failed for good: every replica on it with it.
-    DiskFailed {
+    /// A sync of a disk failed: nothing more is written to it, by this process.
+    DiskReadOnly {
         disk: DiskIx,
     },
     /// Time passed; due whenever `Core::next_wake` says.

@@ -77,7 +77,7 @@ impl Core {
     }
 
     fn has_failed(&self, disk: DiskIx) -> bool {
-        self.disks.get(usize::from(disk.0)).is_none_or(|disk| disk.failed)
+        self.disks.get(usize::from(disk.0)).is_none_or(|disk| disk.read_only)
     }
 
     pub(crate) fn learner_begun(

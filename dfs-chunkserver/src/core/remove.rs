@@ -1,4 +1,4 @@
-//! Replicas that go away: by DELETE, the only way (D1, I17), or because their disk failed.
+//! Replicas that go away: by DELETE, the only way (D1, I17).
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use dfs_proto::control::{Delete, DeleteChunk};
 use dfs_proto::ids::{ChunkId, LogIndex};
 use dfs_proto::status::Status;
 
-use crate::core::io::{CallToken, DiskDone, DiskFault, DiskIx, DiskOp, Effect, Reply};
+use crate::core::io::{CallToken, DiskDone, DiskFault, DiskOp, Effect, Reply};
 use crate::core::work::{DeleteJob, DiskWork, Job, JobId};
 use crate::core::{Core, answer, refuse};
 
@@ -32,6 +32,7 @@ impl Core {
             self.fences.remove(&chunk);
             self.heat.forget(chunk);
             self.lost.remove(&chunk);
+            self.told_read_only.remove(&chunk);
             self.damage.forget(chunk);
             if let Some(replica) = self.replicas.remove(&chunk) {
                 self.work.disk(replica.disk, DiskWork::Trash { job, chunk }, DiskOp::Trash { chunk }, out);
@@ -73,17 +74,6 @@ impl Core {
         if let Some(Job::Delete(delete)) = self.jobs.remove(job) {
             let results = delete.results.into_iter().map(|(_, status)| status).collect();
             answer(delete.call, Reply::Deleted(results), out);
-        }
-    }
-
-    /// A disk failed: every replica on it is lost, and it gets no new ones.
-    pub(crate) fn disk_failed(&mut self, disk: DiskIx, out: &mut Vec<Effect>) {
-        let Some(entry) = self.disks.get_mut(usize::from(disk.0)) else { return };
-        entry.failed = true;
-        let on_it = self.replicas.values().filter(|replica| replica.disk == disk);
-        let chunks: Vec<ChunkId> = on_it.map(|replica| replica.chunk).collect();
-        for chunk in chunks {
-            self.fail_replica(chunk, DiskFault::Io, out);
         }
     }
 }

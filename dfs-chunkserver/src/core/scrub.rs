@@ -182,7 +182,7 @@ impl Core {
     /// The timer: gives the disk its next step if that is due.
     pub(crate) fn scrub(&mut self, now: Micros, disk: DiskIx, out: &mut Vec<Effect>) {
         let ix = usize::from(disk.0);
-        let failed = self.disks.get(ix).is_none_or(|disk| disk.failed);
+        let failed = self.disks.get(ix).is_none_or(|disk| disk.read_only);
         let period_ms = self.scrubs.period_ms;
         let total = self.replicas_of_pass(now, disk);
         let Some(pass) = self.scrubs.disks.get_mut(ix).filter(|pass| !failed && !pass.busy) else { return };
@@ -369,7 +369,7 @@ impl Core {
     /// Before the process ends.
     pub(crate) fn keep_scrubs(&mut self, now: Micros, out: &mut Vec<Effect>) {
         for at in 0..self.disks.len() {
-            if let (true, Ok(at)) = (self.scrubs.started && !self.disks[at].failed, u16::try_from(at)) {
+            if let (true, Ok(at)) = (self.scrubs.started && !self.disks[at].read_only, u16::try_from(at)) {
                 self.keep_scrub(now, DiskIx(at), out);
             }
         }

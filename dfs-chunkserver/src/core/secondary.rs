@@ -33,6 +33,9 @@ impl Core {
             return self.begin_learner(call, &meta, out);
         }
         if let Err(status) = self.admit_forward(&meta) {
+            if status == Status::DiskFailed {
+                self.tell_read_only(now, meta.chunk, out);
+            }
             return refuse(call, status, out);
         }
         match meta.kind {
@@ -83,6 +86,8 @@ impl Core {
             Standing::Failed => Err(Status::DiskFailed),
             Standing::Removed => Err(Status::WrongChunkVersion),
             _ if !replica.takes_part() => Err(Status::NotServing),
+            // What is here can be fetched, and nothing else be done.
+            _ if meta.kind != ForwardKind::Fetch && self.is_read_only(meta.chunk) => Err(Status::DiskFailed),
             Standing::Learner if matches!(meta.kind, ForwardKind::Fetch | ForwardKind::Mend) => {
                 Err(Status::WrongRole)
             }

@@ -7,6 +7,7 @@ mod learners;
 mod leaves;
 mod mend;
 mod look;
+mod read_only;
 mod reads;
 mod recovery;
 mod scrub;

@@ -40,6 +40,9 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         if let Err(status) = self.admit_write(now, &meta) {
+            if status == Status::DiskFailed {
+                self.tell_read_only(now, meta.capability.chunk, out);
+            }
             return refuse(call, status, out);
         }
         let chunk = meta.capability.chunk;
@@ -99,6 +102,7 @@ impl Core {
             return Err(Status::Recovering);
         }
         check_epoch(replica, cap)?;
+        self.check_writable(cap.chunk)?;
         // Holes are what a full disk is given its space back with.
         if meta.zeros { Ok(()) } else { self.check_space(replica.disk) }
     }
@@ -193,6 +197,7 @@ impl Core {
     fn check_room(&self, cap: &Capability) -> Result<(), Status> {
         let replica = self.replicas.get(&cap.chunk).ok_or(Status::NoChunk)?;
         check_epoch(replica, cap)?;
+        self.check_writable(cap.chunk)?;
         let lead = replica.lead.as_ref().ok_or(Status::NotServing)?;
         let span = lead.flights.first_key_value().map_or(0, |(first, _)| lead.last.0 - first.0);
         if lead.flights.len() >= FLIGHTS_MAX || span >= SPAN_MAX { Err(Status::Overloaded) } else { Ok(()) }

@@ -17,6 +17,9 @@ use crate::core::{Core, answer, refuse};
 impl Core {
     pub(crate) fn zero(&mut self, now: Micros, call: CallToken, body: &Zero, out: &mut Vec<Effect>) {
         if let Err(status) = self.admit_zero(now, body) {
+            if status == Status::DiskFailed {
+                self.tell_read_only(now, body.chunk, out);
+            }
             return refuse(call, status, out);
         }
         let len = self.chunk_size.saturating_sub(body.offset);
@@ -60,7 +63,7 @@ impl Core {
         if body.config > replica.config {
             return Err(Status::Recovering);
         }
-        Ok(())
+        self.check_writable(body.chunk)
     }
 
     /// Gives the zeroing its number. From here on writes of older epochs are refused.

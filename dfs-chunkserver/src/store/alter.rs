@@ -100,7 +100,8 @@ impl<D: Disk> Store<D> {
         Ok(self.find(id)?.read().header.clone())
     }
 
-    /// Changes the header, and the file's if there is one.
+    /// Changes the header, and the file's if there is one. What may be written later is not written to a disk that
+    /// is suspect: the sync to come would take the replica out.
     ///
     /// # Errors
     /// `Older`, and nothing changed, when version or configuration would go backwards (I2).
@@ -119,7 +120,9 @@ impl<D: Disk> Store<D> {
                 let Header { version, config, .. } = header;
                 return Err(StoreError::Older { chunk: id, version, config });
             }
-            if header != state.header {
+            if header != state.header && durability == Durability::Later && self.suspect() {
+                state.header = header.clone();
+            } else if header != state.header {
                 self.open_body(&chunk, &mut state)?;
                 header.extent = state.header.extent;
                 state.header = header.clone();

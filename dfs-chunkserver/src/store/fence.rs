@@ -163,12 +163,12 @@ impl<F: DiskFile> Fences<F> {
 
 impl<D: Disk> Store<D> {
     /// Raises the versions of many chunks, durably on return. A chunk that is at the version already is
-    /// fenced again without harm.
+    /// fenced again without harm. On a disk that is suspect, or turns so now, they are raised in memory alone: a
+    /// new boot serves nothing until it is confirmed, so nothing is undone by it, and what is there can be read on.
     ///
     /// # Errors
     /// For each chunk by itself: `NoChunk`, `Failed`, `Older` when its version is above the one given. For all,
-    /// when the log could not be written: `NoSpace` when it may be later; else the disk is suspect. Fences hold for
-    /// this process all the same.
+    /// when there is no room for it in the log; fences hold for this process all the same.
     pub fn fence(
         &self,
         fences: &[(ChunkId, ChunkVersion)],
@@ -183,17 +183,17 @@ impl<D: Disk> Store<D> {
             }
             results.push(raised);
         }
-        if log.failed {
-            let source = io::ErrorKind::ReadOnlyFilesystem.into();
-            return Err(StoreError::Io { what: WRITE, source });
+        if log.failed || self.suspect() {
+            return Ok(results);
         }
         match log.append(&entries).and_then(|()| self.shorten(&mut log)) {
             Ok(()) => Ok(results),
             Err(StoreError::NoSpace) => Err(StoreError::NoSpace),
             Err(error) => {
+                log::error!("{error}; the disk is suspect");
                 log.failed = true;
                 self.suspect.store(true, std::sync::atomic::Ordering::Relaxed);
-                Err(error)
+                Ok(results)
             }
         }
     }

@@ -1,10 +1,13 @@
-//! A look at a disk that no server uses: whose it is, and what the header of each replica says. It writes nothing, reads
-//! no data, and of the tables only those whose header a crash left behind.
+//! A look at a disk that no server uses, or at this process's own: whose it is, and what the header of each replica says.
+//! It writes nothing, reads no data, and of the tables only those whose header a crash left behind.
 
 use dfs_disk::read_only::ReadOnly;
 use dfs_disk::{Disk, Open};
 
-use super::chunk::{State, extent_of, read_table};
+use dfs_proto::ids::ChunkId;
+
+use super::Store;
+use super::chunk::{Place, State, extent_of, read_table};
 use super::error::OpenError;
 use super::fence::Fences;
 use super::header::Header;
@@ -70,6 +73,49 @@ pub fn survey_label<D: Disk>(disk: &D) -> Result<Whose, OpenError> {
     take_lock(disk)?;
     let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(record::read_mhwm(disk)?);
     Ok(Whose { label, mhwm, starts: record::read_hb_ctr(disk)? })
+}
+
+impl<D: Disk> Store<D> {
+    /// Whose the disk is, as [`survey_label`] of a stopped server's.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        let label = *self.label();
+        let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(self.mhwm());
+        Whose { label, mhwm, starts: self.hb_ctr() }
+    }
+
+    /// The headers of up to `most` replicas with files, in the order of their ids, and where the next ones begin.
+    ///
+    /// # Errors
+    /// When a file can't be opened.
+    pub fn headers_from(
+        &self,
+        from: ChunkId,
+        most: usize,
+    ) -> Result<(Vec<Header>, Option<ChunkId>), OpenError> {
+        let mut ids: Vec<ChunkId> = Vec::new();
+        for shard in &self.chunks {
+            let shard = shard.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            ids.extend(shard.range(from..).map(|(id, _)| *id).take(most + 1));
+        }
+        ids.sort_unstable();
+        let next = ids.get(most).copied();
+        let mut headers = Vec::new();
+        for id in ids.into_iter().take(most) {
+            // One that went meanwhile is none.
+            let Ok(chunk) = self.find(id) else { continue };
+            let state = chunk.read();
+            if matches!(state.place, Place::Unborn | Place::Gone) {
+                continue;
+            }
+            let mut header = state.header.clone();
+            if state.body.is_none() {
+                header.extent = extent_on(&self.disk, &state)?;
+            }
+            headers.push(header);
+        }
+        Ok((headers, next))
+    }
 }
 
 /// How far the replica's bytes reach.

@@ -16,6 +16,7 @@ use dfs_proto::units::ChunkIndex;
 
 use super::Core;
 use super::chunks::ChunkMeta;
+use super::chunks::confirm::Incarnation;
 use super::command::{Answer, Command, GiveUp};
 use super::dispatch::Then;
 use super::recovery::MemberStanding;
@@ -32,18 +33,25 @@ const NOTES_MAX: usize = 65_536;
 /// them. Soft: a server says it again after it registered, or when the replica is used.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Damage {
-    failed: BTreeMap<(ChunkId, ServerNum), ChunkVersion>,
+    failed: BTreeMap<(ChunkId, ServerNum), (ChunkVersion, Incarnation)>,
 }
 
 impl Damage {
-    fn note(&mut self, chunk: ChunkId, version: ChunkVersion, server: ServerNum) {
+    fn note(&mut self, chunk: ChunkId, server: ServerNum, said: (ChunkVersion, Incarnation)) {
         if self.failed.len() < NOTES_MAX || self.failed.contains_key(&(chunk, server)) {
-            self.failed.insert((chunk, server), version);
+            self.failed.insert((chunk, server), said);
         }
     }
 
-    fn is_failed(&self, chunk: ChunkId, version: ChunkVersion, server: ServerNum) -> bool {
-        self.failed.get(&(chunk, server)) == Some(&version)
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.failed.is_empty()
+    }
+
+    /// As which incarnation of the server said of this version.
+    fn failed(&self, chunk: ChunkId, version: ChunkVersion, server: ServerNum) -> Option<Incarnation> {
+        let said = self.failed.get(&(chunk, server)).filter(|said| said.0 == version);
+        said.map(|said| said.1)
     }
 
     /// The chunk has other members, or a new version.
@@ -59,8 +67,11 @@ impl Damage {
 impl Core {
     /// A server says that a replica of its own failed, or is gone.
     pub(super) fn lost_at(&mut self, chunk: ChunkId, server: ServerNum) {
-        if let Some(meta) = self.state.chunks.get(chunk).filter(|meta| meta.members.contains(server)) {
-            self.soft.damage.note(chunk, meta.version, server);
+        let live = self.soft.servers.get(server).map(|live| live.incarnation);
+        if let Some(meta) = self.state.chunks.get(chunk).filter(|meta| meta.members.contains(server))
+            && let Some(incarnation) = live
+        {
+            self.soft.damage.note(chunk, server, (meta.version, incarnation));
         }
         self.exclude(chunk, server);
     }
@@ -100,9 +111,19 @@ impl Core {
         blocks
     }
 
-    fn fault(&self, chunk: ChunkId, meta: &ChunkMeta, at: usize, server: ServerNum) -> Option<ReplicaFault> {
+    pub(super) fn fault(
+        &self,
+        chunk: ChunkId,
+        meta: &ChunkMeta,
+        at: usize,
+        server: ServerNum,
+    ) -> Option<ReplicaFault> {
         let standing = self.member_standing(chunk, meta, at, server);
-        if standing != MemberStanding::Gone && self.soft.damage.is_failed(chunk, meta.version, server) {
+        // What an earlier process said, its next one may see otherwise.
+        let said = self.soft.damage.failed(chunk, meta.version, server);
+        let live = self.soft.servers.get(server);
+        let failed = said.is_some_and(|then| live.is_some_and(|live| live.is_of_boot(then)));
+        if standing != MemberStanding::Gone && failed {
             return Some(ReplicaFault::Failed);
         }
         let answer = self.soft.recovery.answer_of(chunk, server);

@@ -169,7 +169,8 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Withdraw
         | Op::StartScrub
         | Op::Look
-        | Op::Examine => None,
+        | Op::Examine
+        | Op::ListHeaders => None,
     }
 }
 

@@ -31,6 +31,8 @@ pub enum NoPlace {
     Servers,
     /// Enough are up, and too few have room.
     Space,
+    /// Enough are up, and none has a disk that takes writes.
+    Disks,
 }
 
 impl Candidate {
@@ -86,7 +88,7 @@ pub fn choose(
     least: usize,
     rng: &mut Rng,
 ) -> Result<Vec<ServerNum>, NoPlace> {
-    let up = cluster.iter().filter(|candidate| !holders.contains(&candidate.server)).count();
+    let up = cluster.iter().filter(|candidate| !holders.contains(&candidate.server));
     let mut taken: Vec<&Candidate> =
         cluster.iter().filter(|candidate| holders.contains(&candidate.server)).collect();
     let mut left: Vec<&Candidate> =
@@ -104,10 +106,12 @@ pub fn choose(
     }
     if chosen.len() >= least && !chosen.is_empty() {
         Ok(chosen)
-    } else if up >= least.max(1) {
-        Err(NoPlace::Space)
-    } else {
+    } else if up.clone().count() < least.max(1) {
         Err(NoPlace::Servers)
+    } else if up.clone().all(|candidate| candidate.total_bytes == 0) {
+        Err(NoPlace::Disks)
+    } else {
+        Err(NoPlace::Space)
     }
 }
 
@@ -254,6 +258,8 @@ mod tests {
         cluster[1].free_bytes = 0;
         assert_eq!(choose(&cluster, 2), Err(NoPlace::Space));
         assert_eq!(choose(&cluster, 1), Ok(1));
+        cluster.iter_mut().for_each(|server| (server.total_bytes, server.free_bytes) = (0, 0));
+        assert_eq!(choose(&cluster, 2), Err(NoPlace::Disks));
         assert_eq!(choose(&[], 1), Err(NoPlace::Servers));
     }
 

@@ -18,6 +18,7 @@ use super::grants::Grants;
 use super::leave::Leaving;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
+use super::read_only::ReadOnly;
 use super::recovery::Recovery;
 use super::repair::Repair;
 use super::scan::Scan;
@@ -108,6 +109,7 @@ pub struct Soft {
     pub(super) rng: Rng,
     pub(super) doubts: Doubts,
     pub(super) damage: Damage,
+    pub(super) read_only: ReadOnly,
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
     pub(super) leaving: Leaving,
@@ -150,6 +152,7 @@ impl Soft {
             rng: Rng(seed ^ term.0),
             doubts: Doubts::default(),
             damage: Damage::default(),
+            read_only: ReadOnly::default(),
             recovery: Recovery::default(),
             repair: Repair::default(),
             leaving: Leaving::default(),
@@ -175,6 +178,7 @@ impl Soft {
         placement::choose(&self.candidates, holders, want, least, &mut self.rng).map_err(|why| match why {
             NoPlace::Servers => Status::NoServers,
             NoPlace::Space => Status::NoSpace,
+            NoPlace::Disks => Status::DiskFailed,
         })
     }
 
@@ -184,6 +188,7 @@ impl Soft {
         self.seen.remove(chunk.0);
         self.doubts.forget(chunk);
         self.damage.forget(chunk);
+        self.read_only.forget(chunk);
         self.recovery.forget(chunk);
         self.repair.forget(chunk);
         self.leaving.forget(chunk);

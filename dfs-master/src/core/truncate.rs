@@ -85,6 +85,12 @@ impl Core {
         let by_handle = handle.is_some_and(|handle| self.soft.grants.writes(ino, client.session, handle));
         let by = TruncateBy { caller: by, by_handle };
         let step = self.state.ns.truncate_step(ino, size)?;
+        if let TruncateStep::Boundary { chunk, .. } = step
+            && let Some(meta) = self.state.chunks.get(chunk)
+        {
+            // Once it is in the log, nothing can be done with the file until the chunk was zeroed.
+            self.check_disks(chunk, &meta)?;
+        }
         let (command, cuts) = match step {
             TruncateStep::Direct => (NsCommand::Truncate(ops::Truncate { ino, size, now, by }), false),
             TruncateStep::Boundary { .. } => {

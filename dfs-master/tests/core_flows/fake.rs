@@ -29,6 +29,8 @@ pub(crate) struct Replica {
     pub(crate) config: ConfigNum,
     /// Confirmed as a member for this boot.
     pub(crate) active: bool,
+    /// Its disk failed it.
+    pub(crate) failed: bool,
     pub(crate) class: ReplicaClass,
     pub(crate) applied: Seq,
     pub(crate) synced: Seq,
@@ -74,6 +76,8 @@ pub(crate) struct FakeServer {
     pub(crate) scrubs_asked: u32,
     pub(crate) max_meta_index: LogIndex,
     pub(crate) max_term: Term,
+    /// Its disk takes no writes.
+    pub(crate) read_only: bool,
     pub(crate) labels: Vec<(String, String)>,
 }
 
@@ -111,6 +115,7 @@ impl FakeServer {
             scrubs_asked: 0,
             max_meta_index: LogIndex(0),
             max_term: Term(0),
+            read_only: false,
             labels: Vec::new(),
         }
     }
@@ -155,7 +160,7 @@ impl FakeServer {
             total_bytes: 1 << 40,
             free_bytes: 1 << 39,
             replicas: self.replicas.len() as u64,
-            failed: None,
+            failed: self.read_only.then(|| "a sync failed".to_owned()),
         }]
     }
 
@@ -190,6 +195,7 @@ impl FakeServer {
                 version,
                 config,
                 active: true,
+                failed: false,
                 class: ReplicaClass::Intact,
                 applied: Seq(applied),
                 synced: Seq(0),
@@ -341,6 +347,7 @@ impl FakeServer {
                     version: config.version,
                     config: config.config,
                     active: true,
+                    failed: false,
                     class: ReplicaClass::Intact,
                     applied: Seq(0),
                     synced: Seq(0),
@@ -372,6 +379,9 @@ impl FakeServer {
         self.fences.insert(chunk, version);
         let Some(replica) = self.replicas.get_mut(&chunk) else { return FenceAnswer::Missing };
         replica.active = false;
+        if replica.failed {
+            return FenceAnswer::Refused(Status::DiskFailed);
+        }
         FenceAnswer::Holds(ReplicaState {
             class: replica.class,
             version: replica.version,

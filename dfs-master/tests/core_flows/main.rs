@@ -15,6 +15,7 @@ mod fsck;
 mod garbage;
 mod grants;
 mod leave;
+mod read_only;
 mod recovery;
 mod restart;
 mod scrub;

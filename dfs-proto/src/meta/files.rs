@@ -203,6 +203,8 @@ pub enum Suspicion {
     /// Its replica of a chunk that nobody wrote to meanwhile is not what the others' are, though each matches its
     /// own checksums.
     Diverged,
+    /// It refused a write, because its disk takes none any more. Its replica can be read.
+    ReadOnly,
 }
 
 /// Asks which chunks of a file may have bytes of other sessions that are not on the disks of all members.

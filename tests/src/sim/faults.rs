@@ -26,6 +26,8 @@ pub enum Fault {
     Kill(Node, u64),
     Power(Node, u64),
     Strike(Node, Strike),
+    /// Syncs of its disk fail until it is killed, so much later, and starts again.
+    FailSyncs(Node, u64),
     /// All chunk servers, and the master too perhaps, at once.
     KillServers(u64),
     PowerAll(u64),
@@ -118,6 +120,13 @@ impl Plan {
             let kind = kinds[pick(fabric, kinds.len())];
             steps.push((at, Some(draw(fabric, shape, kind))));
             at += 1 + fabric.rng.below(2 * rate_us);
+        }
+        if shape.bad_disk {
+            for _ in 0..=fabric.rng.below(2) {
+                let fault = Fault::FailSyncs(Node::Server(0), 500_000 + lasting(fabric));
+                steps.push((FIRST_US + fabric.rng.below(shape.chaos_us), Some(fault)));
+            }
+            steps.sort_by_key(|step| step.0);
         }
         Plan { steps }
     }
@@ -225,6 +234,12 @@ impl Fault {
             Fault::Kill(node, down_us) => go_down(world, node, false, down_us),
             Fault::Power(node, down_us) => go_down(world, node, true, down_us),
             Fault::Strike(node, strike) => world.arm(node, strike),
+            Fault::FailSyncs(node, for_us) => {
+                if let Node::Server(num) = node {
+                    world.servers[usize::from(num)].fail_syncs();
+                }
+                world.plan.add(&mut world.fabric, for_us, Fault::Kill(node, 100_000));
+            }
             Fault::KillServers(down_us) => all_servers(world).into_iter().for_each(|node| {
                 go_down(world, node, false, down_us);
             }),

@@ -16,7 +16,7 @@ use dfs_chunkserver::core::io::{
 use dfs_chunkserver::core::{Core, ReadRequest, ReadTicket};
 use dfs_chunkserver::exec::{self, Context};
 use dfs_chunkserver::store::{Expect, Label, ReadBlocks, Store, StoreConfig};
-use dfs_disk::sim::SimDisk;
+use dfs_disk::sim::{Call, SimDisk};
 use dfs_proto::chunk::{Committed, ForwardSync, Member, Synced, entries_from_bytes};
 use dfs_proto::conn::Role;
 use dfs_proto::frame::Outgoing;
@@ -60,6 +60,9 @@ struct Running {
     who: Who,
     core: Core,
     store: Store<SimDisk>,
+    /// Syncs of its disk fail.
+    failing: bool,
+    told_read_only: bool,
     context: Context,
     disk_id: DiskId,
     server: ServerId,
@@ -171,6 +174,20 @@ impl Server {
         Some((running.core.server_num()?, std::mem::take(&mut running.oracle.trashed)))
     }
 
+    /// From now on every sync of its disk fails, until its next process starts.
+    pub fn fail_syncs(&mut self) {
+        self.disk.fail(Call::Sync, "");
+        if let Some(running) = &mut self.running {
+            running.failing = true;
+        }
+    }
+
+    /// Whether its process saw, or may see, a sync fail.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.failing)
+    }
+
     /// Whether its disk stopped under it, as a fault had it.
     #[must_use]
     pub fn struck(&self) -> bool {
@@ -212,6 +229,8 @@ impl Server {
             who,
             core,
             store,
+            failing: false,
+            told_read_only: false,
             context: Context { os_boot: self.os_boot, now_s: fabric.now_us() / 1_000_000 },
             disk_id,
             server: self.id,
@@ -316,7 +335,12 @@ impl Running {
                 let delay = if fabric.rng.coin() { 0 } else { fabric.between(1, 500) };
                 self.later(fabric, delay, Todo::DiskDone(task.token, done));
             }
-            Todo::DiskDone(token, done) => self.step(fabric, Input::Disk { token, done }),
+            Todo::DiskDone(token, done) => {
+                if self.store.suspect() && !std::mem::replace(&mut self.told_read_only, true) {
+                    self.step(fabric, Input::DiskReadOnly { disk: DiskIx(0) });
+                }
+                self.step(fabric, Input::Disk { token, done });
+            }
             Todo::Read(call, ticket) => self.read_disk(fabric, call, ticket),
             Todo::ReadEnd(call, ticket, read) => self.end_read(fabric, call, &ticket, read),
             Todo::Wake => {

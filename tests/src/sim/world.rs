@@ -38,6 +38,8 @@ pub struct Shape {
     pub metadata_sync: MetadataSync,
     /// Several programs of each client hurry on one file and cut it often: what is under way together is much.
     pub crowded: bool,
+    /// The syncs of one server's disk fail now and then. The others' never do: what all disks lose at once is lost.
+    pub bad_disk: bool,
 }
 
 /// A client that was just made.
@@ -101,6 +103,8 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         chaos_us: if crowded { chaos_ms * 500 } else { chaos_ms * 1000 },
         metadata_sync: if fabric.rng.coin() { MetadataSync::Always } else { MetadataSync::Interval },
         crowded,
+        // With fewer a chunk may go on with this disk's replica alone.
+        bad_disk: seed % 16 == 9 && goal == 3,
     }
 }
 
@@ -299,6 +303,8 @@ impl World {
             return;
         }
         self.note([21, num as u64, 0], || format!("server {num} starts"));
+        // Another process, another day: its disk's syncs work until they fail again.
+        self.servers[num].disk().heal();
         if let Err(error) = self.servers[num].start(&mut self.fabric) {
             let node = self.servers[num].node();
             if self.servers[num].disk().stopped() {
@@ -400,6 +406,11 @@ impl World {
         for (node, strike) in std::mem::take(&mut self.strikes) {
             // A disk that was to stop goes on as if after a crash of its process.
             self.stop(node, strike.power);
+        }
+        for num in 0..self.servers.len() {
+            if self.servers[num].is_failing() {
+                self.stop(self.servers[num].node(), false);
+            }
         }
         for node in nodes {
             self.fabric.set_slow(node, 0);

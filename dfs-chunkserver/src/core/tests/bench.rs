@@ -38,6 +38,7 @@ pub(crate) struct Node {
     pub(crate) disk: SimDisk,
     pub(crate) boot: BootId,
     events: u64,
+    told_read_only: bool,
 }
 
 /// Something on its way.
@@ -169,7 +170,7 @@ impl Bench {
         let scrub = exec::scrub_mark(&store, CONTEXT.now_s);
         let setup = DiskSetup { id: label.disk, free_bytes: 1 << 30, scrub };
         let core = Core::new(identity, vec![setup], &found);
-        self.nodes.insert(server, Node { core, store, disk, boot, events: 0 });
+        self.nodes.insert(server, Node { core, store, disk, boot, events: 0, told_read_only: false });
         self.register(server);
         self.beat(server);
     }
@@ -514,7 +515,11 @@ impl Bench {
     pub(crate) fn deliver(&mut self, packet: Packet) {
         match packet {
             Packet::Disk { on, task } => {
-                let done = exec::execute(&self.nodes[&on].store, CONTEXT, &task.op);
+                let node = self.nodes.get_mut(&on).unwrap();
+                let done = exec::execute(&node.store, CONTEXT, &task.op);
+                if node.store.suspect() && !std::mem::replace(&mut node.told_read_only, true) {
+                    self.step(on, Input::DiskReadOnly { disk: DiskIx(0) });
+                }
                 self.step(on, Input::Disk { token: task.token, done });
             }
             Packet::Peer { from, to, token, input } => {

@@ -28,8 +28,14 @@ impl Core {
         for (index, chunk) in chunks {
             // What the log's file table names is in the chunk map (I18).
             let place = self.place_to_read(client.session, chunk).ok_or(Status::Io)?;
-            if place.members.is_empty() && index == first {
-                return Err(Status::Recovering);
+            if index == first {
+                let failed = |meta: ChunkMeta| self.is_failed_everywhere(chunk, &meta);
+                if self.state.chunks.get(chunk).is_some_and(failed) {
+                    return Err(Status::DiskFailed);
+                }
+                if place.members.is_empty() {
+                    return Err(Status::Recovering);
+                }
             }
             places.push(place);
         }
@@ -108,6 +114,7 @@ impl Core {
             return Err(Status::Stale);
         }
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
+        self.check_disks(chunk, &meta)?;
         if self.must_reopen(chunk, &meta) {
             if !meta.open {
                 self.soft.closing.all_is_synced(chunk);

@@ -84,6 +84,11 @@ impl Core {
                         self.exclude(chunk, report.server);
                     }
                 }
+                Suspicion::ReadOnly => {
+                    if let Some(chunk) = report.chunk {
+                        self.refused_by_disk(chunk, report.server);
+                    }
+                }
                 Suspicion::Missing => {
                     if let Some(chunk) = report.chunk {
                         self.missing(chunk, report.server);
