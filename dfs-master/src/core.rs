@@ -39,6 +39,7 @@ mod dispatch;
 mod recovery;
 mod repair;
 mod close;
+mod holes;
 mod truncate;
 mod watched;
 mod paths;

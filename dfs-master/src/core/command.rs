@@ -129,6 +129,10 @@ pub enum Command {
     GiveUp(GiveUp),
     /// What the log had come to, by the leader's state.
     StateHash(Mark),
+    /// Chunks that were closed with nothing but holes: their files have a hole there from now on.
+    DropHoles {
+        chunks: Vec<CloseDone>,
+    },
 }
 
 /// A chunk to be.

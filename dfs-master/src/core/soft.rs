@@ -15,6 +15,7 @@ use super::dispatch::Doubts;
 use super::fsck::Checks;
 use super::gc::Gc;
 use super::grants::Grants;
+use super::holes::Drops;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
 use super::recovery::Recovery;
@@ -110,6 +111,7 @@ pub struct Soft {
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
     pub(super) closing: Closing,
+    pub(super) drops: Drops,
     pub(super) truncate: Truncates,
     pub(super) scrubs: Orders,
     pub(super) watched: Watched,
@@ -151,6 +153,7 @@ impl Soft {
             recovery: Recovery::default(),
             repair: Repair::default(),
             closing: Closing::default(),
+            drops: Drops::default(),
             truncate: Truncates::default(),
             scrubs: Orders::default(),
             watched: Watched::default(),

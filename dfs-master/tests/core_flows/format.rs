@@ -38,11 +38,9 @@ fn given_up() -> Command {
     })
 }
 
-fn closed() -> Command {
+fn closed() -> Vec<CloseDone> {
     let (version, open_num) = (ChunkVersion(3), OpenNum(2));
-    Command::CloseChunks {
-        chunks: vec![CloseDone { chunk: ChunkId(77), version, open_num, digest: 1 << 100 }],
-    }
+    vec![CloseDone { chunk: ChunkId(77), version, open_num, digest: 1 << 100 }]
 }
 
 /// One of every command.
@@ -114,8 +112,9 @@ fn samples() -> Vec<Command> {
         Command::NewGeneration { generation: Generation(2) },
         given_up(),
         Command::StateHash(Mark { index: LogIndex(10_000), hash: 0x0123_4567_89ab_cdef }),
-        closed(),
+        Command::CloseChunks { chunks: closed() },
         Command::Reopen { chunk: ChunkId(77), open_num: OpenNum(3) },
+        Command::DropHoles { chunks: closed() },
     ]
 }
 

@@ -14,6 +14,7 @@ mod format;
 mod fsck;
 mod garbage;
 mod grants;
+mod holes;
 mod recovery;
 mod restart;
 mod scrub;

@@ -11,7 +11,7 @@ use dfs_proto::units::{ChunkIndex, Timespec};
 
 use super::{Cluster, State, namespace};
 use crate::core::chunks::{ChunkMeta, Members};
-use crate::core::command::{Answer, Command, CommitFile, NewChunk, Record, Unused};
+use crate::core::command::{Answer, CloseDone, Command, CommitFile, NewChunk, Record, Unused};
 use crate::core::ops::{ClearChunk, Create, NsCommand, NsOutcome, SetChunk};
 use crate::core::tombstones::Tombstone;
 
@@ -130,6 +130,10 @@ impl State {
                 Outcome::of(self.commit_learner(*chunk, *version, *config, *server))
             }
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
+            Command::DropHoles { chunks } => {
+                let dropped = self.drop_holes(at, chunks);
+                Outcome { answer: Answer::Done, dropped }
+            }
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),
             Command::GiveUp(give_up) => Outcome::of(self.give_up(give_up)),
             Command::StateHash(mark) => {
@@ -272,6 +276,21 @@ impl State {
                 continue;
             }
             let clear = ClearChunk { ino: *ino, index: *index, chunk: *chunk };
+            if let Ok(NsOutcome::Freed { dropped: gone, .. }) = self.ns.apply(&NsCommand::ClearChunk(clear)) {
+                dropped.extend(gone);
+            }
+        }
+        self.bury(at, dropped)
+    }
+
+    /// Makes holes of chunks that have nothing else. One that went on since its close stays, and so does one whose
+    /// file is being cut.
+    fn drop_holes(&mut self, at: At, chunks: &[CloseDone]) -> Vec<ChunkId> {
+        let mut dropped = Vec::new();
+        for CloseDone { chunk, version, open_num, .. } in chunks {
+            let meta = self.chunks.get(*chunk).filter(|meta| meta.closes_at(*version, *open_num));
+            let Some(meta) = meta else { continue };
+            let clear = ClearChunk { ino: meta.ino, index: meta.index, chunk: *chunk };
             if let Ok(NsOutcome::Freed { dropped: gone, .. }) = self.ns.apply(&NsCommand::ClearChunk(clear)) {
                 dropped.extend(gone);
             }
