@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use dfs_proto::meta::{ChunkPlace, DROP_MAX, DropHoles, HoleChunk, MAP_MAX};
-use dfs_proto::units::ChunkIndex;
+use dfs_proto::units::{BLOCK_SIZE, ChunkIndex};
 use tokio::task::JoinSet;
 
 use crate::call::{Refused, Scope};
@@ -99,18 +99,24 @@ impl<N: Net> Shared<N> {
         loop {
             // Also proves that the session stands, and with it a grant.
             let map = self.ask_map(inode, next, MAP_MAX, until).await?;
-            let size = {
+            let (size, reach) = {
                 let state = inode.lock();
-                if state.may_buffer() { state.size.max(map.size) } else { map.size }
+                if state.may_buffer() {
+                    let size = state.size.max(map.size);
+                    // Nobody else has bytes in the rest of the file's last block: all of it becomes a hole.
+                    (size, size.next_multiple_of(BLOCK_SIZE.into()))
+                } else {
+                    (map.size, map.size)
+                }
             };
-            let end = end.min(size);
+            let end = if offset < size && end >= size { reach } else { end.min(size) };
             let places: Vec<ChunkPlace> =
                 map.places.into_iter().filter(|place| chunk_size.start_of(place.index) < end).collect();
             for group in places.chunks(FLIGHTS_MAX) {
                 let mut tasks = JoinSet::new();
                 for place in group {
                     let Some(range) = within(chunk_size, place.index, offset, end) else { continue };
-                    let whole = Some(range) == within(chunk_size, place.index, 0, size);
+                    let whole = Some(range) == within(chunk_size, place.index, 0, reach);
                     let (ranges, crcs, parts) = (vec![range], Vec::new(), Vec::new());
                     let put = Put { index: place.index, ranges, crcs, parts, zeros_in: Some(place.chunk()) };
                     let (shared, inode) = (Arc::clone(self), Arc::clone(inode));

@@ -190,6 +190,7 @@ impl Core {
             && meta.is_active()
             && meta.learners.is_empty()
             && (meta.synced || meta.written)
+            && !self.soft.closing.is_closing(chunk)
             && !self.soft.recovery.is_running(chunk)
             && self.soft.sessions.all_spoke()
             && self.state.ns.intent(meta.ino).is_none()
@@ -209,7 +210,9 @@ impl Core {
     pub(super) fn close_tick(&mut self) {
         let durable = self.log.durable;
         self.soft.closing.opened.retain(|_, index| *index > durable);
-        if self.hold.stands() || !self.soft.closing.jobs.is_empty() {
+        // Those that a mount waits for do not keep a wave of others from beginning.
+        let under_way = self.soft.closing.jobs.values().any(|job| !job.in_use);
+        if self.hold.stands() || under_way {
             return;
         }
         let now = self.now.mono;

@@ -62,6 +62,7 @@ impl Core {
             && !self.soft.closing.is_closing(chunk)
             && !self.soft.recovery.is_running(chunk)
             && self.soft.sessions.all_spoke()
+            && !self.hold.stands()
             && self.state.ns.intent(ino).is_none();
         if may { self.begin_close(chunk, &meta, true) } else { None }
     }
