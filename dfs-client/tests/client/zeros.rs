@@ -92,7 +92,7 @@ async fn a_chunk_that_a_write_is_still_repeated_to_is_not_dropped() {
     put(&client, &file, 0, &pattern(9000, 1)).await;
     // It goes through without a grant, is applied, and its answer is long in coming.
     net.fault(Op::Write, Fault::Slow(Duration::from_secs(1)));
-    let write = client.write(&file, 0, pattern(4096, 2).into(), false);
+    let write = client.write(&file, 0, pattern(4096, 2), false);
     let (written, ()) = tokio::join!(write, async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         net.world().master.shared = false;

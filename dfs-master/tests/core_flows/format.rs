@@ -38,6 +38,11 @@ fn given_up() -> Command {
     })
 }
 
+fn genesis() -> Command {
+    let (cluster, generation, chunk_size) = (ClusterId(1), Generation(1), ChunkSize::DEFAULT);
+    Command::Genesis { cluster, generation, chunk_size, goal: 3 }
+}
+
 fn closed() -> Vec<CloseDone> {
     let (version, open_num) = (ChunkVersion(3), OpenNum(2));
     vec![CloseDone { chunk: ChunkId(77), version, open_num, digest: 1 << 100 }]
@@ -81,12 +86,7 @@ fn samples() -> Vec<Command> {
     let unlink = ops::Unlink { parent: Ino::ROOT, name, now, by: by.clone() };
     let (server, boot, index) = (ServerNum(3), BootId(6), ChunkIndex(4));
     vec![
-        Command::Genesis {
-            cluster: ClusterId(1),
-            generation: Generation(1),
-            chunk_size: ChunkSize::DEFAULT,
-            goal: 3,
-        },
+        genesis(),
         Command::Ns(ops::NsCommand::Unlink(unlink)),
         Command::Create { create, first: Some(chunk.clone()) },
         Command::Allocate { ino: Ino(9), index, chunk },

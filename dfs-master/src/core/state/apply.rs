@@ -130,10 +130,7 @@ impl State {
                 Outcome::of(self.commit_learner(*chunk, *version, *config, *server))
             }
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
-            Command::DropHoles { chunks } => {
-                let dropped = self.drop_holes(at, chunks);
-                Outcome { answer: Answer::Done, dropped }
-            }
+            Command::DropHoles { chunks } => self.drop_holes(at, chunks),
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),
             Command::GiveUp(give_up) => Outcome::of(self.give_up(give_up)),
             Command::StateHash(mark) => {
@@ -285,7 +282,7 @@ impl State {
 
     /// Makes holes of chunks that have nothing else. One that went on since its close stays, and so does one whose
     /// file is being cut.
-    fn drop_holes(&mut self, at: At, chunks: &[CloseDone]) -> Vec<ChunkId> {
+    fn drop_holes(&mut self, at: At, chunks: &[CloseDone]) -> Outcome {
         let mut dropped = Vec::new();
         for CloseDone { chunk, version, open_num, .. } in chunks {
             let meta = self.chunks.get(*chunk).filter(|meta| meta.closes_at(*version, *open_num));
@@ -295,7 +292,7 @@ impl State {
                 dropped.extend(gone);
             }
         }
-        self.bury(at, dropped)
+        Outcome { answer: Answer::Done, dropped: self.bury(at, dropped) }
     }
 
     /// Gives chunks that no file points to their tombstones.
