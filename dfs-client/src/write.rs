@@ -427,7 +427,8 @@ fn note_end(state: &mut State, epoch: SizeEpoch, end: u64) {
         // It was cut with the rest before it got here.
         Ordering::Less => {}
         Ordering::Equal => state.acked_end = state.acked_end.max(end),
-        Ordering::Greater => (state.size_epoch, state.acked_end) = (epoch, end),
+        // What the master knew of the size is of before the cut.
+        Ordering::Greater => (state.size_epoch, state.acked_end, state.committed) = (epoch, end, 0),
     }
 }
 

@@ -2,16 +2,18 @@
 //!
 //! Zeros are not buffered: they go to the replicas before the call returns, while nothing else of this mount is under
 //! way for the file. Dirty bytes below them stay until all replicas have them, so that a refusal loses nothing, and are
-//! dropped then. Where the file has no chunk there is nothing to be done, and beyond its end neither.
+//! dropped then. Where the file has no chunk there is nothing to be done, and beyond its end neither. A mount that has
+//! the file alone then has the master drop the chunks that are holes now; others' are dropped when they are closed.
 
 use std::sync::Arc;
 
-use dfs_proto::meta::{ChunkPlace, MAP_MAX};
-use dfs_proto::units::ChunkIndex;
+use dfs_proto::meta::{ChunkPlace, DROP_MAX, DropHoles, HoleChunk, MAP_MAX};
+use dfs_proto::units::{BLOCK_SIZE, ChunkIndex};
 use tokio::task::JoinSet;
 
-use crate::call::Refused;
+use crate::call::{Refused, Scope};
 use crate::client::Client;
+use crate::core::opids::OpIds;
 use crate::core::split::within;
 use crate::error::{Error, Result};
 use crate::inode::{FileHandle, Inode};
@@ -30,7 +32,7 @@ impl<N: Net> Client<N> {
         shared.check_writer(handle, offset, len, false)?;
         let end = offset.saturating_add(len);
         let cut = shared.close_gate(inode, until).await?;
-        shared.put_zeros(inode, offset, end, until).await?;
+        let emptied = shared.put_zeros(inode, offset, end, until).await?;
         let buffers = {
             let mut state = inode.lock();
             let reach = state.dirty.end();
@@ -46,7 +48,9 @@ impl<N: Net> Client<N> {
             }
             buffers
         };
-        if !buffers {
+        if buffers {
+            shared.drop_holes(inode, emptied, until).await;
+        } else {
             shared.commit_size(inode, None, until).await?;
         }
         drop(cut);
@@ -81,61 +85,109 @@ impl<N: Net> Client<N> {
 }
 
 impl<N: Net> Shared<N> {
-    /// Makes what the file has of `offset..end` zeros on all replicas.
+    /// Makes what the file has of `offset..end` zeros on all replicas. Returns the chunks that have nothing else of it.
     async fn put_zeros(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         offset: u64,
         end: u64,
         until: Until,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<HoleChunk>, Refused> {
         let chunk_size = self.session.facts().chunk_size;
+        let mut emptied = Vec::new();
         let (mut next, _) = chunk_size.locate(offset);
         loop {
             // Also proves that the session stands, and with it a grant.
             let map = self.ask_map(inode, next, MAP_MAX, until).await?;
-            let end = {
+            let (size, reach) = {
                 let state = inode.lock();
-                let size = if state.may_buffer() { state.size.max(map.size) } else { map.size };
-                end.min(size)
+                if state.may_buffer() {
+                    let size = state.size.max(map.size);
+                    // Nobody else has bytes in the rest of the file's last block: all of it becomes a hole.
+                    (size, size.next_multiple_of(BLOCK_SIZE.into()))
+                } else {
+                    (map.size, map.size)
+                }
             };
+            let end = if offset < size && end >= size { reach } else { end.min(size) };
             let places: Vec<ChunkPlace> =
                 map.places.into_iter().filter(|place| chunk_size.start_of(place.index) < end).collect();
             for group in places.chunks(FLIGHTS_MAX) {
                 let mut tasks = JoinSet::new();
                 for place in group {
                     let Some(range) = within(chunk_size, place.index, offset, end) else { continue };
+                    let whole = Some(range) == within(chunk_size, place.index, 0, reach);
                     let (ranges, crcs, parts) = (vec![range], Vec::new(), Vec::new());
                     let put = Put { index: place.index, ranges, crcs, parts, zeros_in: Some(place.chunk()) };
                     let (shared, inode) = (Arc::clone(self), Arc::clone(inode));
-                    tasks.spawn_on(async move { shared.put_hole(&inode, put, until).await }, &self.runtime);
+                    let task = async move {
+                        let place = shared.put_hole(&inode, put, until).await?;
+                        Ok::<_, Refused>(place.filter(|_| whole))
+                    };
+                    tasks.spawn_on(task, &self.runtime);
                 }
                 while let Some(done) = tasks.join_next().await {
                     // A task that panicked has done nothing for certain.
-                    done.map_err(|_| Error::Io)??;
+                    emptied.extend(done.map_err(|_| Error::Io)??.map(|place| HoleChunk {
+                        index: place.index,
+                        chunk: place.chunk(),
+                        version: place.capability.version,
+                    }));
                 }
             }
             next = ChunkIndex(next.0.saturating_add(u64::from(MAP_MAX)));
             if chunk_size.start_of(next) >= end {
-                return Ok(());
+                return Ok(emptied);
             }
         }
     }
 
-    async fn put_hole(self: &Arc<Self>, inode: &Inode, put: Put, until: Until) -> Result<(), Refused> {
+    /// The place at which the zeros were acknowledged, unless their chunk is no more.
+    async fn put_hole(
+        self: &Arc<Self>,
+        inode: &Inode,
+        put: Put,
+        until: Until,
+    ) -> Result<Option<Arc<ChunkPlace>>, Refused> {
         let place = match self.put(inode, &put, until).await {
             // Truncated away: that left zeros, and what was written since is not ours to touch.
             Err(Refused::Final(Error::Stale)) if !inode.lock().dead => None,
             place => Some(place?),
         };
         let mut state = inode.lock();
-        if let Some(place) = place {
-            note_unsynced(&mut state, &place);
+        if let Some(place) = &place {
+            note_unsynced(&mut state, place);
         }
         // Somebody may be fetching what was there before.
         state.writes += 1;
         self.memory.free(state.drop_ahead());
-        Ok(())
+        Ok(place)
+    }
+
+    /// Has chunks that are holes leave the file's map. What comes of it changes no byte, so a refusal is no failure.
+    async fn drop_holes(&self, inode: &Inode, mut emptied: Vec<HoleChunk>, until: Until) {
+        {
+            // With a chunk goes the answer to a write that is still being repeated: it would take effect once more.
+            let state = inode.lock();
+            emptied.retain(|hole| state.ops.get(&hole.chunk).is_none_or(OpIds::are_answered));
+        }
+        for part in emptied.chunks(DROP_MAX) {
+            let request = DropHoles { ino: inode.ino, chunks: part.to_vec() };
+            let answer = match self.ask_in(&request, Scope::Session(inode.incarnation), until).await {
+                Ok(answer) => answer,
+                Err(refused) => {
+                    log::debug!("inode {}: its holes are kept as chunks: {refused}", inode.ino);
+                    return;
+                }
+            };
+            let now = self.now();
+            let mut state = inode.lock();
+            for hole in part {
+                state.places.remove(&hole.index);
+            }
+            state.attr_changes += 1;
+            state.take_attr(&answer.body, answer.index, now);
+        }
     }
 
     /// Commits a time of change, and how long the file is at least.

@@ -41,6 +41,7 @@ mod read_only;
 mod repair;
 mod leave;
 mod close;
+mod holes;
 mod truncate;
 mod watched;
 mod paths;

@@ -82,6 +82,7 @@ ops! {
     Suspect = 69;
     GrantBack = 70;
     OpenChunks = 71;
+    DropHoles = 72;
     // Master to client.
     Recall = 80;
     LocationsChanged = 81;

@@ -18,6 +18,12 @@ fn noise(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| u8::try_from((at / 7 + usize::from(seed)) % 251).unwrap() + 1).collect()
 }
 
+fn read(file: &File, len: usize) -> Vec<u8> {
+    let mut found = vec![0xff; len];
+    file.read_exact_at(&mut found, 0).unwrap();
+    found
+}
+
 fn file(path: &Path) -> File {
     fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
@@ -73,6 +79,83 @@ fn a_hole_reads_as_zeros_gives_its_space_back_and_stays() {
     model[4_190_000..].fill(0);
     drop(open);
     assert!(fs::read(&path).unwrap() == model, "filled again");
+}
+
+/// Replicas on the servers' disks, but for those in the trash.
+fn chunk_files(cluster: &Cluster) -> u64 {
+    let text = sh(&cluster.local("cluster"), "find cs*/ -name '*.chunk' -not -path '*/trash/*' | wc -l");
+    text.trim().parse().unwrap()
+}
+
+fn blocks(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks()
+}
+
+#[test]
+fn chunks_punched_whole_leave_the_file() {
+    let cluster = Cluster::up(&[&SMALL_CHUNKS[..], &["--", "master", "--gc-delay", "2"]].concat());
+    let path = cluster.path("file");
+    let open = file(&path);
+    let chunk = 65_536;
+    // Eight chunks and a part of one.
+    let mut model = noise(8 * chunk + 5_000, 1);
+    open.write_all_at(&model, 0).unwrap();
+    open.sync_all().unwrap();
+    let (before, replicas) = (open.metadata().unwrap().blocks(), chunk_files(&cluster));
+    assert!(before >= 8 * 128 && replicas >= 9 * 2, "{before} blocks, {replicas} replicas");
+    // Of the second and the last the rest: the seven others whole, the last to the end of the file.
+    let from = 2 * chunk - 10;
+    open.write_all_at(&noise(10_000, 5), 3 * chunk as u64).unwrap();
+    fallocate(&open, PUNCH, from as u64, 1 << 30).unwrap();
+    model[from..].fill(0);
+    let after = open.metadata().unwrap();
+    assert_eq!((after.blocks(), after.len()), (2 * 128, model.len() as u64), "two chunks are left");
+    assert!(read(&open, model.len()) == model);
+    // Written again at once, in a new chunk.
+    open.write_all_at(b"again", 4 * chunk as u64 + 7).unwrap();
+    model[4 * chunk + 7..4 * chunk + 12].copy_from_slice(b"again");
+    open.sync_all().unwrap();
+    assert!(read(&open, model.len()) == model);
+    assert_eq!(open.metadata().unwrap().blocks(), 3 * 128);
+    let second = cluster.mount_again();
+    let there = second.0.join("file");
+    assert!(fs::read(&there).unwrap() == model, "on another mount");
+    assert_eq!(blocks(&there), 3 * 128);
+    let left = replicas / 9 * 3;
+    cluster.wait_for("the replicas go", |_| chunk_files(&cluster) <= left);
+    for member in ["mount", "cs1", "cs2", "cs3", "master"] {
+        cluster.dev("stop", &[member]);
+    }
+    for member in ["master", "cs1", "cs2", "cs3", "mount"] {
+        cluster.dev("start", &[member]);
+    }
+    assert!(fs::read(&path).unwrap() == model, "after a restart of everything");
+    assert_eq!(blocks(&path), 3 * 128);
+}
+
+#[test]
+fn beside_another_mount_chunks_leave_when_nobody_writes_the_file() {
+    let cluster = Cluster::up(&[&SMALL_CHUNKS[..], &["--", "master", "--close-after", "1"]].concat());
+    let second = cluster.mount_again();
+    let (path, there) = (cluster.path("file"), second.0.join("file"));
+    let open = file(&path);
+    let mut model = noise(200_000, 1);
+    open.write_all_at(&model, 0).unwrap();
+    let other = file(&there);
+    fallocate(&open, PUNCH, 65_536, 65_536).unwrap();
+    model[65_536..131_072].fill(0);
+    assert_eq!(open.metadata().unwrap().blocks(), 200_000_u64.next_multiple_of(4096) / 512);
+    assert!(read(&other, model.len()) == model);
+    // Only what has nothing in it goes.
+    fallocate(&open, PUNCH, 0, 65_536).unwrap();
+    other.write_all_at(b"kept", 100).unwrap();
+    model[..65_536].fill(0);
+    model[100..104].copy_from_slice(b"kept");
+    open.sync_all().unwrap();
+    drop((open, other));
+    let expected = 200_000_u64.next_multiple_of(4096) / 512 - 128;
+    cluster.wait_for("the chunk goes", |_| blocks(&path) == expected);
+    assert!(fs::read(&path).unwrap() == model && fs::read(&there).unwrap() == model);
 }
 
 #[test]

@@ -37,6 +37,11 @@ impl OpIds {
         self.unanswered.remove(&op.0);
     }
 
+    /// No id will be sent again.
+    pub(crate) fn are_answered(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
     /// The lowest id that is unanswered, or that will be used next.
     pub(crate) fn done(&self) -> OpId {
         OpId(self.unanswered.first().copied().unwrap_or(self.next))

@@ -13,7 +13,7 @@ use dfs_client::net::{LinkId, Net, NetError, Notice, Notices, Peer};
 use dfs_client::{Ack, Caller, Client, Config, Upcalls};
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::{CallId, Flags, Header};
-use dfs_proto::ids::{Ino, OsBootId};
+use dfs_proto::ids::{ChunkVersion, Ino, OsBootId};
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) links: BTreeMap<LinkId, Notices>,
     next_link: u64,
     pub(crate) master_down: bool,
+    /// Chunks that left their file's map.
+    pub(crate) dropped: usize,
 }
 
 #[derive(Clone)]
@@ -71,6 +73,7 @@ impl FakeNet {
             links: BTreeMap::new(),
             next_link: 0,
             master_down: false,
+            dropped: 0,
         };
         FakeNet { world: Arc::new(Mutex::new(world)), start: Instant::now() }
     }
@@ -240,6 +243,10 @@ impl FakeNet {
                 let reply = world.master.serve(*link, frame, now);
                 for (chunk, offset, epoch) in std::mem::take(&mut world.master.zeros) {
                     world.servers.zero(chunk, offset, epoch);
+                }
+                for chunk in std::mem::take(&mut world.master.dropped) {
+                    world.servers.versions.insert(chunk, ChunkVersion(u32::MAX));
+                    world.dropped += 1;
                 }
                 reply
             }

@@ -201,3 +201,18 @@ async fn a_silent_session_is_kept_alive_and_a_long_writer_commits() {
     assert!(net.world().log.iter().filter(|op| **op == Op::KeepAlive).count() >= 11);
     assert!(matches!(client.cache_state(file.ino()), CacheState::Granted(_)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_behind_a_cut_is_committed_however_long_the_file_was() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    let chunk = u64::from(crate::fake::CHUNK);
+    put(&client, &file, 2 * chunk, &pattern(100, 1)).await;
+    client.flush(&file).await.unwrap();
+    // By an open of the same mount that truncates, whose answer is still on its way.
+    net.world().master.cut(file.ino(), 0);
+    put(&client, &file, chunk, &pattern(100, 2)).await;
+    client.flush(&file).await.unwrap();
+    assert_eq!(net.world().master.files[&file.ino()].attr.size, chunk + 100);
+}

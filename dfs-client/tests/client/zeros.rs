@@ -24,7 +24,9 @@ async fn zeros_take_one_write_a_chunk_and_none_where_there_is_no_chunk() {
     client.punch(&file, 10, 4 * chunk).await.unwrap();
     let log = net.take_log();
     let writes = log.iter().filter(|op| **op == Op::Write).count();
-    assert_eq!((log[0], writes, log.len()), (Op::MapRead, 4, 5), "{log:?}");
+    // The three in the middle are holes now, whole.
+    assert_eq!((log[0], writes, log.len()), (Op::MapRead, 4, 6), "{log:?}");
+    assert_eq!((log[5], net.world().dropped), (Op::DropHoles, 2));
     assert_eq!(net.world().master.files[&file.ino()].attr.size, 4 * chunk + 100);
     let bytes = get(&client, &file, 0, 1 << 20).await;
     assert_eq!(bytes.len() as u64, 4 * chunk + 100);
@@ -56,6 +58,55 @@ async fn zeros_over_buffered_bytes_leave_nothing_to_write_and_the_size() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chunk_that_is_dropped_is_written_again_as_another() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    let chunk = u64::from(CHUNK);
+    put(&client, &file, 0, &pattern(2 * CHUNK as usize, 1)).await;
+    client.flush(&file).await.unwrap();
+    // Some of it only in the buffer, and the file's last chunk not full.
+    put(&client, &file, 2 * chunk, &pattern(100, 2)).await;
+    client.fsync(&file, false).await.unwrap();
+    put(&client, &file, chunk + 5, &pattern(100, 3)).await;
+    client.punch(&file, chunk, chunk + 100).await.unwrap();
+    assert_eq!(net.world().dropped, 2);
+    assert_eq!(client.getattr(file.ino()).await.unwrap().blocks, chunk / 512);
+    assert!(get(&client, &file, chunk, 1 << 20).await.iter().all(|byte| *byte == 0));
+    net.take_log();
+    put(&client, &file, chunk + 50, &pattern(100, 4)).await;
+    client.fsync(&file, false).await.unwrap();
+    let log = net.take_log();
+    assert_eq!(log.iter().filter(|op| **op == Op::Write).count(), 1, "the old place is not tried: {log:?}");
+    let bytes = get(&client, &file, chunk, 1 << 20).await;
+    assert!(bytes.len() as u64 == chunk + 100 && bytes[50..150] == pattern(100, 4)[..]);
+    assert!(bytes[..50].iter().chain(&bytes[150..]).all(|byte| *byte == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_that_a_write_is_still_repeated_to_is_not_dropped() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(9000, 1)).await;
+    // It goes through without a grant, is applied, and its answer is long in coming.
+    net.fault(Op::Write, Fault::Slow(Duration::from_secs(1)));
+    let write = client.write(&file, 0, pattern(4096, 2), false);
+    let (written, ()) = tokio::join!(write, async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        net.world().master.shared = false;
+        // An open that brings the write grant.
+        let again = client.open(file.ino(), crate::RW, false, crate::fake::WHO).await.unwrap();
+        client.punch(&again, 0, u64::from(CHUNK)).await.unwrap();
+        assert_eq!(net.world().dropped, 0);
+    });
+    written.unwrap();
+    client.punch(&file, 0, u64::from(CHUNK)).await.unwrap();
+    assert_eq!(net.world().dropped, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_zeros_lose_nothing() {
     let net = FakeNet::new();
     let client = net.client().await;
@@ -81,7 +132,7 @@ async fn without_a_grant_zeros_and_growth_are_committed_before_they_return() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     net.take_log();
     client.punch(&file, 0, 4096).await.unwrap();
-    assert_eq!(net.take_log(), [Op::MapRead, Op::Write, Op::Commit]);
+    assert_eq!(net.take_log(), [Op::MapRead, Op::Write, Op::Commit], "and no chunk is dropped");
     let attr = net.world().master.files[&file.ino()].attr;
     assert!(attr.mtime > before && attr.size == 9000);
     // Cut meanwhile: what is to be long is long all the same, and the cut bytes stay cut.

@@ -164,6 +164,13 @@ impl ChunkMeta {
         }
     }
 
+    /// Whether a close under this version and opening is of the chunk as it is now.
+    #[must_use]
+    pub fn closes_at(&self, version: ChunkVersion, open_num: OpenNum) -> bool {
+        let current = self.is_active() && self.version == version && self.open_num == open_num;
+        current && self.open && self.learners.is_empty()
+    }
+
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.state == ChunkState::Active

@@ -1,6 +1,7 @@
 //! Clean close (section 9): chunks that nobody writes any more. First the primary, then the other members refuse
 //! writes of the opening, make what they have durable and say what it hashes to; if all say the same, the log says
-//! that the chunk is closed and what every replica must hash to. A server that comes back with such a replica is
+//! that the chunk is closed and what every replica must hash to, or, of a chunk that has nothing but holes, that its
+//! file has a hole there (see [`super::holes`]). A server that comes back with such a replica is
 //! confirmed by its header alone, so a restart costs a recovery only for what was being written.
 //!
 //! Keeps I10: a capability after a close that was begun is of a higher opening, logged before, and on the disk
@@ -9,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use dfs_proto::checksum::digest_of;
 use dfs_proto::control::{COMMAND_BATCH, Close, CloseAnswer, CloseChunk, Closed};
 use dfs_proto::ids::{ChunkId, ChunkVersion, LogIndex, OpenNum, Seq, ServerNum, SessionId};
 use dfs_proto::status::Status;
@@ -50,6 +52,8 @@ struct Job {
     spread: bool,
     /// What the primary has.
     held: Option<(u128, Seq)>,
+    /// It is closed only to go: its file is being written.
+    in_use: bool,
 }
 
 /// Who was given the right to write a chunk since all of it was last on the disks.
@@ -169,6 +173,11 @@ impl Closing {
     }
 
     #[must_use]
+    pub(super) fn is_closing(&self, chunk: ChunkId) -> bool {
+        self.jobs.contains_key(&chunk)
+    }
+
+    #[must_use]
     pub(super) fn diverged(&self) -> u64 {
         self.diverged
     }
@@ -182,6 +191,7 @@ impl Core {
             && meta.learners.is_empty()
             && meta.leaving.is_none()
             && (meta.synced || meta.written)
+            && !self.soft.closing.is_closing(chunk)
             && !self.soft.recovery.is_running(chunk)
             && self.soft.sessions.all_spoke()
             && self.state.ns.intent(meta.ino).is_none()
@@ -201,7 +211,9 @@ impl Core {
     pub(super) fn close_tick(&mut self) {
         let durable = self.log.durable;
         self.soft.closing.opened.retain(|_, index| *index > durable);
-        if self.hold.stands() || !self.soft.closing.jobs.is_empty() {
+        // Those that a mount waits for do not keep a wave of others from beginning.
+        let under_way = self.soft.closing.jobs.values().any(|job| !job.in_use);
+        if self.hold.stands() || under_way {
             return;
         }
         let now = self.now.mono;
@@ -223,22 +235,32 @@ impl Core {
             let Some(meta) = self.state.chunks.get(chunk).filter(|meta| self.is_idle(chunk, meta)) else {
                 continue;
             };
-            let fit = meta.members.iter().enumerate().all(|(at, server)| {
-                matches!(self.member_standing(chunk, &meta, at, server), MemberStanding::Serving(_))
-            });
-            let Some(primary) = meta.members.primary().filter(|_| fit) else {
-                self.soft.closing.seen_idle(chunk, now.plus_ms(AGAIN_MS));
-                continue;
-            };
-            let of = Opening { version: meta.version, open_num: meta.open_num };
-            let job = Job { of, waits: meta.members.iter().collect(), spread: false, held: None };
-            self.soft.closing.jobs.insert(chunk, job);
-            asks.entry(primary).or_default().push(chunk);
+            match self.begin_close(chunk, &meta, false) {
+                Some(primary) => asks.entry(primary).or_default().push(chunk),
+                None => self.soft.closing.seen_idle(chunk, now.plus_ms(AGAIN_MS)),
+            }
         }
         self.ask_to_close(asks);
     }
 
-    fn ask_to_close(&mut self, asks: BTreeMap<ServerNum, Vec<ChunkId>>) {
+    /// The primary, which is to be asked first, if all members are there to be asked.
+    pub(super) fn begin_close(
+        &mut self,
+        chunk: ChunkId,
+        meta: &ChunkMeta,
+        in_use: bool,
+    ) -> Option<ServerNum> {
+        let fit = meta.members.iter().enumerate().all(|(at, server)| {
+            matches!(self.member_standing(chunk, meta, at, server), MemberStanding::Serving(_))
+        });
+        let primary = meta.members.primary().filter(|_| fit)?;
+        let of = Opening { version: meta.version, open_num: meta.open_num };
+        let job = Job { of, waits: meta.members.iter().collect(), spread: false, held: None, in_use };
+        self.soft.closing.jobs.insert(chunk, job);
+        Some(primary)
+    }
+
+    pub(super) fn ask_to_close(&mut self, asks: BTreeMap<ServerNum, Vec<ChunkId>>) {
         let term = self.term();
         for (server, all) in asks {
             for part in all.chunks(COMMAND_BATCH) {
@@ -271,7 +293,7 @@ impl Core {
     }
 
     /// Members may have closed it; the scan finds it again.
-    fn close_failed(&mut self, chunk: ChunkId) {
+    pub(super) fn close_failed(&mut self, chunk: ChunkId) {
         self.soft.closing.jobs.remove(&chunk);
         let due = self.now.mono.plus_ms(AGAIN_MS);
         self.soft.closing.seen_idle(chunk, due);
@@ -285,7 +307,7 @@ impl Core {
     ) {
         let mut answers = result.map(|closed| closed.answers).unwrap_or_default().into_iter();
         let mut asks: BTreeMap<ServerNum, Vec<ChunkId>> = BTreeMap::new();
-        let mut done = Vec::new();
+        let (mut done, mut holes) = (Vec::new(), Vec::new());
         for (chunk, of) in chunks {
             let answer = answers.next();
             let Some(job) = self.soft.closing.jobs.get_mut(chunk).filter(|job| job.of == *of) else {
@@ -297,14 +319,19 @@ impl Core {
                 continue;
             };
             let held = *job.held.get_or_insert((digest, seq));
+            let (in_use, empty) = (job.in_use, digest == digest_of(&[]).0);
             job.waits.remove(&server);
             if held.1 != seq {
                 log::warn!("chunk {chunk}: {server} closes it at write {seq}, its primary at {}", held.1);
                 self.close_failed(*chunk);
             } else if held.0 != digest {
                 self.replicas_differ(*chunk, server);
+            } else if in_use && !empty {
+                self.close_failed(*chunk);
             } else if job.waits.is_empty() {
-                done.push(CloseDone { chunk: *chunk, version: of.version, open_num: of.open_num, digest });
+                let all = CloseDone { chunk: *chunk, version: of.version, open_num: of.open_num, digest };
+                let goes = empty && (in_use || self.lost_nothing(*chunk));
+                if goes { holes.push(all) } else { done.push(all) }
             } else if !job.spread {
                 job.spread = true;
                 for other in &job.waits {
@@ -316,6 +343,14 @@ impl Core {
         if !done.is_empty() && !self.propose_own(Command::CloseChunks { chunks: done.clone() }) {
             done.iter().for_each(|done| self.close_failed(done.chunk));
         }
+        if !holes.is_empty() && !self.propose_own(Command::DropHoles { chunks: holes.clone() }) {
+            holes.iter().for_each(|hole| self.close_failed(hole.chunk));
+        }
+    }
+
+    /// Whether an empty chunk is so because its writers made it so.
+    fn lost_nothing(&self, chunk: ChunkId) -> bool {
+        self.state.chunks.get(chunk).is_some_and(|meta| meta.lossy == ChunkVersion(0))
     }
 
     /// Members that have the same writes have not the same bytes.

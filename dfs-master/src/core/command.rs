@@ -142,6 +142,10 @@ pub enum Command {
         server: ServerNum,
         drain: bool,
     },
+    /// Chunks that were closed with nothing but holes: their files have a hole there from now on.
+    DropHoles {
+        chunks: Vec<CloseDone>,
+    },
 }
 
 /// A chunk to be.

@@ -127,7 +127,8 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Commit
         | Op::Suspect
         | Op::GrantBack
-        | Op::OpenChunks => Some(Role::Client),
+        | Op::OpenChunks
+        | Op::DropHoles => Some(Role::Client),
         Op::Register
         | Op::Inventory
         | Op::Heartbeat
@@ -291,6 +292,7 @@ impl Core {
             Op::MapWrite => self.map_write(client, &decode(body)?),
             Op::Commit => self.commit(client, decode(body)?),
             Op::OpenChunks => self.open_chunks(client, &decode(body)?),
+            Op::DropHoles => self.drop_holes(client, &decode(body)?),
             Op::Setattr => self.setattr(client, &decode(body)?),
             Op::Suspect => {
                 let meta::Suspect { reports } = decode(body)?;
@@ -312,6 +314,8 @@ impl Core {
             Then::Open(flow) => self.open_goes_on(*flow, answer),
             Then::Place { caller, session, ino, index: at, only } => {
                 let result = match answer {
+                    // Its chunk went while the record was under way: the next question finds what is there now.
+                    Answer::Failed(Status::NoChunk) => Err(Status::Recovering),
                     Answer::Failed(status) => Err(*status),
                     _ => self.write_place(caller, session, ino, (at, only), index),
                 };

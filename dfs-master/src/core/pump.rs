@@ -127,6 +127,7 @@ impl Core {
             if self.leading {
                 self.recovery_pump();
                 self.push_events();
+                self.answer_drops();
             }
             while let Some(ready) = self.raft.ready() {
                 self.persist(ready);
@@ -216,6 +217,7 @@ impl Core {
                 self.soft.scan.wake();
             }
             Command::CloseChunks { chunks } => self.close_applied(chunks),
+            Command::DropHoles { chunks } => self.holes_applied(chunks),
             Command::Reopen { chunk, .. } => self.soft.closing.opened(*chunk, index),
             Command::FreeInodes(_) => self.soft.gc.freed(),
             Command::Tombstones { .. } => self.soft.gc.finished(),

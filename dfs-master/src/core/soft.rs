@@ -15,6 +15,7 @@ use super::dispatch::Doubts;
 use super::fsck::Checks;
 use super::gc::Gc;
 use super::grants::Grants;
+use super::holes::Drops;
 use super::leave::Leaving;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
@@ -114,6 +115,7 @@ pub struct Soft {
     pub(super) repair: Repair,
     pub(super) leaving: Leaving,
     pub(super) closing: Closing,
+    pub(super) drops: Drops,
     pub(super) truncate: Truncates,
     pub(super) scrubs: Orders,
     pub(super) watched: Watched,
@@ -157,6 +159,7 @@ impl Soft {
             repair: Repair::default(),
             leaving: Leaving::default(),
             closing: Closing::default(),
+            drops: Drops::default(),
             truncate: Truncates::default(),
             scrubs: Orders::default(),
             watched: Watched::default(),

@@ -39,11 +39,14 @@ fn given_up() -> Command {
     })
 }
 
-fn closed() -> Command {
+fn genesis() -> Command {
+    let (cluster, generation, chunk_size) = (ClusterId(1), Generation(1), ChunkSize::DEFAULT);
+    Command::Genesis { cluster, generation, chunk_size, goal: 3 }
+}
+
+fn closed() -> Vec<CloseDone> {
     let (version, open_num) = (ChunkVersion(3), OpenNum(2));
-    Command::CloseChunks {
-        chunks: vec![CloseDone { chunk: ChunkId(77), version, open_num, digest: 1 << 100 }],
-    }
+    vec![CloseDone { chunk: ChunkId(77), version, open_num, digest: 1 << 100 }]
 }
 
 /// One of every command.
@@ -90,12 +93,7 @@ fn samples() -> Vec<Command> {
     let unlink = ops::Unlink { parent: Ino::ROOT, name, now, by: by.clone() };
     let (server, boot, index) = (ServerNum(3), BootId(6), ChunkIndex(4));
     vec![
-        Command::Genesis {
-            cluster: ClusterId(1),
-            generation: Generation(1),
-            chunk_size: ChunkSize::DEFAULT,
-            goal: 3,
-        },
+        genesis(),
         Command::Ns(ops::NsCommand::Unlink(unlink)),
         Command::Create { create, first: Some(chunk.clone()) },
         Command::Allocate { ino: Ino(9), index, chunk },
@@ -121,11 +119,12 @@ fn samples() -> Vec<Command> {
         Command::NewGeneration { generation: Generation(2) },
         given_up(),
         Command::StateHash(Mark { index: LogIndex(10_000), hash: 0x0123_4567_89ab_cdef }),
-        closed(),
+        Command::CloseChunks { chunks: closed() },
         Command::Reopen { chunk: ChunkId(77), open_num: OpenNum(3) },
         Command::Leave { leaving: vec![departure] },
         Command::Left { left: vec![departure] },
         Command::DrainServer { server, drain: true },
+        Command::DropHoles { chunks: closed() },
     ]
 }
 

@@ -16,6 +16,7 @@ mod garbage;
 mod grants;
 mod leave;
 mod read_only;
+mod holes;
 mod recovery;
 mod restart;
 mod scrub;

@@ -222,6 +222,27 @@ pub struct OpenChunkList {
     pub next: Option<ChunkIndex>,
 }
 
+/// Chunks that one [`DropHoles`] names: 4 GiB of a file at the default size, and one record for all of them.
+pub const DROP_MAX: usize = 64;
+
+/// Asks that chunks which were made zeros leave their file's map, and waits for what becomes of them. One that has
+/// anything but holes stays, whoever names it, so this may come twice, and late.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DropHoles {
+    pub ino: Ino,
+    /// At most [`DROP_MAX`].
+    pub chunks: Vec<HoleChunk>,
+}
+request!(DropHoles => Attr);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HoleChunk {
+    pub index: ChunkIndex,
+    pub chunk: ChunkId,
+    /// The zeros were acknowledged under this version: one of a later recovery may be empty for what it lost.
+    pub version: ChunkVersion,
+}
+
 /// Gives grants back, after a [`Recall`] or of the client's own will; dirty bytes are committed first.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GrantBack {

@@ -1,4 +1,4 @@
-//! Programs on mounts, through the kernel: they write stamped sectors, read, truncate, sync, and make, rename and
+//! Programs on mounts, through the kernel: they write stamped sectors, read, truncate, punch, sync, and make, rename and
 //! remove names, and tell the models what they asked and were answered.
 //!
 //! What the outcomes mean is the models' business. What is measured here is how long each call took.

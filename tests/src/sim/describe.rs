@@ -7,8 +7,8 @@ use dfs_proto::control::{
 };
 use dfs_proto::frame::Frame;
 use dfs_proto::meta::{
-    Attr, ChunkPlace, Commit, Created, DirChanged, GrantBack, MapRead, MapWrite, Open, OpenChunks, Opened,
-    ReadMap, Recall, Release, ResumeSession, SessionResumed, Setattr, Suspect,
+    Attr, ChunkPlace, Commit, Created, DirChanged, DropHoles, GrantBack, MapRead, MapWrite, Open, OpenChunks,
+    Opened, ReadMap, Recall, Release, ResumeSession, SessionResumed, Setattr, Suspect,
 };
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
@@ -75,6 +75,7 @@ fn request(frame: &Frame) -> String {
         Op::Suspect => of::<Suspect>(frame),
         Op::GrantBack => of::<GrantBack>(frame),
         Op::OpenChunks => of::<OpenChunks>(frame),
+        Op::DropHoles => of::<DropHoles>(frame),
         Op::Recall => of::<Recall>(frame),
         Op::DirChanged => of::<DirChanged>(frame),
         Op::ResumeSession => of::<ResumeSession>(frame),

@@ -42,6 +42,8 @@ pub(crate) struct Master {
     pub(crate) index: u64,
     /// What truncations leave for the chunk servers to zero.
     pub(crate) zeros: Vec<(ChunkId, u32, SizeEpoch)>,
+    /// Chunks that left their file's map: the chunk servers take no write to them any more.
+    pub(crate) dropped: Vec<ChunkId>,
     next: u64,
 }
 
@@ -69,6 +71,7 @@ impl Master {
             want_groups: false,
             index: 0,
             zeros: Vec::new(),
+            dropped: Vec::new(),
             next: 100,
         }
     }
@@ -165,6 +168,7 @@ impl Master {
                 let chunks: Vec<_> = left.by_ref().take(1).collect();
                 Outgoing::reply(head, &OpenChunkList { chunks, next: left.next().map(|(index, _)| index) })
             }
+            Op::DropHoles => Outgoing::reply(head, &self.drop_holes(&body!())?),
             Op::GrantBack => {
                 let back: GrantBack = body!();
                 for (ino, given) in back.grants {
@@ -314,6 +318,19 @@ impl Master {
         let indices: Vec<ChunkIndex> = file.chunks.range(wanted).map(|(index, _)| *index).collect();
         let places = indices.into_iter().map(|index| self.place(session, map.ino, index)).collect();
         Ok(ReadMap { size, size_epoch, places })
+    }
+
+    /// What they hold is not known here: the test's client has to name none that it may not.
+    fn drop_holes(&mut self, request: &DropHoles) -> Result<Attr, Status> {
+        let file = self.files.get_mut(&request.ino).ok_or(Status::Stale)?;
+        for hole in &request.chunks {
+            if file.chunks.get(&hole.index) == Some(&hole.chunk) {
+                file.chunks.remove(&hole.index);
+                self.dropped.push(hole.chunk);
+            }
+        }
+        file.attr.blocks = file.chunks.len() as u64 * u64::from(CHUNK) / 512;
+        Ok(file.attr)
     }
 
     fn touch(&mut self, ino: Ino) -> Timespec {

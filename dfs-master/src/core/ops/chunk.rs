@@ -41,7 +41,7 @@ impl SetChunk {
     }
 }
 
-/// Takes a chunk out that was never written: the index is a hole again. `NoChunk` if another or none is
+/// Takes a chunk out that holds no byte of the file: the index is a hole again. `NoChunk` if another or none is
 /// there; `Recovering` while a truncation is under way.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClearChunk {

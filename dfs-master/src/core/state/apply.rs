@@ -11,7 +11,7 @@ use dfs_proto::units::{ChunkIndex, Timespec};
 
 use super::{Cluster, State, namespace};
 use crate::core::chunks::{ChunkMeta, Members};
-use crate::core::command::{Answer, Command, CommitFile, NewChunk, Record, Unused};
+use crate::core::command::{Answer, CloseDone, Command, CommitFile, NewChunk, Record, Unused};
 use crate::core::ops::{ClearChunk, Create, NsCommand, NsOutcome, SetChunk};
 use crate::core::tombstones::Tombstone;
 
@@ -136,6 +136,7 @@ impl State {
                 Outcome::of(if known { Answer::Done } else { Answer::Failed(Status::NotFound) })
             }
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
+            Command::DropHoles { chunks } => self.drop_holes(at, chunks),
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),
             Command::GiveUp(give_up) => Outcome::of(self.give_up(give_up)),
             Command::StateHash(mark) => {
@@ -283,6 +284,21 @@ impl State {
             }
         }
         self.bury(at, dropped)
+    }
+
+    /// Makes holes of chunks that have nothing else. One that went on since its close stays, and so does one whose
+    /// file is being cut.
+    fn drop_holes(&mut self, at: At, chunks: &[CloseDone]) -> Outcome {
+        let mut dropped = Vec::new();
+        for CloseDone { chunk, version, open_num, .. } in chunks {
+            let meta = self.chunks.get(*chunk).filter(|meta| meta.closes_at(*version, *open_num));
+            let Some(meta) = meta else { continue };
+            let clear = ClearChunk { ino: meta.ino, index: meta.index, chunk: *chunk };
+            if let Ok(NsOutcome::Freed { dropped: gone, .. }) = self.ns.apply(&NsCommand::ClearChunk(clear)) {
+                dropped.extend(gone);
+            }
+        }
+        Outcome { answer: Answer::Done, dropped: self.bury(at, dropped) }
     }
 
     /// Gives chunks that no file points to their tombstones.

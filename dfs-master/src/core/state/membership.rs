@@ -60,8 +60,7 @@ impl State {
     pub(super) fn close(&mut self, chunks: &[CloseDone]) -> Answer {
         for done in chunks {
             let Some(meta) = self.chunks.get(done.chunk) else { continue };
-            let current = meta.is_active() && meta.version == done.version && meta.open_num == done.open_num;
-            if current && meta.open && meta.learners.is_empty() {
+            if meta.closes_at(done.version, done.open_num) {
                 self.chunks.update(done.chunk, |meta| {
                     (meta.open, meta.digest) = (false, done.digest);
                     // Every member has it on its disk, unless there is nothing to have.

@@ -1,17 +1,20 @@
-//! A program that writes, reads, truncates and syncs files, as the simulator's does, with one descriptor at a time.
+//! A program that writes, reads, truncates, punches and syncs files, as the simulator's does, with one descriptor at a time.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use super::{Kind, Program, Shared, WorkFile, bytes_of, close, path_of};
 use crate::model::history::{FlushKind, Outcome};
 use crate::model::stamp::{Found, SECTOR, Stamp, fill, look};
 use crate::model::{Actor, FileNum};
 
+const CHUNK_SECTORS: u64 = 128;
 /// A file reaches over three chunks of 64 KiB.
-pub const FILE_SECTORS: u64 = 384;
+pub const FILE_SECTORS: u64 = 3 * CHUNK_SECTORS;
 const BLOCK_SECTORS: u64 = 8;
 
 /// An open file of a program.
@@ -80,6 +83,7 @@ fn one(program: &mut Program, open: &Open) -> Next {
         9 if open.writable => truncate(program, open),
         10 if open.writable => flushed(program, file, FlushKind::Fsync, || handle.sync_data()),
         11 if open.writable => flushed(program, file, FlushKind::Fsync, || handle.sync_all()),
+        13 if open.writable => punch(program, open),
         // Closing any descriptor of a file flushes it.
         12 if open.writable => flushed(program, file, FlushKind::Close, || close(handle.try_clone()?)),
         _ => {
@@ -122,7 +126,7 @@ fn truncate(program: &mut Program, open: &Open) -> Next {
     let rng = &mut program.rng;
     let sectors = match rng.below(4) {
         0 => 0,
-        1 => rng.below(3) * 128,
+        1 => rng.below(3) * CHUNK_SECTORS,
         2 => rng.below(FILE_SECTORS / BLOCK_SECTORS) * BLOCK_SECTORS,
         _ => rng.below(FILE_SECTORS),
     };
@@ -132,6 +136,30 @@ fn truncate(program: &mut Program, open: &Open) -> Next {
     let set = program.shared.call(actor, Kind::Write, what, || open.handle.set_len(bytes_of(sectors)));
     let outcome = outcome_of(&set);
     program.shared.record().history.write_returned(cut, outcome, true);
+    if outcome == Outcome::Done { Next::Go } else { Next::Close }
+}
+
+/// Zeros, often of whole chunks; those that need not stay within the file make it longer.
+fn punch(program: &mut Program, open: &Open) -> Next {
+    let (first, len) = match program.rng.below(4) {
+        0 => (program.rng.below(3) * CHUNK_SECTORS, FILE_SECTORS),
+        1 => (program.rng.below(3) * CHUNK_SECTORS, CHUNK_SECTORS),
+        _ => place(program),
+    };
+    let len = len.min(FILE_SECTORS - first);
+    let grows = program.rng.below(4) == 0;
+    let mode = if grows {
+        FallocateFlags::ZERO_RANGE
+    } else {
+        FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE)
+    };
+    let (actor, file) = (program.actor, open.file.num);
+    let hole = program.shared.record().history.hole(actor, file, first, first + len, grows);
+    let what = format!("punches {file:?} at {first}+{len} grows {grows}");
+    let punch = || Ok(fallocate(&open.handle, mode, bytes_of(first), bytes_of(len))?);
+    let outcome = outcome_of(&program.shared.call(actor, Kind::Write, what, punch));
+    // Zeros are not buffered.
+    program.shared.record().history.write_returned(hole, outcome, true);
     if outcome == Outcome::Done { Next::Go } else { Next::Close }
 }
 

@@ -8,8 +8,9 @@ use crate::model::history::{FlushKind, Outcome};
 use crate::model::stamp::{Found, SECTOR, Stamp, fill, look};
 use crate::model::{FileNum, Tick};
 
+const CHUNK_SECTORS: u64 = 128;
 /// A file reaches over three chunks of 64 KiB.
-pub(in crate::sim) const FILE_SECTORS: u64 = 384;
+pub(in crate::sim) const FILE_SECTORS: u64 = 3 * CHUNK_SECTORS;
 const BLOCK_SECTORS: u64 = 8;
 const SECTOR_U64: u64 = SECTOR as u64;
 
@@ -135,7 +136,7 @@ async fn write(program: &mut Program, open: &Open) -> Next {
 async fn truncate(program: &mut Program, open: &Open) -> Next {
     let sectors = match program.below(4) {
         0 => 0,
-        1 => program.below(3) * 128,
+        1 => program.below(3) * CHUNK_SECTORS,
         2 => program.below(FILE_SECTORS / BLOCK_SECTORS) * BLOCK_SECTORS,
         _ => program.below(FILE_SECTORS),
     };
@@ -157,9 +158,15 @@ async fn truncate(program: &mut Program, open: &Open) -> Next {
     if outcome == Outcome::Done { Next::Go } else { Next::Close }
 }
 
-/// Zeros, and at times a file that is longer for them.
+/// Zeros, often of whole chunks, and at times a file that is longer for them.
 async fn punch(program: &mut Program, open: &Open) -> Next {
-    let (first, len) = place(program);
+    let (first, len) = match program.below(5) {
+        // To the file's end, wherever in its chunk that is.
+        0 => (program.below(3) * CHUNK_SECTORS, FILE_SECTORS),
+        1 => (program.below(3) * CHUNK_SECTORS, CHUNK_SECTORS),
+        _ => place(program),
+    };
+    let len = len.min(FILE_SECTORS - first);
     let grows = program.below(4) == 0;
     let (actor, file) = (program.actor, open.file);
     let record = program.shared.act(|world| {
