@@ -86,11 +86,21 @@ fn the_last_that_take_replicas_are_not_drained() {
     let cluster = Cluster::up(&["--servers", "2", "--replicas", "2"]);
     fs::write(cluster.path("f"), b"x").unwrap();
     let names = cluster.json(&["server", "list"]);
-    let name = names["servers"][0]["name"].as_str().unwrap();
+    let [one, other] = [0, 1].map(|at| names["servers"][at]["name"].as_str().unwrap());
+    let said = cluster.dfs(&["server", "drain", one]);
+    assert!(said.contains("only 1 other servers are up and the goal is 2"), "{said}");
     let mut drain = Command::new(binaries().join("dfs"));
-    drain.args(["server", "drain", name]).env("DFS_MASTER", cluster.dev("addr", &[]).trim());
+    drain.args(["server", "drain", other]).env("DFS_MASTER", cluster.dev("addr", &[]).trim());
     let said = refusal(&drain.output().unwrap());
-    assert!(said.contains("is not drained"), "one server is left, and a write needs two: {said}");
+    assert!(said.contains("is not drained"), "nobody would be left to write to: {said}");
     let list = cluster.json(&["server", "list"]);
-    assert_eq!(server(&list, name)["draining"], false);
+    assert_eq!(
+        (&server(&list, one)["draining"], &server(&list, other)["draining"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(
+        server(&list, one)["replicas"],
+        server(&list, other)["replicas"],
+        "what has no other place stays"
+    );
 }

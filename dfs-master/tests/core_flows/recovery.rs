@@ -334,6 +334,33 @@ fn a_chunk_that_a_size_covers_and_nobody_has_begins_empty() {
 }
 
 #[test]
+fn who_has_no_file_is_equal_to_one_that_is_empty() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let chunk = place.chunk();
+    let empty = dfs_proto::checksum::digest_of(&[]).0;
+    for (digest, stay) in [(empty, 3), (7, 1)] {
+        let primary = cluster.meta(chunk).members.primary().unwrap();
+        for server in &mut cluster.servers {
+            if server.num == primary {
+                server.replicas.get_mut(&chunk).unwrap().digest = digest;
+            } else {
+                server.replicas.remove(&chunk);
+            }
+        }
+        let before = cluster.meta(chunk).config;
+        cluster.kill(primary);
+        cluster.revive(primary, false);
+        cluster.until(60_000, |cluster| {
+            let meta = cluster.meta(chunk);
+            meta.is_active() && meta.config > before
+        });
+        assert_eq!(cluster.meta(chunk).members.len(), stay, "its bytes hash to {digest}");
+    }
+}
+
+#[test]
 fn a_chunk_that_nobody_wrote_reaches_its_goal() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
