@@ -38,7 +38,10 @@ fn churn(path: &Path, stop: &AtomicBool, rounds: &AtomicU64) {
 fn a_drained_server_can_be_turned_off() {
     let cluster = Cluster::up(&["--servers", "4", "--replicas", "2", "--chunk-size", "65536"]);
     for n in 0..20 {
-        fs::write(cluster.path(&format!("f{n}")), bytes(n, 2 * CHUNK + n)).unwrap();
+        fs::File::create(cluster.path(&format!("f{n}")))
+            .unwrap()
+            .write_all(&bytes(n, 2 * CHUNK + n))
+            .unwrap();
     }
     let names = cluster.json(&["server", "list"]);
     let name = names["servers"][1]["name"].as_str().unwrap().to_owned();
@@ -84,7 +87,7 @@ fn a_drained_server_can_be_turned_off() {
 #[test]
 fn the_last_that_take_replicas_are_not_drained() {
     let cluster = Cluster::up(&["--servers", "2", "--replicas", "2"]);
-    fs::write(cluster.path("f"), b"x").unwrap();
+    fs::File::create(cluster.path("f")).unwrap().write_all(b"x").unwrap();
     let names = cluster.json(&["server", "list"]);
     let [one, other] = [0, 1].map(|at| names["servers"][at]["name"].as_str().unwrap());
     let said = cluster.dfs(&["server", "drain", one]);

@@ -3,6 +3,7 @@
 //! on. As root, with FUSE.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "a test measures time")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

@@ -268,7 +268,7 @@ fn running_servers_that_have_lost_their_master_are_asked() {
     for n in 0..600 {
         let path = cluster.path(&format!("few/f{n}"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes(n, n)).unwrap();
+        fs::File::create(path).unwrap().write_all(&bytes(n, n)).unwrap();
         tree.insert(format!("few/f{n}").into(), bytes(n, n));
     }
     rustix::fs::syncfs(fs::File::open(cluster.mount()).unwrap()).unwrap();

@@ -100,8 +100,15 @@ impl Core {
         };
         let seq = replica.applied.highest();
         let lead = replica.lead.get_or_insert_with(|| Box::new(Lead::starting_at(seq)));
-        match &lead.fill {
-            Some(fill) if fill.learner == body.learner => return answer(call, Reply::Done, out),
+        match &mut lead.fill {
+            Some(fill) if fill.learner == body.learner => {
+                // What it was told of an answer before is not so any more.
+                if fill.is_reported() {
+                    fill.stage = Stage::Ready;
+                    self.report_learner(now, body.chunk, out);
+                }
+                return answer(call, Reply::Done, out);
+            }
             Some(_) => return refuse(call, Status::Busy, out),
             None => {}
         }

@@ -211,10 +211,11 @@ impl Core {
             job.asked = None;
             match results.get(at) {
                 Some(Status::Ok) => job.withdrawn = Some(process),
-                // Nothing was ever written there: a recovery goes on without it.
+                // It has no file that it could refuse to write: a recovery goes on without it.
                 Some(Status::NoChunk) => {
+                    let server = job.server;
                     self.soft.leaving.forget(asked.chunk);
-                    self.recover_anyway(asked.chunk, &meta);
+                    self.exclude(asked.chunk, server);
                 }
                 Some(_) | None => {}
             }

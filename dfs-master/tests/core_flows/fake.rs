@@ -233,18 +233,7 @@ impl FakeServer {
                 encode(&Fenced { answers })
             }
             Op::Withdraw if self.deaf_to_withdraw => return Err(Status::Deadline),
-            Op::Withdraw => {
-                let withdraw: Withdraw = decode(body);
-                let leave = |asked: &WithdrawChunk| match self.replicas.get_mut(&asked.chunk) {
-                    Some(replica) => {
-                        replica.active = false;
-                        Status::Ok
-                    }
-                    None => Status::NoChunk,
-                };
-                let results = withdraw.chunks.iter().map(leave).collect();
-                encode(&Withdrawn { results })
-            }
+            Op::Withdraw => encode(&self.withdraw(&decode(body))),
             Op::Reconcile => {
                 let request: Reconcile = decode(body);
                 let replica = self.replicas.get_mut(&request.chunk).ok_or(Status::NoChunk)?;
@@ -373,6 +362,17 @@ impl FakeServer {
             }
             ServerEvent::SessionEnded { .. } => self.ended_sessions += 1,
         }
+    }
+
+    fn withdraw(&mut self, withdraw: &Withdraw) -> Withdrawn {
+        let leave = |asked: &WithdrawChunk| match self.replicas.get_mut(&asked.chunk) {
+            Some(replica) => {
+                replica.active = false;
+                Status::Ok
+            }
+            None => Status::NoChunk,
+        };
+        Withdrawn { results: withdraw.chunks.iter().map(leave).collect() }
     }
 
     fn fence(&mut self, chunk: ChunkId, version: ChunkVersion) -> FenceAnswer {

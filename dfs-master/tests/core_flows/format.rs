@@ -49,6 +49,11 @@ fn closed() -> Vec<CloseDone> {
     vec![CloseDone { chunk: ChunkId(77), version, open_num, digest: 1 << 100 }]
 }
 
+fn departures() -> Vec<Departure> {
+    let (version, config) = (ChunkVersion(2), ConfigNum(3));
+    vec![Departure { chunk: ChunkId(77), version, config, server: ServerNum(3) }]
+}
+
 /// One of every command.
 fn samples() -> Vec<Command> {
     let now = Timespec { sec: 1_700_000_000, nsec: 5 };
@@ -66,12 +71,6 @@ fn samples() -> Vec<Command> {
         now,
     };
     let learner = LearnerChange { chunk: ChunkId(77), server: ServerNum(3) };
-    let departure = Departure {
-        chunk: ChunkId(77),
-        version: ChunkVersion(2),
-        config: ConfigNum(3),
-        server: ServerNum(3),
-    };
     let activation = Activation {
         chunk: ChunkId(77),
         version: ChunkVersion(2),
@@ -121,8 +120,8 @@ fn samples() -> Vec<Command> {
         Command::StateHash(Mark { index: LogIndex(10_000), hash: 0x0123_4567_89ab_cdef }),
         Command::CloseChunks { chunks: closed() },
         Command::Reopen { chunk: ChunkId(77), open_num: OpenNum(3) },
-        Command::Leave { leaving: vec![departure] },
-        Command::Left { left: vec![departure] },
+        Command::Leave { leaving: departures() },
+        Command::Left { left: departures() },
         Command::DrainServer { server, drain: true },
         Command::DropHoles { chunks: closed() },
     ]

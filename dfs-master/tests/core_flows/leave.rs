@@ -182,3 +182,27 @@ fn a_replica_above_the_goal_leaves() {
     run_filling(&mut cluster, 20_000);
     assert_eq!(cluster.meta(chunk).members.len(), 3);
 }
+
+#[test]
+fn one_without_a_file_leaves_too() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (_, place) = cluster.written_file(client, "f");
+    let (chunk, leaver) = (place.chunk(), place.members[1].server);
+    let empty = dfs_proto::checksum::digest_of(&[]).0;
+    for server in &mut cluster.servers {
+        server.replicas.values_mut().for_each(|replica| replica.digest = empty);
+    }
+    cluster.server_mut(leaver).deaf_to_withdraw = true;
+    drain(&mut cluster, leaver, true).unwrap();
+    run_filling(&mut cluster, 3_000);
+    drain(&mut cluster, leaver, false).unwrap();
+    // Whoever is asked to leave now has nothing, and nobody is drained.
+    let primary = cluster.meta(chunk).members.primary();
+    for server in cluster.servers.iter_mut().filter(|server| Some(server.num) != primary) {
+        server.replicas.remove(&chunk);
+        server.deaf_to_withdraw = false;
+    }
+    run_filling(&mut cluster, 20_000);
+    assert_eq!(cluster.meta(chunk).members.len(), 3);
+}

@@ -83,6 +83,14 @@ fn a_learner_that_was_taken_in_is_not_dropped_by_a_second_answer() {
         bench.hold(|packet| is_forward_to(packet, 3));
         let call = bench.write(1, bench.cap(1, 1), 2, BLOCK0, 2);
         assert_eq!(bench.replies.contains_key(&call), !taken, "only the master's word lets it go");
+        if taken {
+            // A master that thinks better of it asks again, and gets another report.
+            bench.learners.clear();
+            bench.add_learner(1, 1, 1, 3);
+            assert_eq!(bench.learners, [report]);
+            bench.step(num(1), Input::LearnerJudged { report, status: Status::NoChunk });
+            assert!(bench.replies.contains_key(&call));
+        }
     }
 }
 

@@ -381,6 +381,9 @@ impl Core {
         }
         if !ready || boot != Some(learner.boot) || !self.soft.servers.is_up(learner.server, self.now.mono) {
             self.drop_learner(chunk, learner.server);
+            if ready {
+                return Err(Status::NoChunk);
+            }
             self.reply(caller, &Done {});
             return Ok(());
         }
