@@ -81,7 +81,9 @@ impl Core {
         let DrainServer { server, drain } = request;
         self.state.servers.get(server).ok_or(Status::NotFound)?;
         let takes = |other: &super::servers::Server| {
-            other.num != server && !other.draining && self.soft.servers.is_up(other.num, self.now.mono)
+            other.num != server
+                && !self.is_emptied(other.num)
+                && self.soft.servers.is_up(other.num, self.now.mono)
         };
         // New chunks need so many, wherever the old ones are.
         if drain && self.state.servers.iter().filter(|other| takes(other)).count() < self.state.min_write() {

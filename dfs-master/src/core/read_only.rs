@@ -68,8 +68,7 @@ impl Core {
     fn is_read_only(&self, chunk: ChunkId, server: ServerNum) -> bool {
         let Some(live) = self.soft.servers.get(server) else { return false };
         let noted = self.soft.read_only.noted.get(&(chunk, server));
-        let all_failed = !live.disks.is_empty() && live.disks.iter().all(|disk| disk.failed.is_some());
-        (live.boot.is_some() && all_failed) || noted.is_some_and(|then| live.is_of_boot(*then))
+        live.is_read_only() || noted.is_some_and(|then| live.is_of_boot(*then))
     }
 
     /// Has a chunk go on without members that take no writes. Where none takes any, one of them is left to be copied

@@ -81,8 +81,8 @@ impl Core {
         let from = self.soft.scan.cursor.unwrap_or_default();
         let mut needs = Vec::new();
         let mut last = None;
-        let draining = self.state.servers.iter().filter(|server| server.draining).map(|server| server.num);
-        self.soft.scan.draining = draining.collect();
+        let all = self.state.servers.iter().map(|server| server.num);
+        self.soft.scan.draining = all.filter(|server| self.is_emptied(*server)).collect();
         let drained_up =
             self.soft.scan.draining.iter().filter(|server| self.soft.servers.is_up(**server, now)).count();
         let goal = self.state.goal().min(self.soft.servers.up(now) - drained_up);

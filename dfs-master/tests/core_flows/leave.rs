@@ -152,6 +152,22 @@ fn a_drained_primary_hands_over() {
 }
 
 #[test]
+fn a_server_whose_disks_take_no_writes_is_emptied() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    cluster.commit_synced(client, &attr, &place, 10_000);
+    for failed in [place.members[1].server, place.members[0].server] {
+        cluster.server_mut(failed).read_only = true;
+        run_filling(&mut cluster, 20_000);
+        let meta = cluster.meta(place.chunk());
+        assert!(meta.is_active() && !meta.members.contains(failed), "{meta:?}");
+        assert_eq!(meta.members.len(), 3);
+        cluster.server_mut(failed).read_only = false;
+    }
+}
+
+#[test]
 fn what_has_no_other_place_stays() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();

@@ -167,9 +167,9 @@ impl Core {
         })
     }
 
-    /// Members whose servers are drained go, where as many as the goal are left; else they lead nothing.
+    /// Members whose servers are to be empty go, where as many as the goal are left; else they lead nothing.
     fn put_drained_last(&self, members: &mut Vec<Process>) {
-        let drained = |process: &Process| self.state.servers.is_draining(process.server);
+        let drained = |process: &Process| self.is_emptied(process.server);
         if members.iter().filter(|process| !drained(process)).count() >= self.state.goal() {
             members.retain(|process| !drained(process));
         } else {

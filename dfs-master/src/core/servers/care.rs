@@ -1,9 +1,11 @@
 //! What a leader does about servers on every tick: who can take new replicas, and who was lost.
 
+use dfs_proto::ids::ServerNum;
+
 use crate::core::Core;
 use crate::core::chunks::confirm::Incarnation;
 use crate::core::placement::Candidate;
-use crate::core::servers::live::{Inventory, Standing};
+use crate::core::servers::live::{Inventory, LiveServer, Standing};
 
 impl Core {
     /// Who can take new replicas now.
@@ -30,6 +32,12 @@ impl Core {
             })
         };
         self.soft.candidates = self.state.servers.iter().filter_map(candidate).collect();
+    }
+
+    /// Whether what the server has is to go elsewhere: an operator drains it, or no disk of it takes writes.
+    pub(in crate::core) fn is_emptied(&self, server: ServerNum) -> bool {
+        let read_only = self.soft.servers.get(server).is_some_and(LiveServer::is_read_only);
+        read_only || self.state.servers.is_draining(server)
     }
 
     /// A server that was gone for long enough to be repaired around begins anew when it comes back: what

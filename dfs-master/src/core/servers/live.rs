@@ -150,6 +150,13 @@ impl LiveServer {
         self.conn.is_some() && self.boot.is_some_and(|boot| !self.dead_boots.contains(&boot))
     }
 
+    /// No disk of it takes writes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        let failed = !self.disks.is_empty() && self.disks.iter().all(|disk| disk.failed.is_some());
+        self.boot.is_some() && failed
+    }
+
     /// Bytes of its working disks: all, free.
     #[must_use]
     pub fn space(&self) -> (u64, u64) {
