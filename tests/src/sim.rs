@@ -20,7 +20,7 @@ pub mod server;
 pub mod client;
 pub mod faults;
 pub mod options;
-mod operator;
+pub mod operator;
 pub mod work;
 pub mod verify;
 pub mod watch;
