@@ -218,8 +218,12 @@ impl World {
                     let oracle = self.chunks.get_mut(&chunk).unwrap();
                     oracle.version += 1;
                     let fence = [(chunk, ChunkVersion(oracle.version))];
-                    self.store.as_ref().unwrap().fence(&fence)?.pop().unwrap()?;
-                    oracle.durable_version = oracle.version;
+                    let store = self.store.as_ref().unwrap();
+                    store.fence(&fence)?.pop().unwrap()?;
+                    // On a disk that is suspect it holds for this life alone.
+                    if !store.suspect() {
+                        oracle.durable_version = oracle.version;
+                    }
                 }
                 5 => {
                     let oracle = self.chunks.get_mut(&chunk).unwrap();
