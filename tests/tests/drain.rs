@@ -87,7 +87,10 @@ fn a_drained_server_can_be_turned_off() {
 #[test]
 fn the_last_that_take_replicas_are_not_drained() {
     let cluster = Cluster::up(&["--servers", "2", "--replicas", "2"]);
-    fs::File::create(cluster.path("f")).unwrap().write_all(b"x").unwrap();
+    let path = cluster.path("f");
+    fs::File::create(&path).unwrap().write_all(b"x").unwrap();
+    // A server that joined last gets its replica later.
+    cluster.wait_for("two replicas", |_| cluster.holders(&path).len() == 2);
     let names = cluster.json(&["server", "list"]);
     let [one, other] = [0, 1].map(|at| names["servers"][at]["name"].as_str().unwrap());
     let said = cluster.dfs(&["server", "drain", one]);
