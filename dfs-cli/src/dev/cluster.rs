@@ -6,6 +6,9 @@
 //! DIR/run        pid files, port files, Unix sockets   DIR/log       what the processes say
 //! ```
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -233,7 +236,8 @@ impl Cluster {
         self.dir.join(format!("run/{name}.addr"))
     }
 
-    /// Where a process listens: where it did before (others know it there), else its port of the base, else any.
+    /// Where a process listens: where it did before (others know it there), else its port of the base, else one that is
+    /// free.
     fn listen(&self, name: &str, n: u16) -> anyhow::Result<String> {
         if let Ok(text) = std::fs::read_to_string(self.port_file(name)) {
             return Ok(text.trim().to_owned());
@@ -242,7 +246,7 @@ impl Cluster {
             Some(base) => base
                 .checked_add(n)
                 .ok_or_else(|| anyhow!("--base-port {base} leaves no room for {n} servers"))?,
-            None => 0,
+            None => free_port(),
         };
         Ok(format!("127.0.0.1:{port}"))
     }
@@ -322,6 +326,21 @@ impl Cluster {
         let full = std::fs::canonicalize(at)?;
         daemon.wait_ready(child, READY, || Ok(is_mounted(&full)?.then_some(())))
     }
+}
+
+/// Ports below this are other programs' by custom.
+const PORTS_FROM: u16 = 10_000;
+/// Where the kernel takes ports for connections from, as it comes; it can be told otherwise.
+const EPHEMERAL_FROM: u16 = 32_768;
+/// Ports that are tried.
+const PORTS_TRIED: u64 = 200;
+
+/// A port that nobody listens at. It is not one of those that the kernel gives to connections: while a process is down
+/// that is started again, one of them could have its port. Any, if none is found.
+fn free_port() -> u16 {
+    let draw = |_| RandomState::new().build_hasher().finish() % u64::from(EPHEMERAL_FROM - PORTS_FROM);
+    let ports = (0..PORTS_TRIED).map(draw).filter_map(|at| PORTS_FROM.checked_add(u16::try_from(at).ok()?));
+    ports.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap_or(0)
 }
 
 fn words(list: &[&str]) -> Vec<String> {
