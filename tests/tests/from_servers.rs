@@ -164,7 +164,7 @@ fn a_lost_master_comes_back_as_it_was() {
     assert!(!cluster.master_dir().exists(), "looking writes nothing");
     // Damage in the best one: another is as good.
     let best = PathBuf::from(looked["best"].as_str().unwrap());
-    damage_all_segments(&best);
+    damage(&best);
     let to = cluster.master_dir().display().to_string();
     let made = recover(&cluster, &SERVERS, &["--to", &to]);
     let screen = String::from_utf8(made.stdout.clone()).unwrap();
@@ -186,9 +186,11 @@ fn a_lost_master_comes_back_as_it_was() {
     assert_eq!(tree(&cluster), after);
 }
 
-/// Flips a byte in the middle of what each segment of a copy holds.
-fn damage_all_segments(copy: &Path) {
-    for file in fs::read_dir(copy.join("log")).unwrap() {
+/// Flips a byte in the middle of what each segment and each snapshot of a copy holds: of the log it may need only a few
+/// records at the end.
+fn damage(copy: &Path) {
+    let files = ["log", "snapshot"].map(|dir| fs::read_dir(copy.join(dir)).unwrap());
+    for file in files.into_iter().flatten() {
         let path = file.unwrap().path();
         let mut bytes = fs::read(&path).unwrap();
         let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
