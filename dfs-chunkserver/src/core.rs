@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
 //! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `close`, `fill`,
-//! `learner`, `remove`, `read_only`, `look` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`,
+//! `learner`, `withdraw`, `remove`, `read_only`, `look` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`,
 //! `answers`, `timers` (what is under way), `heat`.
 
 pub mod io;
@@ -379,6 +379,12 @@ impl Core {
         }
         self.max_term = term;
         Ok(())
+    }
+
+    /// The same for what only a server with a lease may do.
+    fn obey_while_serving(&mut self, now: Micros, term: Term) -> Result<(), Status> {
+        self.obey(term)?;
+        if self.stopped || !self.lease.is_valid(now) { Err(Status::NotServing) } else { Ok(()) }
     }
 
     /// Has the disks remember the high-water marks. The index moves with every heartbeat and is told to the

@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
-//! [`grants`], [`lease`], [`placement`], `recovery`, `read_only`, `repair`, `close`, `truncate`, `gc`, `scan`, [`check`]
+//! [`grants`], [`lease`], [`placement`], `recovery`, `read_only`, `repair`, `leave`, `close`, `holes`, `truncate`, `gc`, `scan`, [`check`]
 //! and `fsck`, `damage`, `paths` and [`rebuild`].
 
 pub mod contract;

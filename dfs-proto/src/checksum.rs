@@ -92,6 +92,12 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// Whether a digest is of no bytes: of a replica without a file, or with holes alone.
+#[must_use]
+pub fn is_of_nothing(digest: u128) -> bool {
+    digest == digest_of(&[]).0
+}
+
 /// The digest of a table of checksums, taken over their little-endian bytes.
 #[must_use]
 pub fn digest_of(crcs: &[u32]) -> Digest {

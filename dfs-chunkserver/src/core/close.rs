@@ -24,11 +24,8 @@ enum Step {
 
 impl Core {
     pub(crate) fn close(&mut self, now: Micros, call: CallToken, body: &Close, out: &mut Vec<Effect>) {
-        if let Err(status) = self.obey(body.term) {
+        if let Err(status) = self.obey_while_serving(now, body.term) {
             return refuse(call, status, out);
-        }
-        if self.stopped || !self.lease.is_valid(now) {
-            return refuse(call, Status::NotServing, out);
         }
         if body.chunks.len() > COMMAND_BATCH {
             return refuse(call, Status::TooLarge, out);
@@ -65,6 +62,7 @@ impl Core {
     fn close_chunk(&mut self, asked: &CloseChunk) -> Result<Step, Status> {
         // What its bytes must hash to is for bytes that are there.
         let hurt = self.damage.is_hurt(asked.chunk);
+        let writable = self.check_writable(asked.chunk);
         let replica = self.replicas.get_mut(&asked.chunk).ok_or(Status::NoChunk)?;
         check_standing(replica, asked.version)?;
         if asked.open_num < replica.open_num {
@@ -98,9 +96,7 @@ impl Core {
             return Ok(Step::Done(CloseAnswer::Closed { digest, seq }));
         }
         // To write the header of the close would take a replica out that can be read.
-        if self.disks.get(usize::from(replica.disk.0)).is_some_and(|disk| disk.read_only) {
-            return Err(Status::DiskFailed);
-        }
+        writable?;
         replica.open_num = asked.open_num;
         if !replica.made {
             // All of its bytes were lost with every member's power before a sync: there is nothing to write down.

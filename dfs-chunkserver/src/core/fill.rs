@@ -129,10 +129,7 @@ impl Core {
     }
 
     fn admit_learner(&mut self, now: Micros, body: &AddLearner) -> Result<(), Status> {
-        self.obey(body.term)?;
-        if self.stopped || !self.lease.is_valid(now) {
-            return Err(Status::NotServing);
-        }
+        self.obey_while_serving(now, body.term)?;
         let me = self.me().ok_or(Status::NotServing)?;
         let replica = self.replicas.get(&body.chunk).ok_or(Status::NoChunk)?;
         check_standing(replica, body.version)?;

@@ -147,11 +147,11 @@ pub enum Input {
         call: CallToken,
         body: Close,
     },
-    /// The master wants every replica scrubbed now.
     Withdraw {
         call: CallToken,
         body: Withdraw,
     },
+    /// The master wants every replica scrubbed now.
     StartScrub {
         call: CallToken,
         body: StartScrub,

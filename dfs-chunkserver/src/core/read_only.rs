@@ -8,8 +8,8 @@ use dfs_proto::meta::{SuspectReport, Suspicion};
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
-use crate::core::Core;
-use crate::core::io::{DiskIx, Effect};
+use crate::core::io::{CallToken, DiskIx, Effect};
+use crate::core::{Core, refuse};
 
 /// A writer that waits tries again many times a second; the master needs to hear it once, and again if it
 /// forgot.
@@ -36,8 +36,22 @@ impl Core {
         if self.is_read_only(chunk) { Err(Status::DiskFailed) } else { Ok(()) }
     }
 
-    /// Tells the master that a write of the chunk was refused here for its disk.
-    pub(crate) fn tell_read_only(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
+    /// Refuses a write of the chunk. If that is for its disk, the master is told.
+    pub(crate) fn refuse_write(
+        &mut self,
+        now: Micros,
+        call: CallToken,
+        chunk: ChunkId,
+        status: Status,
+        out: &mut Vec<Effect>,
+    ) {
+        if status == Status::DiskFailed {
+            self.tell_read_only(now, chunk, out);
+        }
+        refuse(call, status, out);
+    }
+
+    fn tell_read_only(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
         let Some(me) = self.me() else { return };
         if self.told_read_only.get(&chunk).is_some_and(|at| now.ms_since(*at) < TELL_EVERY_MS) {
             return;

@@ -278,6 +278,11 @@ impl Replica {
         }
     }
 
+    /// Who has to have what is acknowledged or synced, besides the members.
+    pub(crate) fn mandatory_learner(&self) -> Option<Member> {
+        self.lead.as_ref()?.fill.as_ref()?.mandatory()
+    }
+
     /// Every write up to `committed` is on all members: its blocks are pending no longer.
     pub(crate) fn commit(&mut self, committed: Seq) {
         if committed > self.committed {

@@ -33,10 +33,7 @@ impl Core {
             return self.begin_learner(call, &meta, out);
         }
         if let Err(status) = self.admit_forward(&meta) {
-            if status == Status::DiskFailed {
-                self.tell_read_only(now, meta.chunk, out);
-            }
-            return refuse(call, status, out);
+            return self.refuse_write(now, call, meta.chunk, status, out);
         }
         match meta.kind {
             ForwardKind::Fill => self.take_fill(call, meta, payload, out),

@@ -85,8 +85,7 @@ impl Core {
         if replica.lossy > asked.since {
             return Err(Status::Lost);
         }
-        let learner =
-            replica.lead.as_ref().and_then(|lead| lead.fill.as_ref()).and_then(|fill| fill.mandatory());
+        let learner = replica.mandatory_learner();
         let others = replica.members.iter().copied().filter(|member| *member != me).chain(learner).collect();
         let ask = ForwardSyncChunk {
             chunk: cap.chunk,
@@ -182,9 +181,7 @@ impl Core {
 
     fn has_to_sync(&self, chunk: ChunkId, server: ServerNum) -> bool {
         self.replicas.get(&chunk).is_some_and(|replica| {
-            let fill = replica.lead.as_ref().and_then(|lead| lead.fill.as_ref());
-            let learner = fill.and_then(|fill| fill.mandatory());
-            replica.members.iter().chain(&learner).any(|member| member.server == server)
+            replica.members.iter().copied().chain(replica.mandatory_learner()).any(|to| to.server == server)
         })
     }
 

@@ -14,11 +14,8 @@ use crate::core::{Core, answer, refuse};
 
 impl Core {
     pub(crate) fn withdraw(&mut self, now: Micros, call: CallToken, body: &Withdraw, out: &mut Vec<Effect>) {
-        if let Err(status) = self.obey(body.term) {
+        if let Err(status) = self.obey_while_serving(now, body.term) {
             return refuse(call, status, out);
-        }
-        if self.stopped || !self.lease.is_valid(now) {
-            return refuse(call, Status::NotServing, out);
         }
         if body.chunks.len() > COMMAND_BATCH {
             return refuse(call, Status::TooLarge, out);

@@ -40,10 +40,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         if let Err(status) = self.admit_write(now, &meta) {
-            if status == Status::DiskFailed {
-                self.tell_read_only(now, meta.capability.chunk, out);
-            }
-            return refuse(call, status, out);
+            return self.refuse_write(now, call, meta.capability.chunk, status, out);
         }
         let chunk = meta.capability.chunk;
         let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);

@@ -17,10 +17,7 @@ use crate::core::{Core, answer, refuse};
 impl Core {
     pub(crate) fn zero(&mut self, now: Micros, call: CallToken, body: &Zero, out: &mut Vec<Effect>) {
         if let Err(status) = self.admit_zero(now, body) {
-            if status == Status::DiskFailed {
-                self.tell_read_only(now, body.chunk, out);
-            }
-            return refuse(call, status, out);
+            return self.refuse_write(now, call, body.chunk, status, out);
         }
         let len = self.chunk_size.saturating_sub(body.offset);
         let Some(replica) = self.replicas.get_mut(&body.chunk) else {
@@ -50,10 +47,7 @@ impl Core {
     }
 
     fn admit_zero(&mut self, now: Micros, body: &Zero) -> Result<(), Status> {
-        self.obey(body.term)?;
-        if self.stopped || !self.lease.is_valid(now) {
-            return Err(Status::NotServing);
-        }
+        self.obey_while_serving(now, body.term)?;
         let me = self.me().ok_or(Status::NotServing)?;
         let replica = self.replicas.get(&body.chunk).ok_or(Status::NoChunk)?;
         check_standing(replica, body.version)?;

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-use dfs_proto::checksum::digest_of;
+use dfs_proto::checksum::is_of_nothing;
 use dfs_proto::control::{COMMAND_BATCH, Close, CloseAnswer, CloseChunk, Closed};
 use dfs_proto::ids::{ChunkId, ChunkVersion, LogIndex, OpenNum, Seq, ServerNum, SessionId};
 use dfs_proto::status::Status;
@@ -20,7 +20,6 @@ use super::Core;
 use super::chunks::ChunkMeta;
 use super::command::{CloseDone, Command};
 use super::contract::After;
-use super::recovery::MemberStanding;
 use super::reply::{Asked, COMMAND_DEADLINE_MS};
 
 /// Chunks waited for to stay idle; a scan names the others again.
@@ -250,10 +249,7 @@ impl Core {
         meta: &ChunkMeta,
         in_use: bool,
     ) -> Option<ServerNum> {
-        let fit = meta.members.iter().enumerate().all(|(at, server)| {
-            matches!(self.member_standing(chunk, meta, at, server), MemberStanding::Serving(_))
-        });
-        let primary = meta.members.primary().filter(|_| fit)?;
+        let primary = meta.members.primary().filter(|_| self.all_serve(chunk, meta, None))?;
         let of = Opening { version: meta.version, open_num: meta.open_num };
         let job = Job { of, waits: meta.members.iter().collect(), spread: false, held: None, in_use };
         self.soft.closing.jobs.insert(chunk, job);
@@ -319,7 +315,7 @@ impl Core {
                 continue;
             };
             let held = *job.held.get_or_insert((digest, seq));
-            let (in_use, empty) = (job.in_use, digest == digest_of(&[]).0);
+            let (in_use, empty) = (job.in_use, is_of_nothing(digest));
             job.waits.remove(&server);
             if held.1 != seq {
                 log::warn!("chunk {chunk}: {server} closes it at write {seq}, its primary at {}", held.1);

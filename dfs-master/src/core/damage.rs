@@ -21,6 +21,7 @@ use super::command::{Answer, Command, GiveUp};
 use super::dispatch::Then;
 use super::recovery::MemberStanding;
 use super::reply::{Asked, COMMAND_DEADLINE_MS, Caller};
+use super::soft::forget_members;
 
 /// Chunks looked at in one question.
 const SLICE: usize = 4096;
@@ -56,11 +57,7 @@ impl Damage {
 
     /// The chunk has other members, or a new version.
     pub(super) fn forget(&mut self, chunk: ChunkId) {
-        let range = (chunk, ServerNum(0))..=(chunk, ServerNum(u16::MAX));
-        let keys: Vec<_> = self.failed.range(range).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.failed.remove(&key);
-        }
+        forget_members(&mut self.failed, chunk);
     }
 }
 

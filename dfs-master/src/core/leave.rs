@@ -20,7 +20,7 @@ use super::chunks::ChunkMeta;
 use super::command::{Command, Departure};
 use super::dispatch::Then;
 use super::placement;
-use super::recovery::{MemberStanding, Process};
+use super::recovery::Process;
 use super::reply::{Asked, CALL_DEADLINE_MS, Caller};
 
 /// Members that leave at once: writers of these chunks wait for one more round trip.
@@ -144,11 +144,7 @@ impl Core {
     /// What is logged of the member, if the others are as many as the goal and all serve.
     fn departure(&self, chunk: ChunkId, server: ServerNum) -> Option<Departure> {
         let meta = self.state.chunks.get(chunk).filter(ChunkMeta::is_active)?;
-        let stays = |(at, member): (usize, ServerNum)| {
-            member == server
-                || matches!(self.member_standing(chunk, &meta, at, member), MemberStanding::Serving(_))
-        };
-        let well = meta.members.len() > self.state.goal() && meta.members.iter().enumerate().all(stays);
+        let well = meta.members.len() > self.state.goal() && self.all_serve(chunk, &meta, Some(server));
         let ChunkMeta { version, config, .. } = meta;
         well.then_some(Departure { chunk, version, config, server })
     }
@@ -169,8 +165,7 @@ impl Core {
     fn ask_to_withdraw(&mut self) {
         let mut asks: BTreeMap<ServerNum, Vec<WithdrawChunk>> = BTreeMap::new();
         for (chunk, job) in &self.soft.leaving.jobs {
-            let withdrawn = job.withdrawn.is_some() && job.withdrawn == self.process(job.server);
-            let waits = !withdrawn && job.asked.is_none() && !job.ending;
+            let waits = !self.has_withdrawn(job) && job.asked.is_none() && !job.ending;
             let meta = self.state.chunks.get(*chunk).filter(|meta| waits && meta.leaving == Some(job.server));
             if let Some(meta) = meta {
                 let config = ConfigNum(meta.config.0 + 1);
@@ -193,6 +188,11 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether the process that runs now serves nothing more.
+    fn has_withdrawn(&self, job: &Job) -> bool {
+        job.withdrawn.is_some() && job.withdrawn == self.process(job.server)
     }
 
     /// A member serves nothing of these chunks any more, or does not say so.
@@ -232,7 +232,7 @@ impl Core {
         for (chunk, job) in &self.soft.leaving.jobs {
             let meta = self.state.chunks.get(*chunk).filter(|meta| meta.leaving == Some(job.server));
             let Some(meta) = meta.filter(|_| !job.ending) else { continue };
-            let gone = job.withdrawn.is_some_and(|process| self.process(job.server) == Some(process))
+            let gone = self.has_withdrawn(job)
                 || self.is_fenced(*chunk, job.at, job.server)
                 || planted!(LeaveUnfenced);
             match self.departure(*chunk, job.server).filter(|_| gone) {

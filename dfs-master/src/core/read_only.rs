@@ -13,6 +13,7 @@ use dfs_proto::status::Status;
 use super::Core;
 use super::chunks::ChunkMeta;
 use super::chunks::confirm::Incarnation;
+use super::soft::forget_members;
 
 /// Notes kept; a server whose note was dropped refuses the next write, and is noted again.
 const NOTES_MAX: usize = 65_536;
@@ -25,11 +26,7 @@ pub(super) struct ReadOnly {
 
 impl ReadOnly {
     pub(super) fn forget(&mut self, chunk: ChunkId) {
-        let range = (chunk, ServerNum(0))..=(chunk, ServerNum(u16::MAX));
-        let keys: Vec<_> = self.noted.range(range).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.noted.remove(&key);
-        }
+        forget_members(&mut self.noted, chunk);
     }
 }
 

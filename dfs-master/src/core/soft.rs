@@ -1,7 +1,7 @@
 //! What a leader knows besides the log. All of it is lost with the process, and learned again from
 //! sessions that resume, servers that register, and time that passes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::ids::{ChunkId, Ino, LogIndex, ServerNum, Term};
 use dfs_proto::planted;
@@ -125,6 +125,15 @@ pub struct Soft {
     pub(super) checks: Checks,
     /// Inodes below this may be held by sessions that have not come back yet.
     pub(super) grace_floor: Ino,
+}
+
+/// Takes all that a table has of a chunk's members out of it.
+pub(super) fn forget_members<T>(table: &mut BTreeMap<(ChunkId, ServerNum), T>, chunk: ChunkId) {
+    let range = (chunk, ServerNum(0))..=(chunk, ServerNum(u16::MAX));
+    let keys: Vec<_> = table.range(range).map(|(key, _)| *key).collect();
+    for key in keys {
+        table.remove(&key);
+    }
 }
 
 /// Grant numbers of a term begin here, so that none is ever given twice.

@@ -3,10 +3,10 @@
 use dfs_master::core::After;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{ChunkVersion, Handle, OpenNum, ServerNum};
-use dfs_proto::meta::{Attr, ChunkPlace, ClusterStatus, Commit, Creds, MapRead, MapWrite, Release, Setattr};
+use dfs_proto::meta::{Attr, ChunkPlace, ClusterStatus, Commit, MapRead, MapWrite, Release};
 use dfs_proto::units::ChunkIndex;
 
-use crate::cluster::{Client, Cluster, RW, commit};
+use crate::cluster::{Client, Cluster, RW, commit, set_size};
 
 /// Idle so long, a chunk is closed; the walk over all chunks that notices it takes two seconds more.
 const CLOSED_MS: u64 = 40_000;
@@ -170,18 +170,7 @@ fn cutting_opens_it() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();
     let (attr, place) = closed_file(&mut cluster, client, "f");
-    let cut = Setattr {
-        ino: attr.ino,
-        handle: None,
-        mode: None,
-        uid: None,
-        gid: None,
-        size: Some(100),
-        atime: None,
-        mtime: None,
-        creds: Creds::default(),
-    };
-    assert_eq!(cluster.ask(client.conn, &cut).unwrap().size, 100);
+    assert_eq!(cluster.ask(client.conn, &set_size(attr.ino, 100)).unwrap().size, 100);
     let meta = cluster.meta(place.chunk());
     assert_eq!((meta.open, meta.open_num), (true, OpenNum(2)));
     assert!(cluster.server(place.members[0].server).replicas[&place.chunk()].zeroed.is_some());

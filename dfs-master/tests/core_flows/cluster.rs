@@ -18,7 +18,7 @@ use dfs_proto::ids::{
 };
 use dfs_proto::meta::{
     Access, Attr, ChunkPlace, Commit, Create, Created, Creds, KeepAlive, MapWrite, Open, OpenClaim,
-    OpenSession, Opened, ResumeSession, SessionOpened,
+    OpenSession, Opened, ResumeSession, SessionOpened, Setattr,
 };
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
@@ -68,6 +68,20 @@ pub(crate) struct Cluster {
     pub(crate) power_held: bool,
     /// A tick comes between any two writes.
     pub(crate) ticking: bool,
+}
+
+pub(crate) fn set_size(ino: Ino, size: u64) -> Setattr {
+    Setattr {
+        ino,
+        handle: None,
+        mode: None,
+        uid: None,
+        gid: None,
+        size: Some(size),
+        atime: None,
+        mtime: None,
+        creds: Creds::default(),
+    }
 }
 
 /// A commit of nothing.

@@ -1,14 +1,13 @@
 //! Members that leave while reads and writes go on.
 
 use dfs_master::core::Input;
-use dfs_proto::ids::{ConfigNum, ServerNum};
+use dfs_proto::conn::Role;
+use dfs_proto::ids::{ChunkId, ConfigNum, Ino, ServerNum};
 use dfs_proto::meta::{ChunkPlace, DrainServer, MapRead, MapWrite, ServerList, ServerReport};
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
 
 use crate::cluster::{Client, Cluster};
-use dfs_proto::conn::Role;
-use dfs_proto::ids::Ino;
 
 fn drain(cluster: &mut Cluster, server: ServerNum, drain: bool) -> Result<(), Status> {
     let tool = cluster.connect(Role::Tool);
@@ -37,6 +36,26 @@ fn run_filling(cluster: &mut Cluster, ms: u64) {
         let all: Vec<ServerNum> = cluster.servers.iter().map(|server| server.num).collect();
         all.into_iter().for_each(|server| cluster.fill_some(server));
     }
+}
+
+/// A file of whose chunk a secondary is drained, which does not answer.
+struct Departing {
+    cluster: Cluster,
+    client: Client,
+    ino: Ino,
+    chunk: ChunkId,
+    leaver: ServerNum,
+}
+
+fn departing(ms: u64) -> Departing {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let leaver = place.members[1].server;
+    cluster.server_mut(leaver).deaf_to_withdraw = true;
+    drain(&mut cluster, leaver, true).unwrap();
+    run_filling(&mut cluster, ms);
+    Departing { cluster, client, ino: attr.ino, chunk: place.chunk(), leaver }
 }
 
 #[test]
@@ -77,19 +96,12 @@ fn a_drained_server_is_left_by_all_chunks_and_none_is_below_its_goal() {
 
 #[test]
 fn nobody_is_left_out_before_it_said_that_it_serves_nothing() {
-    let mut cluster = Cluster::new(4, 3);
-    let client = cluster.client();
-    let (attr, place) = cluster.written_file(client, "f");
-    let chunk = place.chunk();
-    let leaver = place.members[1].server;
-    cluster.server_mut(leaver).deaf_to_withdraw = true;
-    drain(&mut cluster, leaver, true).unwrap();
-    run_filling(&mut cluster, 8_000);
+    let Departing { mut cluster, client, ino, chunk, leaver } = departing(8_000);
     let meta = cluster.meta(chunk);
     assert_eq!((meta.leaving, meta.members.len()), (Some(leaver), 4), "the choice is in the log: {meta:?}");
-    assert!(!nums(&read_place(&mut cluster, client, attr.ino)).contains(&leaver), "nobody is sent there");
+    assert!(!nums(&read_place(&mut cluster, client, ino)).contains(&leaver), "nobody is sent there");
     // Writes go on: what it refuses, the primary holds.
-    let write = MapWrite { ino: attr.ino, index: ChunkIndex(0), failed: None, only: None };
+    let write = MapWrite { ino, index: ChunkIndex(0), failed: None, only: None };
     assert!(cluster.ask(client.conn, &write).is_ok());
     cluster.server_mut(leaver).deaf_to_withdraw = false;
     cluster.run(6_000);
@@ -99,14 +111,7 @@ fn nobody_is_left_out_before_it_said_that_it_serves_nothing() {
 
 #[test]
 fn a_leaver_that_registers_again_is_confirmed_by_nothing() {
-    let mut cluster = Cluster::new(4, 3);
-    let client = cluster.client();
-    let (_, place) = cluster.written_file(client, "f");
-    let chunk = place.chunk();
-    let leaver = place.members[1].server;
-    cluster.server_mut(leaver).deaf_to_withdraw = true;
-    drain(&mut cluster, leaver, true).unwrap();
-    run_filling(&mut cluster, 5_000);
+    let Departing { mut cluster, chunk, leaver, .. } = departing(5_000);
     assert_eq!(cluster.meta(chunk).leaving, Some(leaver));
     let server = cluster.server_mut(leaver);
     server.replicas.get_mut(&chunk).unwrap().active = false;
@@ -119,14 +124,7 @@ fn a_leaver_that_registers_again_is_confirmed_by_nothing() {
 
 #[test]
 fn the_next_leader_goes_on_with_the_same_leaver() {
-    let mut cluster = Cluster::new(4, 3);
-    let client = cluster.client();
-    let (_, place) = cluster.written_file(client, "f");
-    let chunk = place.chunk();
-    let leaver = place.members[1].server;
-    cluster.server_mut(leaver).deaf_to_withdraw = true;
-    drain(&mut cluster, leaver, true).unwrap();
-    run_filling(&mut cluster, 5_000);
+    let Departing { mut cluster, chunk, leaver, .. } = departing(5_000);
     let before = cluster.meta(chunk);
     assert_eq!(before.leaving, Some(leaver));
     cluster.restart(0);
@@ -184,17 +182,11 @@ fn what_has_no_other_place_stays() {
 
 #[test]
 fn a_replica_above_the_goal_leaves() {
-    let mut cluster = Cluster::new(4, 3);
-    let client = cluster.client();
-    let (_, place) = cluster.written_file(client, "f");
-    let (chunk, drained) = (place.chunk(), place.members[1].server);
-    cluster.server_mut(drained).deaf_to_withdraw = true;
-    drain(&mut cluster, drained, true).unwrap();
-    run_filling(&mut cluster, 3_000);
+    let Departing { mut cluster, chunk, leaver, .. } = departing(3_000);
     assert_eq!(cluster.meta(chunk).members.len(), 4);
     // The operator thinks again, and a master that begins anew finds one too many.
-    drain(&mut cluster, drained, false).unwrap();
-    cluster.server_mut(drained).deaf_to_withdraw = false;
+    drain(&mut cluster, leaver, false).unwrap();
+    cluster.server_mut(leaver).deaf_to_withdraw = false;
     run_filling(&mut cluster, 20_000);
     assert_eq!(cluster.meta(chunk).members.len(), 3);
 }

@@ -3,11 +3,11 @@
 
 use dfs_proto::control::ReportTrouble;
 use dfs_proto::ids::{Handle, ServerNum};
-use dfs_proto::meta::{Attr, ChunkPlace, Creds, MapRead, Setattr, SuspectReport, Suspicion};
+use dfs_proto::meta::{Attr, ChunkPlace, MapRead, Setattr, SuspectReport, Suspicion};
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
 
-use crate::cluster::{Client, Cluster};
+use crate::cluster::{Client, Cluster, set_size};
 
 /// The server's disk took a failed sync; who wanted to write to the chunk was refused.
 fn refuses(cluster: &mut Cluster, place: &ChunkPlace, server: ServerNum) {
@@ -66,17 +66,7 @@ fn with_no_other_server_the_writer_is_told_and_nothing_is_tried_again() {
     assert_eq!(cluster.meta(place.chunk()).version, version, "recovered again and again");
     assert!(read(&mut cluster, client, &attr).unwrap() > 0, "it can be read");
     // A truncation within it is refused before it is in the log, where nothing could end it.
-    let cut = Setattr {
-        ino: attr.ino,
-        handle: Some(Handle(1)),
-        mode: None,
-        uid: None,
-        gid: None,
-        size: Some(100),
-        atime: None,
-        mtime: None,
-        creds: Creds::default(),
-    };
+    let cut = Setattr { handle: Some(Handle(1)), ..set_size(attr.ino, 100) };
     assert_eq!(cluster.ask(client.conn, &cut), Err(Status::DiskFailed));
     // The next process of a server finds its disk well.
     for server in members(&cluster, &place) {

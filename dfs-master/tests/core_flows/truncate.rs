@@ -1,27 +1,13 @@
 //! Setting sizes: at borders, inside a chunk, over failures and restarts.
 
 use dfs_proto::conn::Role;
-use dfs_proto::ids::{Ino, LogIndex, Term};
-use dfs_proto::meta::{Attr, Commit, Creds, ResumeSession, Setattr};
+use dfs_proto::ids::{LogIndex, Term};
+use dfs_proto::meta::{Attr, Commit, ResumeSession, Setattr};
 use dfs_proto::status::Status;
 
-use crate::cluster::{Client, Cluster, commit};
+use crate::cluster::{Client, Cluster, commit, set_size};
 
 const CHUNK: u64 = 64 << 10;
-
-fn set_size(ino: Ino, size: u64) -> Setattr {
-    Setattr {
-        ino,
-        handle: None,
-        mode: None,
-        uid: None,
-        gid: None,
-        size: Some(size),
-        atime: None,
-        mtime: None,
-        creds: Creds::default(),
-    }
-}
 
 /// A file of two chunks, both written.
 fn two_chunks(cluster: &mut Cluster, client: Client) -> (Attr, Vec<dfs_proto::meta::ChunkPlace>) {

@@ -369,8 +369,7 @@ impl Core {
         let LearnerReady { chunk, version, config, learner, ready } = request;
         if self.is_promoted(&request) {
             // Said again: the first answer may be on its way still.
-            let after = self.after_durable(self.state.applied);
-            self.reply_at(caller, &Done {}, self.state.applied, after);
+            self.taken_in(caller, self.state.applied);
             return Ok(());
         }
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
@@ -407,10 +406,12 @@ impl Core {
             Answer::Failed(status) if !self.is_promoted(&promotion.request) => {
                 self.fail(promotion.caller, *status)
             }
-            _ => {
-                let after = self.after_durable(index);
-                self.reply_at(promotion.caller, &Done {}, index, after);
-            }
+            _ => self.taken_in(promotion.caller, index),
         }
+    }
+
+    fn taken_in(&mut self, caller: Caller, index: LogIndex) {
+        let after = self.after_durable(index);
+        self.reply_at(caller, &Done {}, index, after);
     }
 }

@@ -9,6 +9,7 @@ use dfs_proto::units::Micros;
 
 use crate::core::Core;
 use crate::core::contract::Effect;
+use crate::core::soft::forget_members;
 
 /// How long a member that lives must have been silent to its chunk's primary, or the primary to a
 /// client, before it is excluded: longer than a retry, shorter than a user's patience.
@@ -56,11 +57,7 @@ impl Doubts {
 
     /// The chunk has other members now.
     pub(in crate::core) fn forget(&mut self, chunk: ChunkId) {
-        let range = (chunk, ServerNum(0))..=(chunk, ServerNum(u16::MAX));
-        let keys: Vec<_> = self.table.range(range).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.table.remove(&key);
-        }
+        forget_members(&mut self.table, chunk);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dfs_proto::checksum::digest_of;
+use dfs_proto::checksum::is_of_nothing;
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{
     FenceAnswer, Reconcile, Reconciled, ReplicaClass, ReplicaState, ServerEvent, Settle,
@@ -146,7 +146,7 @@ impl Core {
         };
         let mut members = vec![process];
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
-        if base.digest == digest_of(&[]).0 && base.bad_blocks == 0 {
+        if is_of_nothing(base.digest) && base.bad_blocks == 0 {
             // Who has no file has these bytes too: a member that was filled from it got none.
             members.extend(tally.missing.iter().filter(|process| !left_out.contains(&process.server)));
         }

@@ -58,6 +58,19 @@ impl Core {
         }
     }
 
+    /// Whether all members serve, or all but one.
+    pub(in crate::core) fn all_serve(
+        &self,
+        chunk: ChunkId,
+        meta: &ChunkMeta,
+        except: Option<ServerNum>,
+    ) -> bool {
+        meta.members.iter().enumerate().all(|(at, server)| {
+            except == Some(server)
+                || matches!(self.member_standing(chunk, meta, at, server), MemberStanding::Serving(_))
+        })
+    }
+
     /// Whether the member surely serves the chunk under no older version, without its word for it.
     pub(in crate::core) fn is_fenced(&self, chunk: ChunkId, at: usize, server: ServerNum) -> bool {
         let Some(live) = self.soft.servers.get(server) else { return false };

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use dfs_proto::checksum::digest_of;
+use dfs_proto::checksum::is_of_nothing;
 use dfs_proto::ids::{ChunkId, ChunkVersion, ConfigNum, OpenNum, ServerNum};
 use dfs_proto::planted;
 use dfs_proto::status::Status;
@@ -64,7 +64,7 @@ impl State {
                 self.chunks.update(done.chunk, |meta| {
                     (meta.open, meta.digest) = (false, done.digest);
                     // Every member has it on its disk, unless there is nothing to have.
-                    if done.digest != digest_of(&[]).0 {
+                    if !is_of_nothing(done.digest) {
                         (meta.synced, meta.written) = (true, true);
                     }
                 });
