@@ -68,7 +68,7 @@ fn drain(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
     let reports = target.ask(&ServerList {}, None)?;
     let goal = target.ask(&ClusterStatus {}, None)?.goal;
     let others = reports.servers.iter().filter(|other| other.up && !other.draining).count();
-    println!("{} is drained: {} replicas to go", server.name, server.replicas);
+    println!("{} is being drained: {} replicas to go", server.name, server.replicas);
     if others < usize::from(goal) {
         println!(
             "only {others} other servers are up and the goal is {goal}: what has no other place stays there \
