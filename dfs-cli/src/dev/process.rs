@@ -94,15 +94,27 @@ impl Daemon {
     }
 }
 
-/// Whether `pid` is alive, no zombie, and runs `binary`.
+/// Whether `pid` runs `binary` and anything of it is alive. Its first thread alone does not tell: that one is a zombie at
+/// once, while another that waits for a disk still holds the files and ports of all.
 fn runs(pid: Pid, binary: &str) -> bool {
-    let dir = format!("/proc/{}", pid.as_raw_nonzero());
-    let Ok(stat) = std::fs::read_to_string(format!("{dir}/stat")) else { return false };
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { return false };
+    let stats: Vec<String> = threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok())
+        .collect();
     // "PID (comm) STATE ...": comm is cut to 15 bytes and may hold anything, so look from the last ')'.
-    let Some((head, tail)) = stat.rsplit_once(')') else { return false };
-    let comm = head.split_once('(').map_or("", |(_, comm)| comm);
+    let fields = stats.iter().filter_map(|stat| {
+        let (head, tail) = stat.rsplit_once(')')?;
+        Some((head.split_once('(')?.1, tail.trim_start().chars().next()?))
+    });
     let cut = &binary[..binary.len().min(15)];
-    comm == cut && !matches!(tail.trim_start().chars().next(), Some('Z' | 'X'))
+    let mut ours = false;
+    let mut alive = false;
+    for (comm, state) in fields {
+        ours |= comm == cut;
+        alive |= !matches!(state, 'Z' | 'X');
+    }
+    ours && alive
 }
 
 /// The binary beside this one, else from PATH.
