@@ -13,6 +13,7 @@ use dfs_proto::status::Status;
 
 use super::Core;
 use super::command::Command;
+use super::contract::Effect;
 use super::dispatch::Then;
 use super::reply::Caller;
 
@@ -95,6 +96,16 @@ impl Core {
     /// Raised by each acceptance of a loss; the high bits of every new chunk id.
     pub(super) fn generation(&self) -> Generation {
         self.state.cluster.map_or(self.config.generation, |cluster| cluster.generation)
+    }
+
+    /// Servers that came in before the new generation would go on counting its records as those of the one before, which
+    /// mean nothing to it: a log that lost some would not be noticed.
+    pub(super) fn register_anew(&mut self) {
+        let conns: Vec<_> = self.soft.servers.iter().filter_map(|(_, live)| live.conn).collect();
+        for conn in conns {
+            self.disconnected(conn);
+            self.effects.push(Effect::CloseConn { conn });
+        }
     }
 
     pub(super) fn hold_if_it_differs(&mut self) {

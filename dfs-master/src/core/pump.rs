@@ -219,6 +219,7 @@ impl Core {
             Command::CloseChunks { chunks } => self.close_applied(chunks),
             Command::DropHoles { chunks } => self.holes_applied(chunks),
             Command::Reopen { chunk, .. } => self.soft.closing.opened(*chunk, index),
+            Command::NewGeneration { .. } => self.register_anew(),
             Command::FreeInodes(_) => self.soft.gc.freed(),
             Command::Tombstones { .. } => self.soft.gc.finished(),
             Command::Allocate { chunk, .. } | Command::Create { first: Some(chunk), .. } => {
@@ -238,7 +239,6 @@ impl Core {
             | Command::OpenSession { .. }
             | Command::RegisterServer(_)
             | Command::SettleServer { .. }
-            | Command::NewGeneration { .. }
             | Command::StateHash(_) => {}
         }
         if let Some(mark) = self.state.trail.made_at(index) {

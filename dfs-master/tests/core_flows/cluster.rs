@@ -221,6 +221,9 @@ impl Cluster {
             if self.now_ms % 1000 < TICK_MS {
                 for at in 0..self.servers.len() {
                     if self.servers[at].alive && !self.servers[at].cut_off {
+                        if self.closed.contains(&self.servers[at].conn) {
+                            self.join(at).unwrap();
+                        }
                         self.heartbeat(at);
                     }
                 }
@@ -397,6 +400,7 @@ impl Cluster {
         let registered: Registered = self.ask(conn, &register)?;
         let server = &mut self.servers[at];
         server.num = registered.num;
+        server.generation = registered.generation;
         server.keys.push(registered.key);
         server.applied = 0;
         let (boot, replicas) = (server.boot, server.inventory());

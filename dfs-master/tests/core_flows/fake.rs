@@ -76,6 +76,8 @@ pub(crate) struct FakeServer {
     pub(crate) scrubs_asked: u32,
     pub(crate) max_meta_index: LogIndex,
     pub(crate) max_term: Term,
+    /// Of its last registration.
+    pub(crate) generation: Generation,
     /// Its disk takes no writes.
     pub(crate) read_only: bool,
     pub(crate) labels: Vec<(String, String)>,
@@ -115,6 +117,7 @@ impl FakeServer {
             scrubs_asked: 0,
             max_meta_index: LogIndex(0),
             max_term: Term(0),
+            generation: Generation(1),
             read_only: false,
             labels: Vec::new(),
         }
@@ -136,7 +139,7 @@ impl FakeServer {
     pub(crate) fn register(&self) -> Register {
         Register {
             cluster: None,
-            generation: Generation(1),
+            generation: self.generation,
             server: self.id,
             boot: self.boot,
             os_boot: OsBootId(1),

@@ -140,6 +140,9 @@ fn an_operator_leads_out_of_hold_into_a_new_generation() {
     cluster.join(0).unwrap();
     cluster.run(20_000);
     assert!(cluster.core.hold().is_none());
+    // Those that were in before count the records from now on as the new generation's too.
+    let counted: Vec<Generation> = cluster.servers.iter().map(|server| server.generation).collect();
+    assert_eq!(counted, [Generation(2); 3]);
     assert!(cluster.servers[0].replicas.contains_key(&lost));
     assert_eq!(cluster.ask(tool, &ClusterStatus {}).unwrap().replicas_unknown, 1);
     // The files that the log knows are whole, and no id is given twice.
