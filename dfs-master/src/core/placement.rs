@@ -24,6 +24,10 @@ pub struct Candidate {
 /// calls free, and refuses writes from here on.
 const FULL_PARTS: u64 = 100;
 
+/// Two servers whose scores are no further apart are equals: else what a second's load makes of them would have all new
+/// chunks go to one, until it is the busy one.
+const NOISE: u64 = 20;
+
 /// Why there is no place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoPlace {
@@ -99,7 +103,7 @@ pub fn choose(
         let equals: Vec<usize> =
             left.iter().enumerate().filter(|(_, c)| c.shares(&taken) == best).map(|(at, _)| at).collect();
         let (a, b) = (equals[rng.below(equals.len())], equals[rng.below(equals.len())]);
-        let at = if left[a].score() >= left[b].score() { a } else { b };
+        let at = if left[b].score() > left[a].score() + NOISE { b } else { a };
         let pick = left.swap_remove(at);
         taken.push(pick);
         chosen.push(pick.server);
@@ -246,6 +250,11 @@ mod tests {
         }
         assert_eq!(count.get(&1), None, "a full server gets nothing");
         assert!(count[&2] * 3 < count[&3], "{count:?}");
+        // A second's load on one is no reason to give all to the others.
+        cluster.remove(0);
+        cluster[0].utilisation_permille = cluster[1].utilisation_permille + 10;
+        let first = (0..3000).filter(|seed| chosen(&cluster, &[], 1, *seed)[0] == 2).count();
+        assert!((900..1100).contains(&first), "{first}");
     }
 
     #[test]
