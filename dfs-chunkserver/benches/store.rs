@@ -9,7 +9,7 @@ use dfs_disk::real::RealDisk;
 use dfs_proto::checksum::block_crcs;
 use dfs_proto::chunk::Range;
 use dfs_proto::ids::{
-    ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, OpenNum, Seq, ServerId,
+    ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, OpenNum, OsBootId, Seq, ServerId,
 };
 
 fn open(dir: &tempfile::TempDir) -> Store<RealDisk> {
@@ -17,7 +17,7 @@ fn open(dir: &tempfile::TempDir) -> Store<RealDisk> {
     let cluster = ClusterId(1);
     let label = Label { cluster, generation: Generation(1), disk: DiskId(2), server: ServerId(3) };
     Store::init(&disk, &label).expect("an empty disk");
-    let expect = Expect { cluster, server: None };
+    let expect = Expect { cluster, server: None, os_boot: OsBootId(1) };
     Store::open(disk, expect, StoreConfig::default()).expect("the disk just made").0
 }
 

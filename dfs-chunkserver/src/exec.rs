@@ -127,7 +127,7 @@ pub fn found(opened: &Opened, disk: DiskIx, os_boot: OsBootId) -> Vec<FoundRepli
         closed: (!header.open).then_some(header.digest.0),
         learner: header.learner,
         failed: header.failed,
-        same_kernel: opened.clean || header.os_boot == os_boot,
+        same_kernel: opened.clean || (header.os_boot == os_boot && !opened.suspect),
     };
     opened.replicas.iter().map(one).collect()
 }

@@ -61,6 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for at in 0..server.disks.len() {
         measure(&server, at);
     }
+    server.look_at_disks();
     tokio::spawn(Arc::clone(&server).run_timers());
     tokio::spawn(housekeeping(Arc::clone(&server)));
     let (is_ready, mut wait_ready) = watch::channel(false);

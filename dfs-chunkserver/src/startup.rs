@@ -107,7 +107,7 @@ pub(crate) async fn open_disks(config: &Config, addr: &PeerAddr) -> Result<Ready
     let mut server = None;
     let mut generation = None;
     for (path, disk) in config.disks.iter().zip(disks) {
-        match Store::open(disk.clone(), Expect { cluster, server }, store_config(config)) {
+        match Store::open(disk.clone(), Expect { cluster, server, os_boot }, store_config(config)) {
             Ok((store, found)) => {
                 server = Some(store.label().server);
                 generation = Some(store.label().generation);
@@ -139,11 +139,19 @@ pub(crate) async fn open_disks(config: &Config, addr: &PeerAddr) -> Result<Ready
                 config,
                 &path,
                 disk,
-                Label { cluster, generation, disk: DiskId(random()?), server },
+                (Label { cluster, generation, disk: DiskId(random()?), server }, os_boot),
             )?,
         };
         for (file, why) in &found.quarantined {
             log::warn!("disk {}: {file} was moved to lost+found: {why:?}", path.display());
+        }
+        if found.suspect {
+            log::error!(
+                "disk {}: a sync of it failed, and what this kernel shows of it may not be there: it is read, and not \
+                 written until the next reboot; if its filesystem was unmounted and mounted since, remove {}/suspect-*",
+                path.display(),
+                path.display()
+            );
         }
         stores.push((path, Arc::new(store), found));
     }
@@ -221,9 +229,9 @@ fn make_disk(
     config: &Config,
     path: &Path,
     disk: RealDisk,
-    label: Label,
+    (label, os_boot): (Label, OsBootId),
 ) -> Result<(Store<RealDisk>, Opened), StartError> {
-    let expect = Expect { cluster: label.cluster, server: Some(label.server) };
+    let expect = Expect { cluster: label.cluster, server: Some(label.server), os_boot };
     Store::init(&disk, &label)
         .and_then(|()| Store::open(disk, expect, store_config(config)))
         .map_err(|error| disk_error(config, path, error))

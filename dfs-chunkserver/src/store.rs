@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use dfs_disk::Disk;
-use dfs_proto::ids::ChunkId;
+use dfs_proto::ids::{ChunkId, OsBootId};
 use dfs_proto::units::ChunkSize;
 
 pub use self::alter::Durability;
@@ -118,6 +118,9 @@ pub struct Store<D: Disk> {
     evidence: Mutex<Ring<D::File>>,
     /// A sync failed: what this disk says is durable may not be.
     suspect: AtomicBool,
+    /// One failed before this process began. The kernel tells nobody twice: no sync can be believed any more.
+    cache_alone: bool,
+    os_boot: OsBootId,
     /// One sync of the whole disk at a time.
     syncing: Mutex<()>,
 }
@@ -271,6 +274,18 @@ impl<D: Disk> Store<D> {
     #[must_use]
     pub fn suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// A sync failed: nothing more is written. The next process under this kernel must know as well.
+    fn distrust(&self) {
+        if self.suspect.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = record::mark_suspect(&self.disk, self.os_boot) {
+            log::error!(
+                "can't note that a sync failed: {error}; don't start this server again before a reboot"
+            );
+        }
     }
 
     /// The counters since the disk was opened.

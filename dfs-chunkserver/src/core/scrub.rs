@@ -406,7 +406,8 @@ impl Core {
             elapsed_s: elapsed_ms / 1000,
             period_s: self.scrubs.period_ms / 1000,
             oldest_s: all.then_some((elapsed_ms + pass.kept.last_ms) / 1000),
-            hurried: pass.hurried,
+            // Nothing is looked for where nothing could be mended.
+            hurried: pass.hurried && !disk.read_only,
             behind: pass.is_behind(now, self.scrubs.period_ms, total),
         })
     }

@@ -192,7 +192,7 @@ impl<D: Disk> Store<D> {
             Err(error) => {
                 log::error!("{error}; the disk is suspect");
                 log.failed = true;
-                self.suspect.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.distrust();
                 Ok(results)
             }
         }

@@ -34,6 +34,8 @@ pub(super) const MHWM: &str = "mhwm";
 pub(super) const BOOT: &str = "boot";
 pub(super) const CLEAN: &str = "clean";
 pub(super) const FENCES: &str = "fence.log";
+/// Before the id of the kernel under which a sync of the disk failed.
+pub(super) const SUSPECT: &str = "suspect-";
 pub(super) const SCRUB: &str = "scrub";
 pub(super) const EVIDENCE: &str = "evidence.log";
 pub(super) const CHUNKS: &str = "chunks";

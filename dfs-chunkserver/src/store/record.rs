@@ -1,13 +1,13 @@
 //! The small files of a disk: the label, the counters that must survive, the marker of a clean end. Each
 //! is replaced whole through [`dfs_disk::replace_file`] and verified whole when read.
 
-use dfs_disk::{Disk, read_file, replace_file};
+use dfs_disk::{Disk, Open, read_file, replace_file};
 use dfs_proto::checksum::crc32c;
-use dfs_proto::ids::{ClusterId, DiskId, Generation, LogIndex, ServerId, Term};
+use dfs_proto::ids::{ClusterId, DiskId, Generation, LogIndex, OsBootId, ServerId, Term};
 use serde::{Deserialize, Serialize};
 
 use super::error::OpenError;
-use super::layout::{BOOT, CLEAN, LABEL, MHWM};
+use super::layout::{BOOT, CLEAN, LABEL, MHWM, SUSPECT};
 
 /// The label's format: raised when a build lays a disk out in a way that an older one would misread.
 pub(super) const FORMAT: u32 = 1;
@@ -166,6 +166,29 @@ pub(super) fn was_clean<D: Disk>(disk: &D, hb_ctr: u64) -> bool {
 
 pub(super) fn mark_clean<D: Disk>(disk: &D, hb_ctr: u64) -> std::io::Result<()> {
     replace_file(disk, CLEAN, &encode(CLEAN_MAGIC, [hb_ctr, 0, 0]))
+}
+
+/// Leaves a note that a sync failed: a name, which no lost page can take along. Not synced, for it need not outlive the
+/// kernel: the cache that must not be believed holds it too.
+pub(super) fn mark_suspect<D: Disk>(disk: &D, os_boot: OsBootId) -> std::io::Result<()> {
+    disk.open(&suspect_name(os_boot), Open::OrNew).map(drop)
+}
+
+/// Whether there is such a note of this kernel. Another one has read the disk itself: older notes go.
+pub(super) fn is_suspect<D: Disk>(disk: &D, os_boot: OsBootId) -> std::io::Result<bool> {
+    let mut found = false;
+    for entry in disk.list("")? {
+        if entry.name == suspect_name(os_boot) {
+            found = true;
+        } else if entry.name.starts_with(SUSPECT) {
+            disk.remove(&entry.name)?;
+        }
+    }
+    Ok(found)
+}
+
+fn suspect_name(os_boot: OsBootId) -> String {
+    format!("{SUSPECT}{:032x}", os_boot.0)
 }
 
 #[cfg(test)]

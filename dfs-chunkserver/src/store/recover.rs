@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use dfs_disk::{Disk, DiskFile, Entry, Open, replace_file};
-use dfs_proto::ids::{ChunkId, ChunkVersion, ClusterId, ServerId};
+use dfs_proto::ids::{ChunkId, ChunkVersion, ClusterId, OsBootId, ServerId};
 
 use super::chunk::{Chunk, Holes, Place, Shared, blocks_of_len};
 use super::error::OpenError;
@@ -27,6 +27,8 @@ pub struct Expect {
     pub cluster: ClusterId,
     /// `None` when this process learns its identity from its first disk.
     pub server: Option<ServerId>,
+    /// The kernel that runs.
+    pub os_boot: OsBootId,
 }
 
 /// What opening a disk found.
@@ -36,6 +38,8 @@ pub struct Opened {
     pub replicas: Vec<Header>,
     /// Everything written before was synced: the last server said so when it ended.
     pub clean: bool,
+    /// A sync failed under this kernel: what is read may be in its cache alone.
+    pub suspect: bool,
     /// Files moved to `lost+found` just now, with why.
     pub quarantined: Vec<(String, Unfit)>,
     /// Header slots found damaged; the chunk's other slot served.
@@ -108,11 +112,16 @@ pub(super) fn open<D: Disk>(
     let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(record::read_mhwm(&disk)?);
     let last = record::read_hb_ctr(&disk)?;
     let clean = record::was_clean(&disk, last);
+    let mut suspect = record::is_suspect(&disk, expect.os_boot).map_err(OpenError::io("look for notes"))?;
     // From here on the marker is void: a crash before the next one is an unclean end.
     record::write_hb_ctr(&disk, last + 1).map_err(OpenError::io("write boot"))?;
     if !clean {
         // What a killed process left in the page cache must not be taken for synced by this one.
-        disk.sync_all().map_err(OpenError::io("sync the disk"))?;
+        if let Err(error) = disk.sync_all() {
+            log::error!("{error}: what the last process wrote is lost in part");
+            record::mark_suspect(&disk, expect.os_boot).map_err(OpenError::io("note that a sync failed"))?;
+            suspect = true;
+        }
     }
     let mut scan = Scan::new(&disk, label.cluster, last + 1);
     scan.run()?;
@@ -139,7 +148,9 @@ pub(super) fn open<D: Disk>(
         counters: Counters::default(),
         trash: Default::default(),
         evidence: Mutex::default(),
-        suspect: AtomicBool::new(false),
+        suspect: AtomicBool::new(suspect),
+        cache_alone: suspect,
+        os_boot: expect.os_boot,
         syncing: Mutex::new(()),
         config,
         disk,
@@ -149,7 +160,7 @@ pub(super) fn open<D: Disk>(
         store.distrust_holes();
     }
     store.apply_fences(&fences, &mut replicas);
-    Ok((store, Opened { replicas, clean, quarantined, damaged_slots }))
+    Ok((store, Opened { replicas, clean, suspect, quarantined, damaged_slots }))
 }
 
 fn trash_bytes<D: Disk>(disk: &D) -> Result<u64, OpenError> {

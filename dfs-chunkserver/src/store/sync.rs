@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use dfs_disk::{Disk, DiskFile};
 use dfs_proto::ids::{ChunkId, ChunkVersion, Seq};
@@ -61,7 +60,7 @@ impl<D: Disk> Store<D> {
                 Ok(())
             }
             Err(err) => {
-                self.suspect.store(true, Ordering::Relaxed);
+                self.distrust();
                 if planted!(SyncErrorForgotten) {
                     self.finish_sync(&mut state, mark);
                     return Err(StoreError::Io { what: "sync a chunk", source: err });
@@ -75,7 +74,17 @@ impl<D: Disk> Store<D> {
     fn begin_sync(&self, chunk: &Shared<D::File>, seq: Seq) -> Result<Option<Begun<D::File>>, StoreError> {
         let mut state = chunk.write();
         state.usable()?;
-        if state.place == Place::Unborn || (!state.dirty() && state.named) {
+        if state.place == Place::Unborn {
+            return Ok(None);
+        }
+        if self.cache_alone {
+            let source = io::ErrorKind::ReadOnlyFilesystem.into();
+            return Err(StoreError::Io {
+                what: "sync a chunk of which a sync may have failed before",
+                source,
+            });
+        }
+        if !state.dirty() && state.named {
             return Ok(None);
         }
         self.open_body(chunk, &mut state)?;
@@ -130,7 +139,7 @@ impl<D: Disk> Store<D> {
     fn sync_disk(&self) -> io::Result<()> {
         let _one = locked(&self.syncing);
         self.counters.batch_syncs.add(1);
-        self.disk.sync_all().inspect_err(|_| self.suspect.store(true, Ordering::Relaxed))
+        self.disk.sync_all().inspect_err(|_| self.distrust())
     }
 
     fn end_batch(

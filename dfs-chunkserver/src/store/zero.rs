@@ -114,7 +114,7 @@ impl<D: Disk> Store<D> {
             }
         };
         if dirty && let Err(err) = body.file.sync_data() {
-            self.suspect.store(true, std::sync::atomic::Ordering::Relaxed);
+            self.distrust();
             return Err(self.fail(state, "sync a chunk", err));
         }
         state.holes = Holes::Clean;

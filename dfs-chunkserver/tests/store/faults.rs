@@ -1,9 +1,12 @@
 //! Each fault of the model by itself: failed syncs and writes, rotten bits, bad sectors, a full disk.
 
-use dfs_chunkserver::store::{Damage, Durability, HeaderChange, ReadMode, Stock, Store, StoreError, Unfit};
+use dfs_chunkserver::store::{
+    Damage, Durability, Expect, HeaderChange, ReadMode, Stock, Store, StoreError, Unfit,
+};
+use dfs_disk::Disk;
 use dfs_disk::sim::{Call, SimDisk};
 use dfs_proto::checksum::crc32c;
-use dfs_proto::ids::{ChunkVersion, ConfigNum, OpenNum, Seq, SizeEpoch};
+use dfs_proto::ids::{ChunkVersion, ConfigNum, OpenNum, OsBootId, Seq, SizeEpoch};
 
 use super::support::*;
 
@@ -51,6 +54,42 @@ fn a_failed_sync_is_final() {
         assert!(matches!(read(&store, id(1), 0, 10), Err(StoreError::Failed(_))), "for good");
         store.quarantine(id(1)).unwrap();
         store.create(header(id(1))).unwrap();
+    }
+}
+
+/// What the kernel forgot with the error is in its cache, and a sync of another process is told nothing.
+#[test]
+fn a_failed_sync_is_known_until_the_kernel_is_gone() {
+    let notes = |disk: &SimDisk| {
+        let names = disk.list("").unwrap().into_iter().map(|entry| entry.name);
+        names.filter(|name| name.starts_with("suspect-")).count()
+    };
+    // Told to a process that ended then, or to nobody before the next one syncs what it finds.
+    for told in [true, false] {
+        let (disk, store) = with_chunk(1);
+        write(&store, id(1), 0, &[8; 100]).unwrap();
+        disk.fail(Call::Sync, "chunks/01/");
+        if told {
+            store.sync(id(1), Seq(2)).unwrap_err();
+        }
+        drop(store);
+        disk.crash_process();
+        if told {
+            disk.heal();
+        }
+        let (store, opened) = open(&disk, small());
+        assert!(opened.suspect && store.suspect() && !opened.clean);
+        disk.heal();
+        assert!(matches!(store.sync(id(1), Seq(2)), Err(StoreError::Io { .. } | StoreError::Failed(_))));
+        assert!(store.mark_clean_shutdown().is_err());
+        assert_eq!(notes(&disk), 1);
+        drop(store);
+        disk.power_cut();
+        let other = Expect { os_boot: OsBootId(8), ..EXPECT };
+        let (store, opened) = Store::open(disk.clone(), other, small()).unwrap();
+        assert!(!opened.suspect && !store.suspect());
+        assert_eq!(notes(&disk), 0);
+        store.mark_clean_shutdown().unwrap();
     }
 }
 

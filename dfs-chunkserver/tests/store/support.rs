@@ -7,14 +7,17 @@ use dfs_disk::Disk;
 use dfs_disk::sim::SimDisk;
 use dfs_proto::checksum::crc32c;
 use dfs_proto::chunk::Range;
-use dfs_proto::ids::{ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, OpenNum, ServerId};
+use dfs_proto::ids::{
+    ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, OpenNum, OsBootId, ServerId,
+};
 use dfs_proto::units::ChunkSize;
 
 pub(crate) const BLOCK: usize = 4096;
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
 pub(crate) const LABEL: Label =
     Label { cluster: CLUSTER, generation: Generation(1), disk: DiskId(0xd1), server: ServerId(0x51) };
-pub(crate) const EXPECT: Expect = Expect { cluster: CLUSTER, server: Some(ServerId(0x51)) };
+pub(crate) const EXPECT: Expect =
+    Expect { cluster: CLUSTER, server: Some(ServerId(0x51)), os_boot: OsBootId(7) };
 
 pub(crate) fn config(chunk_size: u32, open_files: usize) -> StoreConfig {
     StoreConfig { chunk_size: ChunkSize::try_from(chunk_size).unwrap(), open_files }

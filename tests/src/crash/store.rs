@@ -14,8 +14,8 @@ use dfs_disk::sim::Rng;
 use dfs_proto::checksum::crc32c;
 use dfs_proto::chunk::Range;
 use dfs_proto::ids::{
-    ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, LogIndex, OpenNum, Seq, ServerId,
-    SizeEpoch, Term,
+    ChunkId, ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, LogIndex, OpenNum, OsBootId, Seq,
+    ServerId, SizeEpoch, Term,
 };
 use dfs_proto::units::ChunkSize;
 
@@ -35,7 +35,7 @@ const BUSY: u64 = 4;
 
 const LABEL: Label =
     Label { cluster: ClusterId(0xc1), generation: Generation(1), disk: DiskId(0xd1), server: ServerId(0x51) };
-const EXPECT: Expect = Expect { cluster: LABEL.cluster, server: Some(LABEL.server) };
+const EXPECT: Expect = Expect { cluster: LABEL.cluster, server: Some(LABEL.server), os_boot: OsBootId(1) };
 
 /// What was asked of the store.
 #[derive(Clone, Debug)]

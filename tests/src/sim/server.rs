@@ -182,10 +182,10 @@ impl Server {
         }
     }
 
-    /// Whether its process saw, or may see, a sync fail.
+    /// Whether its process, or one before it under the same kernel, saw a sync fail, or may see it.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.failing)
+        self.running.as_ref().is_some_and(|running| running.failing || running.store.suspect())
     }
 
     /// Whether its disk stopped under it, as a fault had it.
@@ -203,7 +203,7 @@ impl Server {
             true => fabric.clock(self.node),
             false => fabric.new_clock(),
         };
-        let expect = Expect { cluster: self.setup.cluster, server: Some(self.id) };
+        let expect = Expect { cluster: self.setup.cluster, server: Some(self.id), os_boot: self.os_boot };
         let config = StoreConfig { chunk_size: self.setup.chunk_size, ..StoreConfig::default() };
         let (store, opened) = Store::open(self.disk.reopen(), expect, config)
             .map_err(|error| format!("{}: {error}", self.num()))?;
@@ -247,6 +247,7 @@ impl Server {
             oracle: Oracle::default(),
         }));
         if let Some(running) = &mut self.running {
+            running.look_at_disk(fabric);
             running.step(
                 fabric,
                 Input::DiskSpace { disk: DiskIx(0), total_bytes: space.total, free_bytes: space.free },
@@ -325,6 +326,12 @@ impl Running {
         }
     }
 
+    fn look_at_disk(&mut self, fabric: &mut Fabric) {
+        if self.store.suspect() && !std::mem::replace(&mut self.told_read_only, true) {
+            self.step(fabric, Input::DiskReadOnly { disk: DiskIx(0) });
+        }
+    }
+
     fn due(&mut self, fabric: &mut Fabric, todo: Todo) {
         match todo {
             Todo::Disk(task) => {
@@ -336,9 +343,7 @@ impl Running {
                 self.later(fabric, delay, Todo::DiskDone(task.token, done));
             }
             Todo::DiskDone(token, done) => {
-                if self.store.suspect() && !std::mem::replace(&mut self.told_read_only, true) {
-                    self.step(fabric, Input::DiskReadOnly { disk: DiskIx(0) });
-                }
+                self.look_at_disk(fabric);
                 self.step(fabric, Input::Disk { token, done });
             }
             Todo::Read(call, ticket) => self.read_disk(fabric, call, ticket),

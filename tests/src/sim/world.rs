@@ -407,16 +407,18 @@ impl World {
             // A disk that was to stop goes on as if after a crash of its process.
             self.stop(node, strike.power);
         }
-        for num in 0..self.servers.len() {
-            if self.servers[num].is_failing() {
-                self.stop(self.servers[num].node(), false);
-            }
-        }
         for node in nodes {
             self.fabric.set_slow(node, 0);
             self.fabric.resume(node);
         }
         self.start_all();
+        // An operator has the machine of a disk whose sync failed boot again, which puts an end to what its kernel believes.
+        let ill: Vec<Node> =
+            self.servers.iter().filter(|server| server.is_failing()).map(Server::node).collect();
+        for node in ill {
+            self.stop(node, true);
+            self.start(node);
+        }
     }
 
     /// A new client, on a server's host perhaps. It is known to the fabric from here on.

@@ -162,7 +162,7 @@ impl Bench {
             Store::init(&disk, &label).unwrap();
         }
         let config = StoreConfig { chunk_size: self.chunk_size, open_files: 100 };
-        let expect = Expect { cluster: CLUSTER, server: None };
+        let expect = Expect { cluster: CLUSTER, server: None, os_boot: CONTEXT.os_boot };
         let (store, opened) = Store::open(disk.clone(), expect, config).unwrap();
         let found = exec::found(&opened, DiskIx(0), CONTEXT.os_boot);
         let identity =

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow, bail};
 use dfs_chunkserver::store::{Expect, ReadMode, Store, StoreConfig, StoreError};
 use dfs_disk::real::RealDisk;
 use dfs_master::log::Identity;
-use dfs_proto::ids::ChunkId;
+use dfs_proto::ids::{ChunkId, OsBootId};
 use dfs_proto::units::ChunkSize;
 use rustix::process::Signal;
 
@@ -91,7 +91,8 @@ impl Rig {
         for server in 0..SERVERS {
             let disk = RealDisk::new(&self.disk_under(server))?;
             let config = StoreConfig { chunk_size: ChunkSize::try_from(CHUNK)?, open_files: OPEN_FILES };
-            let (store, _) = Store::open(disk, Expect { cluster, server: None }, config)?;
+            let (store, _) =
+                Store::open(disk, Expect { cluster, server: None, os_boot: OsBootId(0) }, config)?;
             stores.insert(Who::Server(server).to_string(), store);
         }
         for held in &held {
