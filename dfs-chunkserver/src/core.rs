@@ -112,6 +112,8 @@ pub struct Core {
     lost: BTreeMap<ChunkId, Option<Micros>>,
     /// When the master was told last that a replica's disk is read-only, of those that somebody wanted to write to.
     told_read_only: BTreeMap<ChunkId, Micros>,
+    /// Up to where the master was told what is on such disks.
+    told_stranded: ChunkId,
     /// Chunks whose secondaries have not been told the last commit.
     owed_commits: BTreeSet<ChunkId>,
     /// Chunks that the master is told about again each second.
@@ -164,6 +166,7 @@ impl Core {
             ended: BTreeMap::new(),
             lost: BTreeMap::new(),
             told_read_only: BTreeMap::new(),
+            told_stranded: ChunkId(0),
             owed_commits: BTreeSet::new(),
             reminding: BTreeSet::new(),
             damage: Damage::default(),
@@ -206,7 +209,7 @@ impl Core {
             Input::DiskSpace { disk, total_bytes, free_bytes } => {
                 self.disk_space(disk, total_bytes, free_bytes)
             }
-            Input::DiskReadOnly { disk } => self.disk_is_read_only(disk),
+            Input::DiskReadOnly { disk } => self.disk_is_read_only(now, disk),
             Input::Tick => self.tick(now, out),
             Input::Stop => self.stop(now, out),
         }
@@ -414,6 +417,7 @@ impl Core {
                 Timer::HighWater => self.keep_high_water(out),
                 Timer::Scrub { disk } => self.scrub(now, disk, out),
                 Timer::Mend { chunk } => self.mend(now, chunk, out),
+                Timer::Stranded => self.tell_stranded(now, out),
             }
         }
     }

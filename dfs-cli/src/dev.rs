@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use dfs_proto::units::ChunkSize;
 
-use crate::dev::cluster::{Cluster, Member, Spec};
+use crate::dev::cluster::{Cluster, Member, Spec, one};
 pub(crate) use crate::dev::process::find;
 
 /// Of a new cluster.
@@ -67,6 +67,9 @@ pub(crate) struct UpArgs {
     /// Chunk servers, 3 in a new cluster; a made one may get more
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     servers: Option<u16>,
+    /// Disks of each chunk server, 1 in a new cluster; those of a made one may get more
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    disks: Option<u16>,
     /// Replicas of each chunk, fixed when the cluster is made [default: 2]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
     replicas: Option<u8>,
@@ -125,6 +128,7 @@ fn spec(args: &UpArgs, before: Option<Spec>) -> anyhow::Result<Spec> {
     let mount = args.mount.as_deref().map(std::path::absolute).transpose()?;
     let old = before.unwrap_or_else(|| Spec {
         servers: args.servers.unwrap_or(SERVERS),
+        disks: args.disks.unwrap_or_else(one),
         replicas: args.replicas.unwrap_or(REPLICAS),
         chunk_size: args.chunk_size,
         mount: None,
@@ -145,9 +149,13 @@ fn spec(args: &UpArgs, before: Option<Spec>) -> anyhow::Result<Spec> {
     if let Some(fewer) = args.servers.filter(|servers| *servers < old.servers) {
         anyhow::bail!("--servers {fewer}: {} have a part of its files", old.servers);
     }
+    if let Some(fewer) = args.disks.filter(|disks| *disks < old.disks) {
+        anyhow::bail!("--disks {fewer}: {} of each server have a part of its files", old.disks);
+    }
     let or_old = |new: Vec<String>, old| if new.is_empty() { old } else { new };
     Ok(Spec {
         servers: args.servers.unwrap_or(old.servers),
+        disks: args.disks.unwrap_or(old.disks),
         mount: mount.or(old.mount),
         base_port: args.base_port.or(old.base_port),
         mount_options: args.mount_options.clone().or(old.mount_options),

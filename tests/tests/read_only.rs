@@ -18,11 +18,13 @@ const CHUNK: usize = 65_536;
 /// Longer than leases and sessions last: nobody waits for one of them.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-fn up(servers: &str) -> Cluster {
+fn up(servers: &str, disks: &str) -> Cluster {
     let size = CHUNK.to_string();
     Cluster::up(&[
         "--servers",
         servers,
+        "--disks",
+        disks,
         "--replicas",
         "2",
         "--chunk-size",
@@ -71,12 +73,12 @@ impl Rig {
     }
 }
 
-/// From here on these servers' disks can be broken.
-fn on_faulty(cluster: Cluster, servers: &[&str]) -> Rig {
+/// From here on the disk of this name of these servers can be broken.
+fn on_faulty(cluster: Cluster, servers: &[&str], name: &str) -> Rig {
     let mut disks = Vec::new();
     for server in servers {
         cluster.dev("stop", &[server]);
-        let disk = cluster.local("cluster").join(server).join("disk");
+        let disk = cluster.local("cluster").join(server).join(name);
         let under = disk.with_file_name("under");
         fs::rename(&disk, &under).unwrap();
         fs::create_dir(&disk).unwrap();
@@ -103,10 +105,10 @@ fn remount(cluster: &Cluster) {
 
 #[test]
 fn with_every_disk_broken_writers_get_errors_and_readers_what_is_there() {
-    let cluster = up("2");
+    let cluster = up("2", "1");
     ["kept", "first", "second"].iter().for_each(|name| make(&cluster, name));
     until_closed(&cluster);
-    let rig = on_faulty(cluster, &["cs1", "cs2"]);
+    let rig = on_faulty(cluster, &["cs1", "cs2"], "disk");
     let cluster = &rig.cluster;
     rig.set(Fault::Sync);
     let began = Instant::now();
@@ -149,6 +151,21 @@ fn with_every_disk_broken_writers_get_errors_and_readers_what_is_there() {
         cluster.dev("start", &[server]);
     }
     cluster.wait_for("the servers", |status| status["servers_up"] == 2);
+    // What this kernel has in its cache may not be on the disks, and a process of theirs knows.
+    assert_eq!(write_over(&cluster.path("second")).unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert!(fs::read(cluster.path("kept")).unwrap() == bytes(10_000));
+    // An operator mounts them anew and says so.
+    for server in ["cs1", "cs2"] {
+        cluster.dev("kill", &[server]);
+        let disk = cluster.local("cluster").join(server).join("disk");
+        let notes = fs::read_dir(disk).unwrap().map(|entry| entry.unwrap().path());
+        let notes = notes.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("suspect-"));
+        let notes: Vec<_> = notes.collect();
+        assert_eq!(notes.len(), 1);
+        fs::remove_file(&notes[0]).unwrap();
+        cluster.dev("start", &[server]);
+    }
+    cluster.wait_for("the servers", |status| status["servers_up"] == 2);
     write_over(&cluster.path("second")).unwrap();
     write_over(&cluster.path("kept")).unwrap();
     assert!(fs::read(cluster.path("second")).unwrap().starts_with(b"over"));
@@ -157,11 +174,11 @@ fn with_every_disk_broken_writers_get_errors_and_readers_what_is_there() {
 
 #[test]
 fn a_chunk_whose_disks_are_all_broken_goes_to_another_server() {
-    let cluster = up("3");
+    let cluster = up("3", "1");
     let names: Vec<String> = (0..24).map(|n| format!("f{n}")).collect();
     names.iter().for_each(|name| make(&cluster, name));
     until_closed(&cluster);
-    let rig = on_faulty(cluster, &["cs1", "cs2"]);
+    let rig = on_faulty(cluster, &["cs1", "cs2"], "disk");
     let cluster = &rig.cluster;
     let held = |name: &&String| cluster.holders(&cluster.path(name)).iter().all(|server| server != "cs3");
     let [first, kept] = names.iter().filter(held).take(2).collect::<Vec<_>>()[..] else {
@@ -179,6 +196,45 @@ fn a_chunk_whose_disks_are_all_broken_goes_to_another_server() {
     let mut expected = bytes(10_000);
     expected[..4].copy_from_slice(b"over");
     assert!(fs::read(cluster.path(kept)).unwrap() == expected);
+    rig.set(Fault::None);
+    rig.end();
+}
+
+#[test]
+fn what_is_on_one_broken_disk_of_a_server_goes_elsewhere() {
+    let cluster = up("3", "2");
+    let names: Vec<String> = (0..64).map(|n| format!("f{n}")).collect();
+    names.iter().for_each(|name| make(&cluster, name));
+    until_closed(&cluster);
+    let rig = on_faulty(cluster, &["cs1"], "disk2");
+    let cluster = &rig.cluster;
+    until_closed(cluster);
+    let chunks = cluster.local("cluster/cs1/under/chunks");
+    let on_it = |name: &String| {
+        let info = cluster.json(&["file", "info", &cluster.path(name).display().to_string()]);
+        let id = info["chunks"][0]["chunk"].as_str().unwrap();
+        chunks.join(&id[14..]).join(format!("{id}.chunk")).exists()
+    };
+    let stranded: Vec<&String> = names.iter().filter(|name| on_it(name)).collect();
+    let holds = |name: &String| cluster.holders(&cluster.path(name)).contains(&"cs1".to_owned());
+    let well: Vec<&String> = names.iter().filter(|name| holds(name) && !stranded.contains(name)).collect();
+    assert!(stranded.len() > 1 && well.len() > 1, "{stranded:?}, {well:?}");
+    rig.set(Fault::Sync);
+    // The disk is found out by this one; the other replica takes the write, and a new one may be on the good disk.
+    write_over(&cluster.path(stranded[0])).unwrap();
+    let began = Instant::now();
+    while stranded[1..].iter().any(|name| holds(name)) {
+        assert!(began.elapsed() < PATIENCE, "{:?}", cluster.json(&["status"]));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(well.iter().all(|name| holds(name)), "nothing else moves");
+    // Those that were idle had all their replicas all the time; the other gets its own back.
+    cluster.wait_for("the goal", |status| status["chunks_below_goal"] == 0);
+    remount(cluster);
+    for name in &stranded[1..] {
+        assert_eq!(cluster.holders(&cluster.path(name)).len(), 2);
+        assert!(fs::read(cluster.path(name)).unwrap() == bytes(10_000), "{name}");
+    }
     rig.set(Fault::None);
     rig.end();
 }

@@ -26,6 +26,8 @@ pub(crate) enum Timer {
     Scrub { disk: DiskIx },
     /// Have damaged blocks mended.
     Mend { chunk: ChunkId },
+    /// Tell the master what is on disks that take no writes.
+    Stranded,
 }
 
 #[derive(Debug, Default)]

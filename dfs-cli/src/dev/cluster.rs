@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/dev.json   what it is (Spec) and where its processes listen
-//! DIR/master     the master's log and snapshots        DIR/csN/disk  a chunk server's disk
+//! DIR/master     the master's log and snapshots        DIR/csN/disk, disk2, ...  a chunk server's disks
 //! DIR/run        pid files, port files, Unix sockets   DIR/log       what the processes say
 //! ```
 
@@ -30,6 +30,8 @@ const STOPPED: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) servers: u16,
+    #[serde(default = "one")]
+    pub(crate) disks: u16,
     pub(crate) replicas: u8,
     pub(crate) mount: Option<PathBuf>,
     pub(crate) base_port: Option<u16>,
@@ -38,6 +40,11 @@ pub(crate) struct Spec {
     pub(crate) tcp: bool,
     pub(crate) master_options: Vec<String>,
     pub(crate) cs_options: Vec<String>,
+}
+
+/// Disks of a server, where nobody said.
+pub(crate) fn one() -> u16 {
+    1
 }
 
 /// One of its processes.
@@ -283,12 +290,15 @@ impl Cluster {
     }
 
     fn start_server(&self, daemon: &Daemon, n: u16) -> anyhow::Result<()> {
-        let disk = self.dir.join(format!("{}/disk", daemon.name));
-        std::fs::create_dir_all(&disk).with_context(|| disk.display().to_string())?;
         let listen = self.listen(&daemon.name, n)?;
         let mut args =
             words(&["--master", &self.master_addr()?, "--listen", &listen, "--name", &daemon.name]);
-        args.extend(words(&["--disk", &disk.display().to_string()]));
+        for at in 1..=self.spec.disks {
+            let name = if at == 1 { "disk".to_owned() } else { format!("disk{at}") };
+            let disk = self.dir.join(&daemon.name).join(name);
+            std::fs::create_dir_all(&disk).with_context(|| disk.display().to_string())?;
+            args.extend(words(&["--disk", &disk.display().to_string()]));
+        }
         args.extend(self.sockets(&daemon.name));
         self.serve(daemon, args, &self.spec.cs_options)
     }

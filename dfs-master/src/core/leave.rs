@@ -1,5 +1,5 @@
-//! Members that leave a chunk while reads and writes go on (section 10): of a server that an operator drains, and
-//! those above the goal.
+//! Members that leave a chunk while reads and writes go on (section 10): of a server that an operator drains, on a
+//! disk that takes no writes, and those above the goal.
 //!
 //! In the log: who leaves. Then that member says that it serves nothing more, or surely can't. Then, in the log, the
 //! next configuration without it. What its primary had under way meanwhile waits, and is complete without it.
@@ -94,11 +94,17 @@ impl Core {
     }
 
     /// Who should leave a chunk that has more members than its goal: whoever is drained, then who is least of use.
-    pub(super) fn surplus(&self, meta: &ChunkMeta, draining: &BTreeSet<ServerNum>) -> Option<ServerNum> {
+    pub(super) fn surplus(
+        &self,
+        chunk: ChunkId,
+        meta: &ChunkMeta,
+        draining: &BTreeSet<ServerNum>,
+    ) -> Option<ServerNum> {
         if meta.members.len() <= self.state.goal() {
             return None;
         }
-        let drained = meta.members.iter().filter(|server| draining.contains(server)).last();
+        let goes = |server: &ServerNum| draining.contains(server) || self.is_noted(chunk, *server);
+        let drained = meta.members.iter().filter(goes).last();
         drained.or_else(|| placement::least_useful(&self.soft.candidates, meta.members.as_slice()))
     }
 

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use dfs_proto::ids::{ChunkId, ServerNum};
+use dfs_proto::ids::{BootId, ChunkId, ServerNum};
 use dfs_proto::meta::ReplicaFault;
 use dfs_proto::status::Status;
 
 use super::Core;
 use super::chunks::ChunkMeta;
 use super::chunks::confirm::Incarnation;
+use super::servers::live::LiveServer;
 use super::soft::forget_members;
 
 /// Notes kept; a server whose note was dropped refuses the next write, and is noted again.
@@ -51,21 +52,52 @@ impl Core {
         let Some(live) = self.soft.servers.get(server).filter(|_| meta.members.contains(server)) else {
             return;
         };
-        let noted = &mut self.soft.read_only.noted;
-        if noted.len() >= NOTES_MAX {
-            noted.clear();
-        }
-        if noted.insert((chunk, server), live.incarnation).is_none() {
+        let incarnation = live.incarnation;
+        if self.note(chunk, server, incarnation) {
             log::warn!("chunk {chunk}: the disk of {server} takes no writes");
         }
         self.leave_read_only(chunk, &meta);
     }
 
+    /// A server has a replica on a disk that takes no writes, and nobody writes to it: it is copied elsewhere, and leaves.
+    pub(super) fn stranded(&mut self, chunk: ChunkId, server: ServerNum, boot: BootId) {
+        let Some(live) = self.soft.servers.get(server).filter(|live| live.boot == Some(boot)) else { return };
+        let incarnation = live.incarnation;
+        if self.is_member(chunk, server) && self.note(chunk, server, incarnation) {
+            self.soft.scan.wake();
+        }
+    }
+
+    fn is_member(&self, chunk: ChunkId, server: ServerNum) -> bool {
+        self.state.chunks.get(chunk).is_some_and(|meta| meta.members.contains(server))
+    }
+
+    /// Whether that is news.
+    fn note(&mut self, chunk: ChunkId, server: ServerNum, incarnation: Incarnation) -> bool {
+        if self.soft.read_only.noted.len() >= NOTES_MAX {
+            let mut noted = std::mem::take(&mut self.soft.read_only.noted);
+            noted.retain(|&(chunk, server), _| self.is_member(chunk, server));
+            // Those that are dropped are told again.
+            let most = noted.keys().nth(NOTES_MAX / 2).copied();
+            most.into_iter().for_each(|most| drop(noted.split_off(&most)));
+            self.soft.read_only.noted = noted;
+        }
+        self.soft.read_only.noted.insert((chunk, server), incarnation) != Some(incarnation)
+    }
+
+    /// Whether the server's replica is to go elsewhere: an operator drains it, or its disk takes no writes.
+    pub(super) fn should_leave(&self, chunk: ChunkId, server: ServerNum) -> bool {
+        self.is_emptied(server) || self.is_noted(chunk, server)
+    }
+
+    pub(super) fn is_noted(&self, chunk: ChunkId, server: ServerNum) -> bool {
+        let Some(then) = self.soft.read_only.noted.get(&(chunk, server)) else { return false };
+        self.soft.servers.get(server).is_some_and(|live| live.is_of_boot(*then))
+    }
+
     /// Whether the disk of the server's replica takes no writes, by its word; or none of its disks does.
     fn is_read_only(&self, chunk: ChunkId, server: ServerNum) -> bool {
-        let Some(live) = self.soft.servers.get(server) else { return false };
-        let noted = self.soft.read_only.noted.get(&(chunk, server));
-        live.is_read_only() || noted.is_some_and(|then| live.is_of_boot(*then))
+        self.soft.servers.get(server).is_some_and(LiveServer::is_read_only) || self.is_noted(chunk, server)
     }
 
     /// Has a chunk go on without members that take no writes. Where none takes any, one of them is left to be copied

@@ -148,11 +148,12 @@ impl Core {
             return (!self.soft.leaving.is_running(chunk)).then_some(Need::Departure);
         }
         let urgent = meta.members.len() < self.state.min_write();
-        if meta.members.iter().filter(|server| !scan.draining.contains(server)).count() < goal {
+        let goes = |server: &ServerNum| scan.draining.contains(server) || self.is_noted(chunk, *server);
+        if meta.members.iter().filter(|server| !goes(server)).count() < goal {
             return Some(Need::Repair { urgent });
         }
         if serving == meta.members.len()
-            && let Some(server) = self.surplus(meta, &scan.draining)
+            && let Some(server) = self.surplus(chunk, meta, &scan.draining)
         {
             return Some(Need::Leave(server));
         }

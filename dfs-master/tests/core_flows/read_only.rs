@@ -9,14 +9,17 @@ use dfs_proto::units::ChunkIndex;
 
 use crate::cluster::{Client, Cluster, set_size};
 
+fn report(cluster: &mut Cluster, place: &ChunkPlace, server: ServerNum, what: Suspicion) {
+    let (conn, boot) = (cluster.server(server).conn, cluster.server(server).boot);
+    let report = SuspectReport { server, boot, chunk: Some(place.chunk()), what };
+    cluster.ask(conn, &ReportTrouble { reports: vec![report], failed: Vec::new() }).unwrap();
+}
+
 /// The server's disk took a failed sync; who wanted to write to the chunk was refused.
 fn refuses(cluster: &mut Cluster, place: &ChunkPlace, server: ServerNum) {
     cluster.server_mut(server).read_only = true;
-    let (conn, boot) = (cluster.server(server).conn, cluster.server(server).boot);
     cluster.heartbeat(cluster.at(server));
-    let what = Suspicion::ReadOnly;
-    let report = SuspectReport { server, boot, chunk: Some(place.chunk()), what };
-    cluster.ask(conn, &ReportTrouble { reports: vec![report], failed: Vec::new() }).unwrap();
+    report(cluster, place, server, Suspicion::ReadOnly);
 }
 
 fn failed(cluster: &mut Cluster, place: &ChunkPlace, server: ServerNum) {
@@ -112,4 +115,43 @@ fn a_chunk_that_every_disk_failed_is_an_error_for_readers_and_writers() {
     assert_eq!(read(&mut cluster, client, &attr), Err(Status::DiskFailed));
     cluster.run(60_000);
     assert_eq!(cluster.meta(place.chunk()).fence(), version, "recovered again and again");
+}
+
+#[test]
+fn what_nobody_writes_to_goes_elsewhere_and_is_never_below_its_goal() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let places: Vec<ChunkPlace> = (0..8).map(|n| cluster.written_file(client, &format!("f{n}")).1).collect();
+    let broken = ServerNum(2);
+    let held: Vec<&ChunkPlace> =
+        places.iter().filter(|place| members(&cluster, place).contains(&broken)).collect();
+    // Half of what it has is on the one of its disks that failed.
+    let (stranded, well) = held.split_at(held.len() / 2);
+    assert!(stranded.len() > 1 && stranded.iter().any(|place| members(&cluster, place)[0] == broken));
+    stranded.iter().for_each(|place| report(&mut cluster, place, broken, Suspicion::Stranded));
+    for _ in 0..300 {
+        cluster.run(100);
+        (1..=4).for_each(|server| cluster.fill_some(ServerNum(server)));
+        assert!(places.iter().all(|place| members(&cluster, place).len() >= 3), "I15");
+    }
+    for place in stranded {
+        let now = members(&cluster, place);
+        assert!(now.len() == 3 && !now.contains(&broken), "{now:?}");
+    }
+    well.iter().for_each(|place| assert!(members(&cluster, place).contains(&broken)));
+    // It has another disk, which takes new replicas.
+    let new = (0..8).map(|n| cluster.written_file(client, &format!("new{n}")).1);
+    let new: Vec<ChunkPlace> = new.collect();
+    assert!(new.iter().any(|place| members(&cluster, place).contains(&broken)));
+    // The next process finds the disk well, and what is told of the one before is void.
+    let before = cluster.server(broken).boot;
+    cluster.kill(broken);
+    cluster.revive(broken, false);
+    cluster.run(20_000);
+    let conn = cluster.server(broken).conn;
+    let what = Suspicion::Stranded;
+    let late = SuspectReport { server: broken, boot: before, chunk: Some(well[0].chunk()), what };
+    cluster.ask(conn, &ReportTrouble { reports: vec![late], failed: Vec::new() }).unwrap();
+    cluster.run(20_000);
+    assert!(members(&cluster, well[0]).contains(&broken));
 }

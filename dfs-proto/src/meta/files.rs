@@ -205,6 +205,8 @@ pub enum Suspicion {
     Diverged,
     /// It refused a write, because its disk takes none any more. Its replica can be read.
     ReadOnly,
+    /// Nobody wrote to it, and its disk takes no writes any more: it should be elsewhere.
+    Stranded,
 }
 
 /// Asks which chunks of a file may have bytes of other sessions that are not on the disks of all members.

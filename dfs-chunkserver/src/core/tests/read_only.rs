@@ -32,10 +32,16 @@ fn broken(members: &[u16], broken: u16) -> Bench {
     bench
 }
 
-/// Who was said to be read-only.
-fn said(bench: &Bench) -> Vec<u16> {
+/// What was said of chunks of read-only disks, and by whom.
+fn told(bench: &Bench, what: Suspicion) -> Vec<(u16, ChunkId)> {
     let reports = bench.troubles.iter().flat_map(|(_, trouble)| &trouble.reports);
-    reports.filter(|report| report.what == Suspicion::ReadOnly).map(|report| report.server.0).collect()
+    let told = reports.filter(|report| report.what == what);
+    told.map(|report| (report.server.0, report.chunk.unwrap())).collect()
+}
+
+/// Who refused a write for it.
+fn said(bench: &Bench) -> Vec<u16> {
+    told(bench, Suspicion::ReadOnly).into_iter().map(|(server, _)| server).collect()
 }
 
 fn failed(bench: &Bench) -> bool {
@@ -107,4 +113,19 @@ fn it_is_fenced_and_copied_from_and_its_files_stay_as_they_are() {
     let told: Vec<_> = bench.nodes[&num(1)].core.inventory();
     let version = told.iter().find(|info| info.chunk == CHUNK).unwrap().version;
     assert_eq!(version, ChunkVersion(1));
+}
+
+#[test]
+fn what_nobody_writes_to_is_named_now_and_later() {
+    let mut bench = broken(&[1, 2], 1);
+    bench.pass(1_500, &[1, 2]);
+    assert_eq!(
+        told(&bench, Suspicion::Stranded),
+        [(1, CHUNK), (1, OTHER)],
+        "and nothing of the other server"
+    );
+    bench.pass(20_000, &[1, 2]);
+    assert_eq!(told(&bench, Suspicion::Stranded).len(), 2);
+    bench.pass(15_000, &[1, 2]);
+    assert_eq!(told(&bench, Suspicion::Stranded).len(), 4, "a new master has not heard it");
 }

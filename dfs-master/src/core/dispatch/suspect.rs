@@ -86,6 +86,11 @@ impl Core {
                         self.refused_by_disk(chunk, report.server);
                     }
                 }
+                Suspicion::Stranded => {
+                    if let Some(chunk) = report.chunk {
+                        self.stranded(chunk, report.server, report.boot);
+                    }
+                }
                 Suspicion::Missing => {
                     if let Some(chunk) = report.chunk {
                         self.missing(chunk, report.server);

@@ -150,7 +150,7 @@ impl Core {
             // Who has no file has these bytes too: a member that was filled from it got none.
             members.extend(tally.missing.iter().filter(|process| !left_out.contains(&process.server)));
         }
-        self.put_drained_last(&mut members);
+        self.put_drained_last(chunk, &mut members);
         // Others had these bytes too and are left out: one power cut must not take the last copy of them.
         if members.len() < self.state.min_write() && asking.synced != Some(process) {
             return Verdict::Reconcile { base: process, settle: Settle::Keep };
@@ -167,9 +167,9 @@ impl Core {
         })
     }
 
-    /// Members whose servers are to be empty go, where as many as the goal are left; else they lead nothing.
-    fn put_drained_last(&self, members: &mut Vec<Process>) {
-        let drained = |process: &Process| self.is_emptied(process.server);
+    /// Members whose replicas are to be elsewhere go, where as many as the goal are left; else they lead nothing.
+    fn put_drained_last(&self, chunk: ChunkId, members: &mut Vec<Process>) {
+        let drained = |process: &Process| self.should_leave(chunk, process.server);
         if members.iter().filter(|process| !drained(process)).count() >= self.state.goal() {
             members.retain(|process| !drained(process));
         } else {
@@ -199,7 +199,7 @@ impl Core {
             log::debug!("chunk {chunk}: no reachable member has its file; waiting for the others");
             return Verdict::Wait;
         }
-        self.put_drained_last(&mut members);
+        self.put_drained_last(chunk, &mut members);
         Verdict::Go(Plan {
             version: asking.version,
             members,
