@@ -111,6 +111,8 @@ pub struct Core {
     /// Replicas that failed, until a heartbeat that says so was answered.
     lost: BTreeMap<ChunkId, Option<Micros>>,
     /// When the master was told last that a replica's disk is read-only, of those that somebody wanted to write to.
+    /// Replicas whose files are being removed: until that is done no new one may take their place.
+    trashing: BTreeSet<ChunkId>,
     told_read_only: BTreeMap<ChunkId, Micros>,
     /// Up to where the master was told what is on such disks.
     told_stranded: ChunkId,
@@ -165,6 +167,7 @@ impl Core {
             session_chunks: BTreeMap::new(),
             ended: BTreeMap::new(),
             lost: BTreeMap::new(),
+            trashing: BTreeSet::new(),
             told_read_only: BTreeMap::new(),
             told_stranded: ChunkId(0),
             owed_commits: BTreeSet::new(),

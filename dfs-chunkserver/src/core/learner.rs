@@ -41,6 +41,7 @@ impl Core {
         let disk = match there {
             _ if member => Err(Status::Exists),
             Some(old) if old.disk_ops > 0 => Err(Status::Overloaded),
+            None if self.trashing.contains(&chunk) => Err(Status::Overloaded),
             Some(old) if self.takes_new(old.disk) => Ok(old.disk),
             // Elsewhere it would leave the old file behind.
             Some(old) if old.made && !self.has_failed(old.disk) => Err(Status::NoSpace),

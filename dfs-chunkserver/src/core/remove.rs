@@ -35,6 +35,7 @@ impl Core {
             self.told_read_only.remove(&chunk);
             self.damage.forget(chunk);
             if let Some(replica) = self.replicas.remove(&chunk) {
+                self.trashing.insert(chunk);
                 self.work.disk(replica.disk, DiskWork::Trash { job, chunk }, DiskOp::Trash { chunk }, out);
             }
         }
@@ -55,6 +56,7 @@ impl Core {
     }
 
     pub(crate) fn trashed(&mut self, job: JobId, chunk: ChunkId, done: &DiskDone, out: &mut Vec<Effect>) {
+        self.trashing.remove(&chunk);
         if let Some(delete) = self.jobs.delete(job) {
             delete.waits.remove(&chunk);
             if let DiskDone::Failed(fault) = done

@@ -138,6 +138,9 @@ impl Core {
         {
             return Ok(());
         }
+        if self.trashing.contains(&new.chunk) {
+            return Err(Status::Overloaded);
+        }
         // Others may have gone on without this server before it registered, and of a chunk that it has not the master
         // can't have told it.
         if !self.lease.was_given_since(new.given) {

@@ -181,6 +181,8 @@ impl Core {
                 None => continue,
                 Some(meta) => {
                     let holds = meta.members.contains(*server) || meta.learners.contains(server);
+                    // A learner whose record is on its way to the log may be this server.
+                    let holds = holds || self.soft.repair.is_running(*chunk);
                     // D5: until every member has all of it on its disk, and the log what it hashes to, an old
                     // replica may be the last that holds something.
                     if holds || !meta.is_active() || meta.open || meta.members.len() < self.state.goal() {

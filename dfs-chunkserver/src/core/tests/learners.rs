@@ -2,11 +2,12 @@
 
 use dfs_proto::checksum::crc32c;
 use dfs_proto::chunk::Range;
-use dfs_proto::ids::Seq;
+use dfs_proto::control::{Delete, DeleteChunk};
+use dfs_proto::ids::{ChunkVersion, ConfigNum, LogIndex, Seq};
 use dfs_proto::status::Status;
 use dfs_proto::units::IO_MAX;
 
-use super::bench::{Bench, CHUNK, CHUNK_SIZE, Packet, is_forward_to, num};
+use super::bench::{Bench, CHUNK, CHUNK_SIZE, Packet, TERM, is_disk_of, is_forward_to, num};
 use crate::core::io::{Input, Reply};
 use crate::store::Write;
 
@@ -124,6 +125,27 @@ fn left_behind() -> Bench {
     let members = bench.members(&[1, 2]);
     bench.active_with(&[1, 2], 2, 2, members, state.ops, state.applied);
     bench
+}
+
+#[test]
+fn a_learner_begins_when_what_was_there_is_gone() {
+    let mut bench = left_behind();
+    bench.hold(|packet| is_disk_of(packet, 3));
+    let order =
+        DeleteChunk { chunk: CHUNK, up_to: Some((ChunkVersion(1), ConfigNum(1))), tombstone: LogIndex(1) };
+    let body = Delete { term: TERM, checkpoint: LogIndex(5), chunks: vec![order] };
+    let deleted = bench.ask(3, |call| Input::Delete { call, body });
+    assert!(!bench.replies.contains_key(&deleted), "the disk takes its time");
+    bench.add_learner(1, 2, 2, 3);
+    bench.pass(50, &[]);
+    assert!(bench.nodes[&num(3)].core.inventory().is_empty());
+    assert_eq!(bench.learners.iter().map(|report| report.ready).collect::<Vec<_>>(), [false], "given up");
+    bench.release();
+    assert_eq!(bench.replies[&deleted], Reply::Deleted(vec![Status::Ok]));
+    bench.add_learner(1, 2, 2, 3);
+    bench.pass(1_000, &[]);
+    assert!(bench.learners.last().unwrap().ready);
+    bench.assert_equal(&[1, 2, 3]);
 }
 
 #[test]
