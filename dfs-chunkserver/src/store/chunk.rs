@@ -215,7 +215,7 @@ impl<D: Disk> Store<D> {
 
     /// Latches a replica as failed and says why. What the failed operation reached is not known, so
     /// nothing of the replica is believed from here on, after a restart either if the disk still takes
-    /// a header.
+    /// a header. Another kernel reads what is there: to it this was a crash.
     pub(super) fn fail(
         &self,
         state: &mut State<D::File>,
@@ -227,6 +227,7 @@ impl<D: Disk> Store<D> {
             self.counters.failed.add(1);
             state.place = Place::Failed;
             state.header.failed = true;
+            state.header.os_boot = self.os_boot;
             if let Some(body) = state.body.take() {
                 // The best that can be done for a disk that fails: neither outcome changes what is said.
                 let _ = state.put_header(&body.file, self.label.cluster);

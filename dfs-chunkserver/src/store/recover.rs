@@ -123,7 +123,7 @@ pub(super) fn open<D: Disk>(
             suspect = true;
         }
     }
-    let mut scan = Scan::new(&disk, label.cluster, last + 1);
+    let mut scan = Scan::new(&disk, label.cluster, last + 1, Some(expect.os_boot));
     scan.run()?;
     let Scan { shards, mut replicas, quarantined, damaged_slots, .. } = scan;
     replicas.sort_unstable_by_key(|header| header.chunk);
@@ -196,6 +196,8 @@ pub(super) struct Scan<'a, D: Disk> {
     disk: &'a D,
     cluster: ClusterId,
     hb_ctr: u64,
+    /// Replicas that failed under another kernel are as a crash left them.
+    os_boot: Option<OsBootId>,
     pub(super) shards: Shards<D::File>,
     replicas: Vec<Header>,
     pub(super) quarantined: Vec<(String, Unfit)>,
@@ -203,11 +205,17 @@ pub(super) struct Scan<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Scan<'a, D> {
-    pub(super) fn new(disk: &'a D, cluster: ClusterId, hb_ctr: u64) -> Scan<'a, D> {
+    pub(super) fn new(
+        disk: &'a D,
+        cluster: ClusterId,
+        hb_ctr: u64,
+        os_boot: Option<OsBootId>,
+    ) -> Scan<'a, D> {
         Scan {
             disk,
             cluster,
             hb_ctr,
+            os_boot,
             shards: (0..super::SHARDS).map(|_| RwLock::default()).collect(),
             replicas: Vec::new(),
             quarantined: Vec::new(),
@@ -264,7 +272,8 @@ impl<'a, D: Disk> Scan<'a, D> {
             self.damaged_slots += damaged;
         }
         Ok(match found {
-            Some((header, slots)) => {
+            Some((mut header, slots)) => {
+                header.failed &= self.os_boot.is_none_or(|now| now == header.os_boot);
                 let place = if header.failed { Place::Failed } else { Place::Here };
                 Ok(Arc::new(Chunk::new(header, place, slots, blocks_of_len(entry.len))))
             }

@@ -46,7 +46,7 @@ pub fn survey<D: Disk>(disk: D) -> Result<Survey, OpenError> {
     let whose = survey_label(&disk)?;
     let Whose { label, starts, .. } = whose;
     let fences = Fences::read(&disk)?;
-    let mut scan = Scan::new(&disk, label.cluster, starts);
+    let mut scan = Scan::new(&disk, label.cluster, starts, None);
     scan.run()?;
     let Scan { shards, quarantined: unfit, damaged_slots, .. } = scan;
     let mut replicas = Vec::new();

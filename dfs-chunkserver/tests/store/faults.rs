@@ -89,6 +89,13 @@ fn a_failed_sync_is_known_until_the_kernel_is_gone() {
         let (store, opened) = Store::open(disk.clone(), other, small()).unwrap();
         assert!(!opened.suspect && !store.suspect());
         assert_eq!(notes(&disk), 0);
+        // What was synced before is there, and of the rest what a crash leaves.
+        assert_eq!(&read(&store, id(1), 5000, 4000).unwrap().data[..4000], [7; 4000]);
+        match read(&store, id(1), 0, 100) {
+            Ok(blocks) => assert!(matches!(blocks.data[..100].first(), Some(7 | 8))),
+            Err(error) => assert!(matches!(error, StoreError::Corrupt { .. }), "{error}"),
+        }
+        store.sync(id(1), Seq(2)).unwrap();
         store.mark_clean_shutdown().unwrap();
     }
 }

@@ -155,3 +155,22 @@ fn what_nobody_writes_to_goes_elsewhere_and_is_never_below_its_goal() {
     cluster.run(20_000);
     assert!(members(&cluster, well[0]).contains(&broken));
 }
+
+#[test]
+fn what_every_disk_failed_before_its_first_sync_begins_anew_when_the_kernels_are_gone() {
+    let mut cluster = Cluster::new(2, 2);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let all = members(&cluster, &place);
+    // Before a recovery is through.
+    all.iter().for_each(|server| cluster.server_mut(*server).deaf = 100);
+    all.iter().for_each(|server| failed(&mut cluster, &place, *server));
+    for server in &all {
+        cluster.kill(*server);
+        cluster.server_mut(*server).deaf = 0;
+        cluster.server_mut(*server).replicas.remove(&place.chunk());
+        cluster.revive(*server, true);
+    }
+    cluster.until(60_000, |cluster| cluster.map_write(client, attr.ino, 0).is_ok());
+    assert!(!members(&cluster, &place).is_empty());
+}

@@ -91,7 +91,7 @@ pub struct Read {
 /// An event after which what was not synced may be gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
-    /// The power of a chunk server failed.
+    /// The power of a chunk server failed, or its disk did and took what was not synced.
     Server { server: u16, at: Tick },
     /// The process of a chunk server ended, and with it what it knew of writes that were done.
     Process { server: u16, at: Tick },

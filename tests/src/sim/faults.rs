@@ -123,8 +123,11 @@ impl Plan {
         }
         if shape.bad_disk {
             for _ in 0..=fabric.rng.below(2) {
-                let fault = Fault::FailSyncs(Node::Server(0), 500_000 + lasting(fabric));
-                steps.push((FIRST_US + fabric.rng.below(shape.chaos_us), Some(fault)));
+                let at = FIRST_US + fabric.rng.below(shape.chaos_us);
+                for num in 0..if shape.bad_disks { shape.servers } else { 1 } {
+                    let fault = Fault::FailSyncs(Node::Server(num), 500_000 + lasting(fabric));
+                    steps.push((at + fabric.rng.below(100_000), Some(fault)));
+                }
             }
             steps.sort_by_key(|step| step.0);
         }

@@ -174,6 +174,13 @@ impl Server {
         Some((running.core.server_num()?, std::mem::take(&mut running.oracle.trashed)))
     }
 
+    /// Whether its disk failed replicas since this was asked last: with them went what of them was not synced.
+    pub fn lost_replicas(&mut self) -> bool {
+        let Some(running) = self.running.as_mut() else { return false };
+        let failed = running.store.metrics().failed;
+        std::mem::replace(&mut running.oracle.failed, failed) < failed
+    }
+
     /// From now on every sync of its disk fails, until its next process starts.
     pub fn fail_syncs(&mut self) {
         self.disk.fail(Call::Sync, "");

@@ -10,7 +10,12 @@ impl World {
     pub(super) fn watch(&mut self, node: Node) {
         let broken = match node {
             Node::Master => self.outlived(),
-            Node::Server(num) => self.wrongly_deleted(usize::from(num)),
+            Node::Server(num) => {
+                if self.servers[usize::from(num)].lost_replicas() {
+                    self.history.server_lost_power(num);
+                }
+                self.wrongly_deleted(usize::from(num))
+            }
             Node::Client(_) => None,
         };
         if let Some((invariant, what)) = self.fabric.broken.take().or(broken) {

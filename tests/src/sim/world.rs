@@ -38,8 +38,10 @@ pub struct Shape {
     pub metadata_sync: MetadataSync,
     /// Several programs of each client hurry on one file and cut it often: what is under way together is much.
     pub crowded: bool,
-    /// The syncs of one server's disk fail now and then. The others' never do: what all disks lose at once is lost.
+    /// The syncs of one server's disk fail now and then.
     pub bad_disk: bool,
+    /// Those of all servers' disks do, at about the same time.
+    pub bad_disks: bool,
 }
 
 /// A client that was just made.
@@ -105,6 +107,7 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         crowded,
         // With fewer a chunk may go on with this disk's replica alone.
         bad_disk: seed % 16 == 9 && goal == 3,
+        bad_disks: seed % 64 == 41,
     }
 }
 

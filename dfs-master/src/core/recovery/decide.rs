@@ -189,6 +189,10 @@ impl Core {
         let mut members: Vec<Process> =
             tally.missing.iter().filter(|process| !left_out.contains(&process.server)).copied().collect();
         let fenced_higher = tally.refused.contains(&Status::WrongChunkVersion);
+        if members.is_empty() && !fenced_higher {
+            // All were to be left out, whose disks had failed them; there is nobody else.
+            members.clone_from(&tally.missing);
+        }
         if members.is_empty() {
             return if fenced_higher { Verdict::Again } else { Verdict::Wait };
         }

@@ -26,6 +26,8 @@ pub(super) struct Oracle {
     late: BTreeSet<CallToken>,
     /// Replicas deleted on a master's word since somebody looked.
     pub(super) trashed: Vec<ChunkId>,
+    /// Replicas that its disk had failed when somebody looked last.
+    pub(super) failed: u64,
 }
 
 impl Oracle {
