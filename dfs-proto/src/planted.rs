@@ -78,6 +78,12 @@ mod active {
         MergeUnverified,
         /// A sync that failed counts as done when it is asked for again (I22).
         SyncErrorForgotten,
+        /// The next process on a disk whose sync failed believes what the kernel shows of it (I22).
+        SuspectForgotten,
+        /// A replica begins while the file of the one before is being removed (I17).
+        BegunOnTrash,
+        /// A chunk of holes leaves its file beside other sessions that may repeat a write to it (I23).
+        DropBesideOthers,
         /// A learner becomes a member without the bytes that were there (section 10).
         LearnerUnfilled,
         /// A replica is deleted because the master's log does not know its chunk (I17).

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use dfs_disk::{Disk, DiskFile, Entry, Open, replace_file};
 use dfs_proto::ids::{ChunkId, ChunkVersion, ClusterId, OsBootId, ServerId};
+use dfs_proto::planted;
 
 use super::chunk::{Chunk, Holes, Place, Shared, blocks_of_len};
 use super::error::OpenError;
@@ -112,7 +113,8 @@ pub(super) fn open<D: Disk>(
     let mhwm = Mhwm { generation: label.generation, ..Mhwm::default() }.raised_to(record::read_mhwm(&disk)?);
     let last = record::read_hb_ctr(&disk)?;
     let clean = record::was_clean(&disk, last);
-    let mut suspect = record::is_suspect(&disk, expect.os_boot).map_err(OpenError::io("look for notes"))?;
+    let noted = record::is_suspect(&disk, expect.os_boot).map_err(OpenError::io("look for notes"))?;
+    let mut suspect = noted && !planted!(SuspectForgotten);
     // From here on the marker is void: a crash before the next one is an unclean end.
     record::write_hb_ctr(&disk, last + 1).map_err(OpenError::io("write boot"))?;
     if !clean {

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::ids::{ChunkId, Ino, ServerNum};
 use dfs_proto::meta::{DROP_MAX, DropHoles, GrantKind, HoleChunk};
+use dfs_proto::planted;
 use dfs_proto::status::Status;
 
 use super::Core;
@@ -41,7 +42,8 @@ impl Core {
             return Err(Status::TooLarge);
         }
         self.state.ns.getattr(*ino)?;
-        let alone = self.soft.grants.held(*ino, client.session).kind == GrantKind::Write;
+        let alone = self.soft.grants.held(*ino, client.session).kind == GrantKind::Write
+            || planted!(DropBesideOthers);
         let mut asks: BTreeMap<ServerNum, Vec<ChunkId>> = BTreeMap::new();
         for hole in chunks.iter().filter(|_| alone) {
             if let Some(primary) = self.begin_drop(*ino, hole) {
