@@ -159,6 +159,9 @@ impl Core {
             }
             _ => {
                 replica.is_on_disk();
+                // Here as at the primary nobody reads any more under the size of before, and should this be the primary
+                // next, nobody writes under it, and what is asked for again was before the cut.
+                replica.size_epoch = replica.size_epoch.max(op.cut.unwrap_or_default());
                 if replica.version == version {
                     replica.applied.mark(seq);
                     self.note_op(chunk, op, seq);

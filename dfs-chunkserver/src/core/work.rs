@@ -155,6 +155,8 @@ pub(crate) struct AppliedOp {
     pub(crate) op: OpId,
     pub(crate) done: OpId,
     pub(crate) size_epoch: SizeEpoch,
+    /// The truncation that a zeroing belongs to.
+    pub(crate) cut: Option<SizeEpoch>,
 }
 
 impl AppliedOp {
@@ -164,7 +166,8 @@ impl AppliedOp {
             ForwardKind::Zero => (OpId(0), SizeEpoch(u32::try_from(meta.done.0).unwrap_or(u32::MAX))),
             _ => (meta.done, meta.size_epoch),
         };
-        AppliedOp { session: meta.session, op: meta.op, done, size_epoch }
+        let cut = (meta.kind == ForwardKind::Zero).then_some(meta.size_epoch);
+        AppliedOp { session: meta.session, op: meta.op, done, size_epoch, cut }
     }
 }
 

@@ -4,7 +4,7 @@ use dfs_proto::chunk::Range;
 use dfs_proto::control::{
     Delete, DeleteChunk, FenceAnswer, Registered, ReplicaClass, ReplicaState, ServerEvent,
 };
-use dfs_proto::ids::{ChunkVersion, ClusterId, ConfigNum, Generation, LogIndex, Seq, Term};
+use dfs_proto::ids::{ChunkVersion, ClusterId, ConfigNum, Generation, LogIndex, Seq, SizeEpoch, Term};
 use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkSize, MasterMs};
 
@@ -52,6 +52,27 @@ fn the_primary_dies_and_its_write_is_rolled_forward_once() {
     bench.release();
     bench.pass(20, &[]);
     bench.assert_equal(&[2, 3]);
+}
+
+#[test]
+fn the_primary_dies_after_a_truncation_and_the_next_knows_of_it() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2, 3]);
+    bench.write(1, bench.cap(1, 1), 2, BLOCK0, 2);
+    bench.zero(1, 0, 1);
+    let state = holds(bench.fence(2, 2));
+    holds(bench.fence(3, 2));
+    let members = bench.members(&[2, 3]);
+    bench.active_with(&[2, 3], 2, 2, members, state.ops, state.applied);
+    let old = bench.cap(2, 2);
+    let new = dfs_proto::chunk::Capability { size_epoch: SizeEpoch(1), ..old };
+    // Its answer was lost with the primary: what it wrote is cut.
+    let retry = bench.write(2, new, 2, BLOCK0, 2);
+    let cut = Some(SizeEpoch(0));
+    assert_eq!(bench.replies[&retry], Reply::Written { chunk: CHUNK, seq: Seq(2), cut });
+    let late = bench.write(2, old, 3, BLOCK0, 3);
+    assert_eq!(bench.replies[&late], Reply::Failed(Status::OldEpoch));
+    assert_eq!(bench.read(3, new, 0), Ok(0));
 }
 
 #[test]

@@ -218,6 +218,20 @@ fn a_retry_of_what_was_cut_since_says_so() {
 }
 
 #[test]
+fn every_member_refuses_reads_of_before_a_truncation() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2, 3]);
+    bench.zero(1, 5000, 1);
+    bench.pass(2, &[]);
+    let old = bench.cap(1, 1);
+    let new = dfs_proto::chunk::Capability { size_epoch: SizeEpoch(1), ..old };
+    for member in 1..=3 {
+        assert_eq!(bench.read(member, old, 2), Err(Status::OldEpoch), "member {member}");
+        assert_eq!(bench.read(member, new, 2), Ok(0), "member {member}");
+    }
+}
+
+#[test]
 fn a_capability_of_before_a_registration_makes_no_replica() {
     let mut bench = Bench::new(2);
     let old = bench.cap(1, 1);
