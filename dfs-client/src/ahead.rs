@@ -1,6 +1,8 @@
 //! Read-ahead: windows of a file that are fetched before they are asked for, under a grant.
 //!
-//! A write or a truncation drops them all, so that a window that is there never lacks a byte written.
+//! A write or a truncation drops them all, so that a window that is there never lacks a byte written. While a file is
+//! being cut or zeroed there are none: the servers are done with parts of that before its caller has an answer, and who
+//! reads from them then must not be followed by somebody who reads what was fetched before.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +13,7 @@ use tokio::sync::Notify;
 use crate::core::ahead::Plan;
 use crate::core::split::{pieces, window};
 use crate::get::Source;
-use crate::inode::{Inode, State};
+use crate::inode::{Gate, Inode, State};
 use crate::net::Net;
 use crate::shared::{Shared, lock};
 
@@ -112,6 +114,9 @@ impl<N: Net> Shared<N> {
         let kept = state.ahead.split_off(&behind);
         let left = std::mem::replace(&mut state.ahead, kept);
         self.memory.free(left.values().map(|slot| slot.charged()).sum());
+        if state.gate == Gate::Cutting {
+            return;
+        }
         let mut at = offset / step;
         while at * step < plan.ahead_to && state.ahead.len() < SLOTS_MAX {
             let start = at * step;

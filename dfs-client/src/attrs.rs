@@ -384,7 +384,8 @@ impl<N: Net> Shared<N> {
         Ok(cut)
     }
 
-    /// Nothing is under way, what is dirty stays, and writes wait, until the answer is dropped.
+    /// Nothing is under way, what is dirty stays, writes wait, and nothing is fetched ahead, until the answer is
+    /// dropped.
     pub(crate) async fn close_gate(self: &Arc<Self>, inode: &Arc<Inode>, until: Until) -> Result<Cut<N>> {
         until
             .bound(inode.until(|state| {
@@ -394,6 +395,7 @@ impl<N: Net> Shared<N> {
             .await?;
         let cut = Cut { shared: Arc::clone(self), inode: Arc::clone(inode) };
         until.bound(inode.until(|state| (state.dead || state.dirty.flights() == 0).then_some(()))).await?;
+        self.memory.free(inode.lock().drop_ahead());
         Ok(cut)
     }
 }

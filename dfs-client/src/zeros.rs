@@ -158,9 +158,7 @@ impl<N: Net> Shared<N> {
         if let Some(place) = &place {
             note_unsynced(&mut state, place);
         }
-        // Somebody may be fetching what was there before.
         state.writes += 1;
-        self.memory.free(state.drop_ahead());
         Ok(place)
     }
 

@@ -6,6 +6,7 @@
 mod fake;
 
 mod cost;
+mod cuts;
 mod faults;
 mod grants;
 mod model;

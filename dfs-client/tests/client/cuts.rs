@@ -1,0 +1,71 @@
+//! What a mount's own programs read while one of them cuts the file, or makes zeros of its end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_client::{Client, FileHandle, SetAttrs};
+use dfs_proto::request::Op;
+use dfs_proto::status::Status;
+
+use crate::fake::{CHUNK, FakeNet, Fault, WHO, pattern};
+use crate::{RW, get, make, put};
+
+const AT: u64 = CHUNK as u64 + 8192;
+
+async fn after(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+async fn cut(client: &Client<FakeNet>, file: &FileHandle, size: u64) {
+    let set = SetAttrs { size: Some(size), ..SetAttrs::default() };
+    client.setattr(file.ino(), Some(file), set, WHO).await.unwrap();
+}
+
+/// Two reads of zeros that the servers have made, by `op`, and whose maker has no answer yet: one that was under way
+/// since before, and one that begins when that has ended. Before it was done, all of the file was fetched ahead, twice.
+async fn read_under(op: Op, change: impl AsyncFnOnce(&Client<FakeNet>, &FileHandle)) -> [Bytes; 2] {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(2 * CHUNK as usize, 1)).await;
+    client.flush(&file).await.unwrap();
+    let [slow, next, ahead] = std::array::from_fn(|_| client.open(file.ino(), RW, false, WHO));
+    let (slow, next, ahead) = (slow.await.unwrap(), next.await.unwrap(), ahead.await.unwrap());
+    net.fault(Op::Read, Fault::Slow(Duration::from_millis(200)));
+    net.fault(op, Fault::Answer(Status::Recovering));
+    net.fault(op, Fault::Answer(Status::Recovering));
+    net.fault(op, Fault::LateReply(Duration::from_millis(500)));
+    let reads = async {
+        let first = get(&client, &slow, AT, 4096).await;
+        [first, get(&client, &next, AT, 4096).await]
+    };
+    let fetch = async {
+        after(1).await;
+        get(&client, &ahead, 0, 4096).await;
+        after(2).await;
+        // The change was refused, and is about to be tried again.
+        get(&client, &ahead, 0, 4096).await;
+    };
+    let changed = async {
+        after(2).await;
+        change(&client, &file).await;
+    };
+    tokio::select! {
+        biased;
+        (reads, ()) = async { tokio::join!(reads, fetch) } => reads,
+        () = async { changed.await; after(u64::MAX / 2).await } => panic!("the reads came too late"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_reads_bytes_that_were_fetched_ahead_once_zeros_were_read() {
+    let chunk = u64::from(CHUNK);
+    let cut = read_under(Op::Setattr, async |client, file| cut(client, file, chunk + 100).await).await;
+    let punched = read_under(Op::Write, async |client, file| {
+        client.punch(file, chunk, chunk).await.unwrap();
+    })
+    .await;
+    for bytes in [cut, punched].as_flattened() {
+        assert!(bytes.len() == 4096 && bytes.iter().all(|byte| *byte == 0), "{:?}", &bytes[..8]);
+    }
+}
