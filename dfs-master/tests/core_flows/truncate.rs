@@ -2,8 +2,9 @@
 
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{LogIndex, Term};
-use dfs_proto::meta::{Attr, Commit, ResumeSession, Setattr};
+use dfs_proto::meta::{Attr, ChunkPlace, Commit, MapRead, ResumeSession, Setattr};
 use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
 
 use crate::cluster::{Client, Cluster, commit, set_size};
 
@@ -90,6 +91,24 @@ fn nothing_is_given_out_between_the_records() {
     let next = cluster.meta(places[1].chunk()).members.primary().unwrap();
     assert_ne!(next, primary);
     assert!(cluster.server(next).replicas[&places[1].chunk()].zeroed.is_some());
+}
+
+#[test]
+fn a_map_between_the_records_is_that_of_the_new_epoch() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, places) = two_chunks(&mut cluster, client);
+    let primary = places[0].members[0].server;
+    cluster.kill(primary);
+    let req = cluster.send(client.conn, &set_size(attr.ino, 100), 900, 900);
+    assert!(cluster.answer(client.conn, req).is_none());
+    // The answer can come behind the cut's, when the file may be longer again: its epoch says that it is true then.
+    let map = cluster.ask(client.conn, &MapRead { ino: attr.ino, first: ChunkIndex(0), count: 4 }).unwrap();
+    assert_eq!((map.size, map.size_epoch > attr.size_epoch), (100, true));
+    assert_eq!(map.places.iter().map(ChunkPlace::chunk).collect::<Vec<_>>(), [places[0].chunk()]);
+    cluster.run(8_000);
+    let cut: Attr = rmp_serde::from_slice(&cluster.answer(client.conn, req).unwrap().body).unwrap();
+    assert_eq!((cut.size, cut.size_epoch), (map.size, map.size_epoch));
 }
 
 #[test]

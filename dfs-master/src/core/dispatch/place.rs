@@ -23,7 +23,13 @@ impl Core {
     pub(super) fn map_read(&mut self, client: &Client, request: &MapRead) -> Result<(), Status> {
         let MapRead { ino, first, count } = *request;
         let attr = self.state.ns.getattr(ino)?;
-        let chunks = self.state.ns.chunks(ino, first, u64::from(count.min(MAP_MAX)))?;
+        let mut chunks = self.state.ns.chunks(ino, first, u64::from(count.min(MAP_MAX)))?;
+        if let Some(intent) = self.state.ns.intent(ino) {
+            // Like the size, the map is that of the new epoch: whoever cuts the file keeps its grant, and remembers what
+            // a map of that epoch says for longer than the cut takes.
+            let end = self.state.ns.chunk_size().chunks_for(intent.size);
+            chunks.retain(|(index, _)| index.0 < end);
+        }
         let mut places = Vec::with_capacity(chunks.len());
         for (index, chunk) in chunks {
             // What the log's file table names is in the chunk map (I18).
