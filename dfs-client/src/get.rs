@@ -62,7 +62,8 @@ impl<N: Net> Shared<N> {
     ///
     /// # Errors
     /// `OldEpoch` when the file was truncated since the read took its size: what is written there now may lie
-    /// beyond a size that nobody has committed. The read begins again.
+    /// beyond a size that nobody has committed, and who reads after somebody was shown the cut must be shown it too. The
+    /// read begins again.
     pub(crate) async fn get(
         self: &Arc<Self>,
         inode: &Inode,
@@ -76,10 +77,14 @@ impl<N: Net> Shared<N> {
         let mut backoff = Backoff::default();
         let (mut rotten, mut rotten_rounds) = (0, 0);
         loop {
-            let mapped = match &source {
+            let (mapped, mapped_in) = match &source {
                 Source::Grant(_) => self.read_place(inode, piece.index, until).await?,
-                Source::Map(view) => view.at(piece.index),
+                Source::Map(view) => (view.at(piece.index), view.size_epoch),
             };
+            // A hole, too: it may be what is left of a chunk, whose place an answer from before is about to bring.
+            if mapped_in > size_epoch {
+                return Err(Refused::OldEpoch);
+            }
             let Mapped::Place(place) = mapped else { return Ok(zeros(piece.range.len)) };
             if place.capability.size_epoch > size_epoch {
                 return Err(Refused::OldEpoch);

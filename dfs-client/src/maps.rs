@@ -94,13 +94,13 @@ impl<N: Net> Shared<N> {
         (cap.rights.write && !failed_here && self.is_fresh(place)).then(|| Arc::clone(place))
     }
 
-    /// The place to read an index at, from what a grant lets us remember.
+    /// The place to read an index at, from what a grant lets us remember, and the size epoch of the map that says so.
     pub(crate) async fn read_place(
         &self,
         inode: &Inode,
         index: ChunkIndex,
         until: Until,
-    ) -> Result<Mapped, Refused> {
+    ) -> Result<(Mapped, SizeEpoch), Refused> {
         if let Some(known) = self.known(&inode.lock(), index) {
             return Ok(known);
         }
@@ -128,17 +128,18 @@ impl<N: Net> Shared<N> {
                 }
             }
         }
-        Ok(view.at(index))
+        Ok((view.at(index), view.size_epoch))
     }
 
-    fn known(&self, state: &State, index: ChunkIndex) -> Option<Mapped> {
+    fn known(&self, state: &State, index: ChunkIndex) -> Option<(Mapped, SizeEpoch)> {
         if !state.may_cache() {
             return None;
         }
-        match state.places.get(&index)? {
+        let mapped = match state.places.get(&index)? {
             Mapped::Hole => Some(Mapped::Hole),
             Mapped::Place(place) => self.is_fresh(place).then(|| Mapped::Place(Arc::clone(place))),
-        }
+        };
+        mapped.map(|mapped| (mapped, state.size_epoch))
     }
 
     /// The master's map of now.

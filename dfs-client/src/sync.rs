@@ -367,7 +367,8 @@ impl<N: Net> Shared<N> {
                     let request = OpenChunks { ino: inode.ino, first: unsynced.index };
                     shared.ask_in(&request, Scope::Session(inode.incarnation), until).await?;
                 }
-                Ok::<_, Error>(match shared.read_place(&inode, unsynced.index, until).await? {
+                let (mapped, _) = shared.read_place(&inode, unsynced.index, until).await?;
+                Ok::<_, Error>(match mapped {
                     Mapped::Place(place) => Some((unsynced, place)),
                     Mapped::Hole => None,
                 })

@@ -69,3 +69,34 @@ async fn nobody_reads_bytes_that_were_fetched_ahead_once_zeros_were_read() {
         assert!(bytes.len() == 4096 && bytes.iter().all(|byte| *byte == 0), "{:?}", &bytes[..8]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_reads_a_chunk_that_was_cut_off_once_a_hole_was_read() {
+    let net = FakeNet::new();
+    let maker = net.client().await;
+    let ino = make(&maker, "a").await.ino();
+    let theirs = maker.open(ino, RW, false, WHO).await.unwrap();
+    put(&maker, &theirs, 0, &pattern(4 * CHUNK as usize, 1)).await;
+    maker.flush(&theirs).await.unwrap();
+    let client = net.client().await;
+    let file = client.open(ino, RW, false, WHO).await.unwrap();
+    net.fault(Op::MapRead, Fault::LateReply(Duration::from_millis(20)));
+    net.fault(Op::Setattr, Fault::LateReply(Duration::from_millis(500)));
+    let chunk = u64::from(CHUNK);
+    let whole = async {
+        // Its map, of before the cut, names the chunks behind too, and comes late.
+        get(&client, &file, chunk, 4096).await;
+    };
+    let reads = async {
+        after(5).await;
+        let first = get(&client, &file, 2 * chunk, 4096).await;
+        after(30).await;
+        [first, get(&client, &file, 2 * chunk, 4096).await]
+    };
+    let cutting = async {
+        after(1).await;
+        cut(&client, &file, 100).await;
+    };
+    let ((), reads, ()) = tokio::join!(whole, reads, cutting);
+    assert!(reads.iter().flatten().all(|byte| *byte == 0), "{:?}", reads.map(|bytes| bytes.len()));
+}
