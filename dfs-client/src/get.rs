@@ -58,6 +58,27 @@ impl Source {
 }
 
 impl<N: Net> Shared<N> {
+    /// Where the piece of a read that took the file's size under this epoch is; `None` for a hole.
+    async fn place_of(
+        &self,
+        inode: &Inode,
+        (piece, size_epoch): (Piece, SizeEpoch),
+        source: &Source,
+        until: Until,
+    ) -> Result<Option<Arc<ChunkPlace>>, Refused> {
+        let (mapped, mapped_in) = match source {
+            Source::Grant(_) => self.read_place(inode, piece.index, until).await?,
+            Source::Map(view) => (view.at(piece.index), view.size_epoch),
+        };
+        match mapped {
+            // A hole, too: it may be what is left of a chunk, whose place an answer from before is about to bring.
+            _ if mapped_in > size_epoch => Err(Refused::OldEpoch),
+            Mapped::Hole => Ok(None),
+            Mapped::Place(place) if place.capability.size_epoch > size_epoch => Err(Refused::OldEpoch),
+            Mapped::Place(place) => Ok(Some(place)),
+        }
+    }
+
     /// The piece's bytes, all of them: what no chunk holds is zeros.
     ///
     /// # Errors
@@ -77,18 +98,9 @@ impl<N: Net> Shared<N> {
         let mut backoff = Backoff::default();
         let (mut rotten, mut rotten_rounds) = (0, 0);
         loop {
-            let (mapped, mapped_in) = match &source {
-                Source::Grant(_) => self.read_place(inode, piece.index, until).await?,
-                Source::Map(view) => (view.at(piece.index), view.size_epoch),
+            let Some(place) = self.place_of(inode, (piece, size_epoch), &source, until).await? else {
+                return Ok(zeros(piece.range.len));
             };
-            // A hole, too: it may be what is left of a chunk, whose place an answer from before is about to bring.
-            if mapped_in > size_epoch {
-                return Err(Refused::OldEpoch);
-            }
-            let Mapped::Place(place) = mapped else { return Ok(zeros(piece.range.len)) };
-            if place.capability.size_epoch > size_epoch {
-                return Err(Refused::OldEpoch);
-            }
             let mut member = if std::mem::take(&mut primary) {
                 place.members.first().copied()
             } else {
