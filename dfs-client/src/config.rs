@@ -35,6 +35,8 @@ pub struct Config {
     pub chunk_deadline: Duration,
     /// How often an otherwise silent session speaks.
     pub keepalive: Duration,
+    /// To read on hold too, when what there is may be old. Nothing can be written then.
+    pub recover: bool,
     /// Grants of closed files that are kept; the oldest goes back when there are more.
     pub idle_grants: usize,
 }
@@ -53,6 +55,7 @@ impl Config {
             master_deadline: Duration::from_secs(5),
             chunk_deadline: Duration::from_secs(5),
             keepalive: Duration::from_secs(5),
+            recover: false,
             idle_grants: 4096,
         }
     }

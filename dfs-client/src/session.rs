@@ -349,7 +349,8 @@ impl<N: Net> Shared<N> {
     }
 
     async fn open_session(&self, link: LinkId) -> Result<(), NetError> {
-        let request = OpenSession { name: self.config.name.clone(), os_boot: self.config.os_boot };
+        let crate::Config { name, os_boot, recover, .. } = &self.config;
+        let request = OpenSession { name: name.clone(), os_boot: *os_boot, recover: *recover };
         let (opened, sent) = self.say(link, &request, self.config.master_deadline).await?;
         self.session.opened(&opened, sent);
         lock(&self.servers).replace(opened.servers);
@@ -365,7 +366,13 @@ impl<N: Net> Shared<N> {
             let state = lock(&self.session.state);
             (state.id, state.term, state.seen, state.durable)
         };
-        let request = ResumeSession { session, seen_term, seen_index, opens: self.claims() };
+        let request = ResumeSession {
+            session,
+            seen_term,
+            seen_index,
+            opens: self.claims(),
+            recover: self.config.recover,
+        };
         match self.say(link, &request, self.config.master_deadline).await {
             Ok((resumed, sent)) => {
                 let new_term = self.session.resumed(&resumed, sent);

@@ -167,6 +167,7 @@ async fn connect(config: &Config, point: &MountPoint, recalls: &Recalls) -> anyh
     let mut settings =
         dfs_client::Config::new(name, os_boot, RandomState::new().hash_one(std::process::id()));
     settings.connect_timeout = CONNECT_LIMIT;
+    settings.recover = config.options.recover;
     settings.patience = match config.options.patience {
         Patience::Hard => dfs_client::Patience::Hard,
         Patience::Soft { timeo } => dfs_client::Patience::Soft(timeo),

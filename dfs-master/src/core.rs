@@ -104,6 +104,8 @@ struct Link {
     peer: Peer,
     session: Option<SessionId>,
     server: Option<ServerNum>,
+    /// Its client reads on hold, too.
+    recover: bool,
 }
 
 /// A request that waits for the leader's first record.
@@ -129,7 +131,7 @@ impl Core {
         }
         match input {
             Input::Connected { conn, peer } => {
-                self.links.insert(conn, Link { peer, session: None, server: None });
+                self.links.insert(conn, Link { peer, session: None, server: None, recover: false });
             }
             Input::Disconnected { conn } => self.disconnected(conn),
             Input::Request { conn, req, op, rid, done, body } => {

@@ -41,6 +41,29 @@ fn recover(cluster: &Cluster, args: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8(text).unwrap())
 }
 
+/// What the log knows can be seen meanwhile, by who asks for what may be old.
+fn look_at_what_is_old(cluster: &Cluster) {
+    let at = cluster.local("old-view");
+    fs::create_dir(&at).unwrap();
+    let master = fs::read_to_string(cluster.local("cluster/run/master.addr")).unwrap();
+    let mount = |options: &str| {
+        let run = Command::new(binaries().join("dfs-fuse"))
+            .args(["--master", master.trim(), at.to_str().unwrap(), "-o", options])
+            .output()
+            .unwrap();
+        (run.status.success(), String::from_utf8(run.stderr).unwrap())
+    };
+    let (mounted, why) = mount("ro");
+    assert!(!mounted && why.contains("hold"), "{why}");
+    let (mounted, why) = mount("ro,recover");
+    assert!(mounted, "{why}");
+    assert_eq!(fs::metadata(at.join("kept")).unwrap().len(), 3 << 20);
+    let names: Vec<_> = fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["kept"]);
+    assert_eq!(fs::write(at.join("new"), "x").unwrap_err().raw_os_error(), Some(libc::EROFS));
+    sh(&at.with_file_name(""), "umount old-view");
+}
+
 #[test]
 fn a_rolled_back_master_stands_still_and_the_operator_leads_it_out() {
     let cluster = Cluster::up(&["--chunk-size", "1048576"]);
@@ -66,6 +89,7 @@ fn a_rolled_back_master_stands_still_and_the_operator_leads_it_out() {
             && screen.contains(&format!("--accept-metadata-loss {last}")),
         "{screen}"
     );
+    look_at_what_is_old(&cluster);
     // Not by a number that is not on the screen.
     let (went_on, why) = recover(&cluster, &["--accept-metadata-loss", &(last + 1).to_string()]);
     assert!(!went_on && why.contains(&last.to_string()), "{why}");

@@ -28,6 +28,8 @@ pub(crate) enum Atime {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Options {
     pub(crate) read_only: bool,
+    /// Read on hold, too.
+    pub(crate) recover: bool,
     pub(crate) atime: Atime,
     /// `None`: when root mounts.
     pub(crate) allow_other: Option<bool>,
@@ -65,6 +67,8 @@ pub(crate) enum OptionsError {
     Value { name: &'static str, value: String, wanted: &'static str },
     #[error("option {0} takes no value")]
     NoValue(String),
+    #[error("recover is to look at what may be old: mount with -o ro,recover")]
+    RecoverWrites,
     #[error("options must be text")]
     NotText,
 }
@@ -76,6 +80,9 @@ const MAX_BACKGROUND: u16 = 64;
 /// What NFS users know as the default of a soft mount over TCP: 60 s.
 const TIMEO_DECISECONDS: u64 = 600;
 
+/// On hold nothing comes back by itself.
+const RECOVER_DECISECONDS: u64 = 100;
+
 /// Below this a streaming writer could not keep even one request of 1 MiB in flight per replica and one
 /// being filled.
 const CACHE_MIN: u64 = 8 << 20;
@@ -84,6 +91,7 @@ const CACHE_MIN: u64 = 8 << 20;
 const KNOWN: &[&str] = &[
     "ro",
     "rw",
+    "recover",
     "relatime",
     "noatime",
     "allow_other",
@@ -133,7 +141,7 @@ impl Options {
     pub(crate) fn parse(lists: &[OsString], spec: &Spec, unknown: Unknown) -> Result<Options, OptionsError> {
         let mut options = Options::defaults(spec);
         let mut timeo = None;
-        let mut soft = false;
+        let mut soft = None;
         for list in lists {
             let list = std::str::from_utf8(list.as_bytes()).map_err(|_| OptionsError::NotText)?;
             for item in split(list) {
@@ -142,16 +150,22 @@ impl Options {
                     None => (item.as_str(), None),
                 };
                 match (name, value) {
-                    ("soft", None) => soft = true,
-                    ("hard", None) => soft = false,
+                    ("soft", None) => soft = Some(true),
+                    ("hard", None) => soft = Some(false),
                     ("timeo", Some(value)) => timeo = Some(deciseconds(value)?),
                     (name, None) => options.flag(name, unknown)?,
                     (name, Some(value)) => options.setting(name, value, unknown)?,
                 }
             }
         }
+        if options.recover && !options.read_only {
+            return Err(OptionsError::RecoverWrites);
+        }
+        // Servers that know more than the master are not served, so what only they have is waited for in vain.
+        let soft = soft.unwrap_or(options.recover);
         options.timeo_in_vain = timeo.is_some() && !soft;
-        let timeo = timeo.unwrap_or(Duration::from_millis(TIMEO_DECISECONDS * 100));
+        let usual = if options.recover { RECOVER_DECISECONDS } else { TIMEO_DECISECONDS };
+        let timeo = timeo.unwrap_or(Duration::from_millis(usual * 100));
         options.patience = if soft { Patience::Soft { timeo } } else { Patience::Hard };
         Ok(options)
     }
@@ -159,6 +173,7 @@ impl Options {
     fn defaults(spec: &Spec) -> Options {
         Options {
             read_only: false,
+            recover: false,
             atime: Atime::Relative,
             allow_other: None,
             patience: Patience::Hard,
@@ -180,6 +195,7 @@ impl Options {
         match name {
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
+            "recover" => self.recover = true,
             "noatime" => self.atime = Atime::Never,
             "relatime" => self.atime = Atime::Relative,
             "allow_other" => self.allow_other = Some(true),
@@ -318,6 +334,16 @@ mod tests {
         assert_eq!(parse("timeo=5,soft").unwrap().patience, soft);
         let in_vain = |list| parse(list).unwrap().timeo_in_vain;
         assert_eq!(["timeo=5", "timeo=5,soft", "hard"].map(in_vain), [true, false, false]);
+    }
+
+    #[test]
+    fn recover_reads_and_does_not_wait_for_ever() {
+        assert_eq!(parse("recover"), Err(OptionsError::RecoverWrites));
+        assert_eq!(parse("ro,recover,rw"), Err(OptionsError::RecoverWrites));
+        let options = parse("ro,recover").unwrap();
+        let timeo = Duration::from_secs(10);
+        assert_eq!((options.recover, options.patience), (true, Patience::Soft { timeo }));
+        assert_eq!(parse("hard,ro,recover").unwrap().patience, Patience::Hard);
     }
 
     #[test]

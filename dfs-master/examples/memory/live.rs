@@ -121,7 +121,7 @@ impl Live {
         }
         self.beat();
         self.client = self.connect(Role::Client);
-        let open = OpenSession { name: "host:/mnt".into(), os_boot: OsBootId(9) };
+        let open = OpenSession { name: "host:/mnt".into(), os_boot: OsBootId(9), recover: false };
         self.session = self.ask(self.client, &open).session;
         self.tick();
     }

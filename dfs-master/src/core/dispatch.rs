@@ -5,7 +5,7 @@
 
 mod commit;
 mod names;
-mod open;
+pub(super) mod open;
 mod place;
 mod servers;
 mod sessions;
@@ -217,6 +217,7 @@ impl Core {
             _ => {}
         }
         let session = session.ok_or(Status::NoSession)?;
+        self.check_hold(caller)?;
         let live =
             self.soft.sessions.get_mut(session).filter(|live| !live.ending).ok_or(Status::NoSession)?;
         live.heard = self.now.mono;

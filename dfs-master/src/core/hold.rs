@@ -7,16 +7,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::control::Register;
-use dfs_proto::ids::{ChunkId, Generation, LogIndex, ServerId, ServerNum};
-use dfs_proto::meta::{Recover, RecoverReport, ServerAhead};
+use dfs_proto::ids::{ChunkId, Generation, GrantId, Ino, LogIndex, ServerId, ServerNum, SessionId};
+use dfs_proto::meta::{Grant, GrantKind, Opened, Recover, RecoverReport, ServerAhead};
+use dfs_proto::request::Op;
 use dfs_proto::status::Status;
 
 use super::Core;
 use super::command::Command;
 use super::contract::Effect;
 use super::dispatch::Then;
+use super::dispatch::open::OpenFlow;
 use super::reply::Caller;
 
+/// Session ids that no log gives out.
+const LOOK_ONLY: u64 = 1 << 63;
 /// Replicas of unknown chunks that are told apart.
 const UNKNOWN_MAX: usize = 1 << 20;
 
@@ -101,11 +105,72 @@ impl Core {
     /// Servers that came in before the new generation would go on counting its records as those of the one before, which
     /// mean nothing to it: a log that lost some would not be noticed.
     pub(super) fn register_anew(&mut self) {
+        self.end_look_only_sessions();
         let conns: Vec<_> = self.soft.servers.iter().filter_map(|(_, live)| live.conn).collect();
         for conn in conns {
             self.disconnected(conn);
             self.effects.push(Effect::CloseConn { conn });
         }
+    }
+
+    /// Sessions that are in no log end with the hold that they were opened on.
+    pub(super) fn end_look_only_sessions(&mut self) {
+        let all: Vec<SessionId> = self.soft.sessions.iter().map(|(session, _)| session).collect();
+        for session in all.into_iter().filter(|session| self.state.sessions.get(*session).is_none()) {
+            self.soft.sessions.remove(session);
+            for link in self.links.values_mut().filter(|link| link.session == Some(session)) {
+                link.session = None;
+            }
+        }
+    }
+
+    /// A client that is to read on hold has a session that no record makes: the log is to stay as it is.
+    pub(super) fn look_only_session(&mut self, caller: Caller) {
+        let session = SessionId(LOOK_ONLY | caller.conn.0);
+        if let Some(link) = self.links.get_mut(&caller.conn) {
+            link.session = Some(session);
+        }
+        self.soft.sessions.opened(session, caller.conn, self.now.mono);
+        let opened = self.opened(session);
+        self.reply(caller, &opened);
+    }
+
+    /// On hold what is known may be old, so nobody is told but who asked to be; to all others it is as if no master were
+    /// there.
+    pub(super) fn check_hold(&self, caller: Caller) -> Result<(), Status> {
+        let looks = self.links.get(&caller.conn).is_some_and(|link| link.recover);
+        match caller.op {
+            _ if !self.hold.stands() => Ok(()),
+            Op::KeepAlive | Op::Release | Op::GrantBack | Op::Suspect => Ok(()),
+            Op::Lookup
+            | Op::Getattr
+            | Op::Readlink
+            | Op::Getxattr
+            | Op::Listxattr
+            | Op::Readdir
+            | Op::Statfs
+            | Op::Open
+            | Op::MapRead
+                if looks =>
+            {
+                Ok(())
+            }
+            _ => Err(Status::Hold),
+        }
+    }
+
+    /// No grant: nothing is cached of what may be old.
+    pub(super) fn open_to_look(&mut self, flow: &OpenFlow, ino: Ino) -> Result<(), Status> {
+        if flow.writes() {
+            return Err(Status::Hold);
+        }
+        let attr = self.state.ns.getattr(ino)?;
+        self.state.ns.access(ino, flow.rights(), flow.by())?;
+        self.reply(
+            flow.caller(),
+            &Opened { attr, grant: Grant { id: GrantId(0), kind: GrantKind::None }, first: None },
+        );
+        Ok(())
     }
 
     pub(super) fn hold_if_it_differs(&mut self) {

@@ -304,8 +304,9 @@ impl Cluster {
 
     pub(crate) fn client(&mut self) -> Client {
         let conn = self.connect(Role::Client);
-        let opened: SessionOpened =
-            self.ask(conn, &OpenSession { name: "mnt".into(), os_boot: OsBootId(9) }).unwrap();
+        let opened: SessionOpened = self
+            .ask(conn, &OpenSession { name: "mnt".into(), os_boot: OsBootId(9), recover: false })
+            .unwrap();
         let client = Client { conn, session: opened.session };
         self.clients.push(client);
         client
@@ -490,7 +491,7 @@ impl Cluster {
     pub(crate) fn resume(&mut self, client: Client, opens: Vec<OpenClaim>) -> Client {
         let conn = self.connect(Role::Client);
         let (session, seen_term, seen_index) = (client.session, Term(0), LogIndex(0));
-        self.ask(conn, &ResumeSession { session, seen_term, seen_index, opens }).unwrap();
+        self.ask(conn, &ResumeSession { session, seen_term, seen_index, opens, recover: false }).unwrap();
         let client = Client { conn, ..client };
         self.clients.push(client);
         client

@@ -37,7 +37,9 @@ fn an_open_file_outlives_its_name() {
     let conn = cluster.connect(Role::Client);
     let claim = OpenClaim { ino, handle: Handle(1), write: true, grant: dfs_proto::meta::GrantKind::Write };
     let (session, seen_term, seen_index) = (client.session, Term(0), LogIndex(0));
-    cluster.ask(conn, &ResumeSession { session, seen_term, seen_index, opens: vec![claim] }).unwrap();
+    cluster
+        .ask(conn, &ResumeSession { session, seen_term, seen_index, opens: vec![claim], recover: false })
+        .unwrap();
     cluster.run(2_000);
     assert!(cluster.ask(conn, &Getattr { ino }).is_ok());
     cluster.ask(conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();

@@ -2,12 +2,17 @@
 
 use dfs_proto::conn::Role;
 use dfs_proto::control::{CopyReport, GracefulStop, Heartbeat, ScrubReport, ServerLoad};
-use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, KeyId, LogIndex};
-use dfs_proto::meta::{ClusterStatus, Creds, GetServers, Getattr, KeepAlive, Mkdir, Recover};
+use dfs_proto::ids::{
+    BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Handle, Ino, KeyId, LogIndex, OsBootId,
+};
+use dfs_proto::meta::{
+    Access, ClusterStatus, Creds, GetServers, Getattr, GrantKind, KeepAlive, MapRead, Mkdir, Open,
+    OpenSession, Recover,
+};
 use dfs_proto::status::Status;
-use dfs_proto::units::Micros;
+use dfs_proto::units::{ChunkIndex, Micros};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, set_size};
 
 #[test]
 fn numbers_are_kept_and_addresses_follow() {
@@ -87,7 +92,7 @@ fn a_server_that_knows_more_puts_the_master_on_hold() {
         let name = b"d".to_vec().into();
         let mkdir = Mkdir { parent: Ino::ROOT, name, mode: 0o755, creds: Creds::default() };
         assert_eq!(cluster.ask(client.conn, &mkdir).unwrap_err(), Status::Hold);
-        assert!(cluster.ask(client.conn, &Getattr { ino: Ino::ROOT }).is_ok());
+        assert_eq!(cluster.ask(client.conn, &Getattr { ino: Ino::ROOT }).unwrap_err(), Status::Hold);
         assert!(cluster.ask(client.conn, &ClusterStatus {}).unwrap().hold.is_some());
         let records = cluster.entries.len();
         cluster.run(100_000);
@@ -157,6 +162,50 @@ fn an_operator_leads_out_of_hold_into_a_new_generation() {
     let status = cluster.connect(Role::Tool);
     assert_eq!(cluster.ask(status, &ClusterStatus {}).unwrap().generation, Generation(2));
     assert_eq!(cluster.ask(status, &Recover { accept: Some(LogIndex(1)) }).unwrap_err(), Status::Invalid);
+}
+
+#[test]
+fn on_hold_only_who_asked_to_see_what_may_be_old_is_told_anything() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, _) = cluster.written_file(client, "f");
+    let mut register = cluster.servers[0].register();
+    (register.max_meta_index, register.max_term) = (LogIndex(1_000_000), dfs_proto::ids::Term(99));
+    let conn = cluster.connect(Role::ChunkServer);
+    assert_eq!(cluster.ask(conn, &register).unwrap_err(), Status::Behind);
+    let last = cluster.entries.last().unwrap().index;
+    let getattr = Getattr { ino: attr.ino };
+    assert_eq!(cluster.ask(client.conn, &getattr).unwrap_err(), Status::Hold);
+    let open = Open {
+        ino: attr.ino,
+        handle: Handle(7),
+        access: Access { read: true, write: false },
+        truncate: false,
+        creds: Creds { uid: 0, gid: 0, groups: None },
+    };
+    let map = MapRead { ino: attr.ino, first: ChunkIndex(0), count: 1 };
+    assert_eq!(cluster.ask(client.conn, &map).unwrap_err(), Status::Hold);
+    // Neither a session that anybody opens, nor a change by one that looks.
+    let other = cluster.connect(Role::Client);
+    let request = OpenSession { name: "m".into(), os_boot: OsBootId(1), recover: false };
+    assert_eq!(cluster.ask(other, &request).unwrap_err(), Status::Hold);
+    let looks = cluster.connect(Role::Client);
+    cluster.ask(looks, &OpenSession { recover: true, ..request }).unwrap();
+    assert_eq!(cluster.ask(looks, &getattr).unwrap().ino, attr.ino);
+    let opened = cluster.ask(looks, &open).unwrap();
+    assert_eq!((opened.attr.size, opened.grant.kind), (attr.size, GrantKind::None));
+    assert_eq!(cluster.ask(looks, &map).unwrap().size, attr.size);
+    let write = Open { access: Access { read: true, write: true }, ..open };
+    assert_eq!(cluster.ask(looks, &write).unwrap_err(), Status::Hold);
+    assert_eq!(cluster.ask(looks, &set_size(attr.ino, 0)).unwrap_err(), Status::Hold);
+    assert_eq!(cluster.entries.last().unwrap().index, last, "the log is as it was");
+    // With the hold it ends, and its client opens another.
+    let tool = cluster.connect(Role::Tool);
+    cluster.ask(tool, &Recover { accept: Some(last) }).unwrap();
+    assert_eq!(cluster.ask(looks, &getattr).unwrap_err(), Status::NoSession);
+    assert!(cluster.ask(client.conn, &getattr).is_ok());
+    cluster.run(60_000);
+    cluster.core.state().check().unwrap();
 }
 
 #[test]

@@ -107,6 +107,7 @@ fn answers_are_kept_over_a_restart() {
         seen_term: Term(u64::from(gone.words.word2)),
         seen_index: LogIndex(gone.words.word0),
         opens: Vec::new(),
+        recover: false,
     };
     let resumed = cluster.ask(conn, &resume).unwrap();
     assert!(!resumed.tail_lost);
@@ -132,8 +133,13 @@ fn a_lost_tail_is_told() {
     let conn = cluster.connect(Role::Client);
     let seen_term = Term(u64::from(made.words.word2));
     let opens = Vec::new();
-    let mut resume =
-        ResumeSession { session: client.session, seen_term, seen_index: LogIndex(made.words.word0), opens };
+    let mut resume = ResumeSession {
+        session: client.session,
+        seen_term,
+        seen_index: LogIndex(made.words.word0),
+        opens,
+        recover: false,
+    };
     assert!(cluster.ask(conn, &resume).unwrap().tail_lost);
     resume.seen_index = LogIndex(made.words.word0 - 1);
     assert!(!cluster.ask(conn, &resume).unwrap().tail_lost);
@@ -154,7 +160,11 @@ fn a_new_session_waits_for_the_disk() {
     let mut cluster = Cluster::new(0, 1);
     cluster.power_held = true;
     let conn = cluster.connect(Role::Client);
-    let request = dfs_proto::meta::OpenSession { name: "m".into(), os_boot: dfs_proto::ids::OsBootId(1) };
+    let request = dfs_proto::meta::OpenSession {
+        name: "m".into(),
+        os_boot: dfs_proto::ids::OsBootId(1),
+        recover: false,
+    };
     let req = cluster.send(conn, &request, 0, 0);
     let answered = cluster.answer(conn, req).unwrap();
     assert_eq!(answered.after, After::Durable(LogIndex(answered.words.word0)));
@@ -198,6 +208,7 @@ fn a_closed_session_is_no_more() {
         seen_term: Term(0),
         seen_index: LogIndex(0),
         opens: Vec::new(),
+        recover: false,
     };
     assert_eq!(cluster.ask(client.conn, &resume).unwrap_err(), Status::NoSession);
     let unknown = ResumeSession { session: SessionId(99), ..resume };
@@ -211,8 +222,13 @@ fn grants_come_back_after_a_restart_and_nobody_gets_ahead() {
     let ino = cluster.create(writer, "a", 5).unwrap().opened.attr.ino;
     cluster.restart(0);
     cluster.rejoin_all();
-    let resume =
-        |session, opens| ResumeSession { session, seen_term: Term(0), seen_index: LogIndex(0), opens };
+    let resume = |session, opens| ResumeSession {
+        session,
+        seen_term: Term(0),
+        seen_index: LogIndex(0),
+        opens,
+        recover: false,
+    };
     let other_conn = cluster.connect(Role::Client);
     cluster.ask(other_conn, &resume(other.session, Vec::new())).unwrap();
     let other = crate::cluster::Client { conn: other_conn, ..other };

@@ -131,7 +131,16 @@ fn a_new_leader_finishes_and_keeps_the_answer() {
     let conn = cluster.connect(Role::Client);
     let (seen_term, seen_index) = (Term(0), LogIndex(0));
     cluster
-        .ask(conn, &ResumeSession { session: client.session, seen_term, seen_index, opens: Vec::new() })
+        .ask(
+            conn,
+            &ResumeSession {
+                session: client.session,
+                seen_term,
+                seen_index,
+                opens: Vec::new(),
+                recover: false,
+            },
+        )
         .unwrap();
     let before = cluster.entries.len();
     let again = cluster.send(conn, &set_size(attr.ino, CHUNK + 100), 900, 900);

@@ -16,6 +16,8 @@ pub struct OpenSession {
     /// Host name and mount point, for people.
     pub name: String,
     pub os_boot: OsBootId,
+    /// Reads on hold too, when what there is may be old, and changes nothing then.
+    pub recover: bool,
 }
 request!(OpenSession => SessionOpened);
 
@@ -45,6 +47,8 @@ pub struct ResumeSession {
     pub seen_term: Term,
     pub seen_index: LogIndex,
     pub opens: Vec<OpenClaim>,
+    /// As of [`OpenSession`].
+    pub recover: bool,
 }
 request!(ResumeSession => SessionResumed);
 

@@ -68,7 +68,19 @@ impl OpenFlow {
         }
     }
 
-    fn rights(&self) -> u16 {
+    pub(in crate::core) fn writes(&self) -> bool {
+        self.access.write || self.truncate
+    }
+
+    pub(in crate::core) fn caller(&self) -> Caller {
+        self.caller
+    }
+
+    pub(in crate::core) fn by(&self) -> &By {
+        &self.by
+    }
+
+    pub(in crate::core) fn rights(&self) -> u16 {
         let read = if self.access.read { namespace::READ } else { 0 };
         let write = if self.access.write || self.truncate { namespace::WRITE } else { 0 };
         read | write
@@ -78,6 +90,9 @@ impl OpenFlow {
 impl Core {
     pub(super) fn open(&mut self, client: &Client, request: &meta::Open) -> Result<(), Status> {
         let flow = OpenFlow::of_open(client, request);
+        if self.hold.stands() {
+            return self.open_to_look(&flow, request.ino);
+        }
         self.open_existing(flow, request.ino)
     }
 

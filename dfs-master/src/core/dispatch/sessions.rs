@@ -16,7 +16,14 @@ use crate::core::reply::{Caller, low_half};
 
 impl Core {
     pub(super) fn open_session(&mut self, caller: Caller, request: &OpenSession) -> Result<(), Status> {
-        let OpenSession { name, os_boot } = request.clone();
+        let OpenSession { name, os_boot, recover } = request.clone();
+        if let Some(link) = self.links.get_mut(&caller.conn) {
+            link.recover = recover;
+        }
+        if recover && self.hold.stands() {
+            self.look_only_session(caller);
+            return Ok(());
+        }
         self.propose(None, Command::OpenSession { name, os_boot }, Then::OpenSession(caller))?;
         Ok(())
     }
@@ -32,8 +39,13 @@ impl Core {
         };
         link.session = Some(*session);
         self.soft.sessions.opened(*session, caller.conn, self.now.mono);
-        let opened = SessionOpened {
-            session: *session,
+        let after = self.after_durable(index);
+        self.reply_at(caller, &self.opened(*session), index, after);
+    }
+
+    pub(in crate::core) fn opened(&self, session: SessionId) -> SessionOpened {
+        SessionOpened {
+            session,
             cluster: self.config.cluster,
             generation: self.generation(),
             term: self.term(),
@@ -42,9 +54,7 @@ impl Core {
             lease_ms: self.config.session_lease_ms,
             server_lease_ms: self.config.server_lease_ms,
             servers: self.state.servers.directory(),
-        };
-        let after = self.after_durable(index);
-        self.reply_at(caller, &opened, index, after);
+        }
     }
 
     pub(super) fn resume_session(&mut self, caller: Caller, request: ResumeSession) -> Result<(), Status> {
@@ -53,7 +63,7 @@ impl Core {
         let resumed = self.soft.sessions.resumed(session, caller.conn, self.now.mono);
         let first = resumed.ok_or(Status::NoSession)?;
         if let Some(link) = self.links.get_mut(&caller.conn) {
-            link.session = Some(session);
+            (link.session, link.recover) = (Some(session), request.recover);
         }
         let grants = if first { self.claim(session, &request) } else { self.reclaim(session, &request) };
         let resumed = SessionResumed {
@@ -144,6 +154,10 @@ impl Core {
     /// Ends sessions whose lease has run out.
     pub(in crate::core) fn expire_sessions(&mut self) {
         for session in self.soft.sessions.expired(self.now.mono, self.config.session_lease_ms) {
+            if self.state.sessions.get(session).is_none() {
+                self.soft.sessions.remove(session);
+                continue;
+            }
             if !self.propose_own(Command::EndSession { session }) {
                 return;
             }
