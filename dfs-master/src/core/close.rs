@@ -312,6 +312,10 @@ impl Core {
             let Some(CloseAnswer::Closed { digest, seq }) = answer else {
                 log::debug!("chunk {chunk}: {server} does not close it: {answer:?}");
                 self.close_failed(*chunk);
+                if answer == Some(CloseAnswer::Refused(Status::NoChunk)) {
+                    // The log calls it written, by a size that reaches there: nobody else may ever ask for it.
+                    self.missing(*chunk, server);
+                }
                 continue;
             };
             let held = *job.held.get_or_insert((digest, seq));

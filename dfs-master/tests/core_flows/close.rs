@@ -44,6 +44,23 @@ fn readers(cluster: &mut Cluster, client: Client, attr: &Attr) -> Vec<ServerNum>
 }
 
 #[test]
+fn what_only_the_log_calls_written_is_closed_too() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let created = cluster.create(client, "f", 7).unwrap();
+    let place = created.opened.first.expect("servers are up");
+    // A size reaches there, and no write ever did.
+    let attr = committed(&mut cluster, client, &created.opened.attr);
+    release(&mut cluster, client, &attr, 7);
+    cluster.run(2 * CLOSED_MS);
+    let chunks = &cluster.core.state().chunks;
+    assert!(chunks.get(place.chunk()).is_none_or(|meta| !meta.open), "{:?}", chunks.get(place.chunk()));
+    let version = chunks.get(place.chunk()).map(|meta| meta.version);
+    cluster.run(2 * CLOSED_MS);
+    assert_eq!(cluster.core.state().chunks.get(place.chunk()).map(|meta| meta.version), version);
+}
+
+#[test]
 fn what_nobody_writes_is_closed() {
     let mut cluster = Cluster::new(3, 3);
     let client = cluster.client();

@@ -107,7 +107,7 @@ impl Core {
 
     /// A size that was committed covers a chunk that no member has: what was written was lost with the log's tail and
     /// every kernel. A recovery finds out, and the chunk begins empty; or goes on with those that have it.
-    fn missing(&mut self, chunk: ChunkId, server: ServerNum) {
+    pub(in crate::core) fn missing(&mut self, chunk: ChunkId, server: ServerNum) {
         let Some(meta) = self.state.chunks.get(chunk) else { return };
         if meta.is_active() && meta.members.contains(server) {
             self.recover_anyway(chunk, &meta);
