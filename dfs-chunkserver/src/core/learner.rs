@@ -39,8 +39,11 @@ impl Core {
             old.version >= meta.version
                 && matches!(old.standing, Standing::Active | Standing::Unsure | Standing::Fenced)
         });
+        // Also a learner that a newer primary has filled: a config may count on it before this server hears of that.
+        let newer = there.is_some_and(|old| old.version > meta.version);
         let disk = match there {
             _ if member => Err(Status::Exists),
+            _ if newer => Err(Status::WrongChunkVersion),
             Some(old) if old.disk_ops > 0 => Err(Status::Overloaded),
             None if self.trashing.contains(&chunk) && !planted!(BegunOnTrash) => Err(Status::Overloaded),
             Some(old) if self.takes_new(old.disk) => Ok(old.disk),

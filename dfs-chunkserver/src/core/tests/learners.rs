@@ -128,6 +128,32 @@ fn left_behind() -> Bench {
 }
 
 #[test]
+fn a_deposed_primary_begins_no_fill_over_a_newer_one() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2]);
+    bench.hold(|packet| is_forward_to(packet, 3));
+    bench.add_learner(1, 1, 1, 3);
+    let late = bench.held.remove(0);
+    bench.release();
+    // Others went on without it, and filled the same server.
+    let state = bench.fence(2, 2);
+    let Some(dfs_proto::control::FenceAnswer::Holds(state)) = state else { panic!("{state:?}") };
+    let members = bench.members(&[2]);
+    bench.active_with(&[2], 2, 2, members, state.ops, state.applied);
+    bench.write(2, bench.cap(2, 2), 2, BLOCK0, 9);
+    bench.add_learner(2, 2, 2, 3);
+    bench.pass(500, &[]);
+    assert!(bench.learners.last().unwrap().ready);
+    bench.deliver(late);
+    bench.run();
+    let members = bench.members(&[2, 3]);
+    bench.active(&[2, 3], 2, 3, members);
+    bench.pass(2, &[]);
+    bench.assert_equal(&[2, 3]);
+    assert_eq!(bench.read(3, bench.cap(2, 3), 0), Ok(9));
+}
+
+#[test]
 fn a_learner_begins_when_what_was_there_is_gone() {
     let mut bench = left_behind();
     bench.hold(|packet| is_disk_of(packet, 3));
