@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
-//! [`grants`], [`lease`], [`placement`], `recovery`, `read_only`, `repair`, `leave`, `close`, `holes`, `truncate`, `gc`, `scan`, [`check`]
+//! [`grants`], [`lease`], [`placement`], [`policy`], `recovery`, `read_only`, `repair`, `leave`, `close`, `holes`, `truncate`, `gc`, `scan`, [`check`]
 //! and `fsck`, `damage`, `paths` and [`rebuild`].
 
 pub mod contract;
@@ -29,6 +29,7 @@ pub mod soft;
 pub mod grants;
 pub mod lease;
 pub mod placement;
+pub mod policy;
 pub mod check;
 pub mod rebuild;
 
