@@ -1,6 +1,9 @@
 //! The policy's table, its invariants and what it comes to in small clusters.
 
 mod checks;
+mod invariants;
+mod model;
+mod simulations;
 mod table;
 
 use dfs_proto::ids::{ChunkId, ServerNum};
