@@ -351,6 +351,9 @@ impl FakeServer {
                     zeroed: None,
                     members: Vec::new(),
                 });
+                if (replica.version, replica.config) > (config.version, config.config) {
+                    return;
+                }
                 (replica.version, replica.config) = (config.version, config.config);
                 replica.active = true;
                 replica.class = ReplicaClass::Intact;

@@ -1,9 +1,11 @@
 //! Registration, leases, placement and what a server's word can do to the master.
 
+use dfs_master::core::Input;
 use dfs_proto::conn::Role;
 use dfs_proto::control::{CopyReport, GracefulStop, Heartbeat, ScrubReport, ServerLoad};
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Handle, Ino, KeyId, LogIndex, OsBootId,
+    ServerNum,
 };
 use dfs_proto::meta::{
     Access, ClusterStatus, Creds, GetServers, Getattr, GrantKind, KeepAlive, MapRead, Mkdir, Open,
@@ -162,6 +164,36 @@ fn an_operator_leads_out_of_hold_into_a_new_generation() {
     let status = cluster.connect(Role::Tool);
     assert_eq!(cluster.ask(status, &ClusterStatus {}).unwrap().generation, Generation(2));
     assert_eq!(cluster.ask(status, &Recover { accept: Some(LogIndex(1)) }).unwrap_err(), Status::Invalid);
+}
+
+#[test]
+fn a_replica_of_a_config_that_the_log_has_lost_is_recovered() {
+    let mut cluster = Cluster::new(3, 2);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    cluster.run(60_000);
+    let members: Vec<ServerNum> = place.members.iter().map(|member| member.server).collect();
+    // It went on with another member; then the log went back, and its server registers again.
+    let server = cluster.server_mut(members[0]);
+    let replica = server.replicas.get_mut(&place.chunk()).unwrap();
+    (replica.config, replica.active) = (ConfigNum(replica.config.0 + 1), false);
+    let conn = server.conn;
+    cluster.input(Input::Disconnected { conn });
+    cluster.join(cluster.at(members[0])).unwrap();
+    cluster.run(30_000);
+    let meta = cluster.meta(place.chunk());
+    assert!(meta.is_active() && meta.version > ChunkVersion(1), "{meta:?}");
+    for server in meta.members.iter() {
+        let replica = &cluster.server(server).replicas[&place.chunk()];
+        assert_eq!(
+            (replica.active, replica.version, replica.config),
+            (true, meta.version, meta.config),
+            "{server}"
+        );
+    }
+    let client = cluster.client();
+    let map = MapRead { ino: attr.ino, first: ChunkIndex(0), count: 1 };
+    assert_eq!(cluster.ask(client.conn, &map).unwrap().places[0].members.len(), 2);
 }
 
 #[test]

@@ -255,7 +255,9 @@ impl Core {
         self.soft.seen.insert(chunk.0, ());
         if let Some(at) = meta.members.iter().position(|member| member == server) {
             // One that was fenced has lost the event that said where to go on from: only a recovery knows that.
-            let current = meta.is_active() && replica.version == meta.version && !replica.fenced;
+            // Of a config that this log has lost: a server goes back to none, so that only a recovery is above both.
+            let lost = replica.config > meta.config;
+            let current = meta.is_active() && replica.version == meta.version && !replica.fenced && !lost;
             let unchanged = !meta.open
                 && !replica.learner
                 && replica.open_num == meta.open_num
