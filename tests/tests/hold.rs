@@ -72,6 +72,8 @@ fn a_rolled_back_master_stands_still_and_the_operator_leads_it_out() {
     cluster.dev("stop", &["master"]);
     sh(&dir, "cp -a cluster/master old");
     cluster.dev("start", &["master"]);
+    // Else what is written goes to those that are back, and is fewer files than these.
+    cluster.wait_for("three servers", |status| status["servers_up"] == 3);
     write(&cluster, "later", 2, 3 << 20);
     cluster.dev("stop", &["mount"]);
     cluster.dev("stop", &["master"]);
