@@ -110,9 +110,9 @@ pub struct Core {
     ended: BTreeMap<SessionId, Micros>,
     /// Replicas that failed, until a heartbeat that says so was answered.
     lost: BTreeMap<ChunkId, Option<Micros>>,
-    /// When the master was told last that a replica's disk is read-only, of those that somebody wanted to write to.
     /// Replicas whose files are being removed: until that is done no new one may take their place.
     trashing: BTreeSet<ChunkId>,
+    /// When the master was told last that a replica's disk is read-only, of those that somebody wanted to write to.
     told_read_only: BTreeMap<ChunkId, Micros>,
     /// Up to where the master was told what is on such disks.
     told_stranded: ChunkId,

@@ -81,7 +81,7 @@ impl Core {
         self.work.disk(disk, DiskWork::Begin { chunk, call }, DiskOp::BeginLearner { header, keep }, out);
     }
 
-    fn has_failed(&self, disk: DiskIx) -> bool {
+    pub(crate) fn has_failed(&self, disk: DiskIx) -> bool {
         self.disks.get(usize::from(disk.0)).is_none_or(|disk| disk.read_only)
     }
 

@@ -37,16 +37,13 @@ impl Core {
     /// Names the next replicas on such disks, so that they come to be elsewhere. When no disk takes writes the master knows by
     /// that alone, and counts these twice at worst.
     pub(crate) fn tell_stranded(&mut self, now: Micros, out: &mut Vec<Effect>) {
-        let from = self.told_stranded;
         let looked: Vec<(ChunkId, DiskIx)> = self
             .replicas
-            .range(from..)
+            .range(self.told_stranded..)
             .take(STRANDED_LOOK)
             .map(|(&chunk, replica)| (chunk, replica.disk))
             .collect();
-        let on_read_only =
-            |disk: DiskIx| self.disks.get(usize::from(disk.0)).is_some_and(|disk| disk.read_only);
-        let told = looked.iter().filter(|(_, disk)| on_read_only(*disk)).map(|(chunk, _)| *chunk);
+        let told = looked.iter().filter(|(_, disk)| self.has_failed(*disk)).map(|(chunk, _)| *chunk);
         let told: Vec<ChunkId> = told.take(STRANDED_BATCH).collect();
         let last =
             if told.len() == STRANDED_BATCH { told.last() } else { looked.last().map(|(chunk, _)| chunk) };

@@ -47,7 +47,7 @@ impl<D: Disk> Store<D> {
         let _one = locked(&chunk.syncing);
         let Some(Begun { file, named, mark }) = self.begin_sync(&chunk, seq)? else { return Ok(()) };
         self.counters.syncs.add(1);
-        let mut result = if planted!(SkipDataSync) { Ok(()) } else { file.sync_data() };
+        let mut result = if planted!(SkipDataSync) { Ok(()) } else { self.sync_file(&file) };
         if result.is_ok() && !named && !planted!(SkipDirSync) {
             result = self.disk.sync_dir(&chunk_dir(id));
         }
@@ -134,6 +134,11 @@ impl<D: Disk> Store<D> {
                 None => Ok(()),
             })
             .collect()
+    }
+
+    /// Syncs one chunk's file. Whoever it fails for, the disk is trusted no more.
+    pub(super) fn sync_file(&self, file: &D::File) -> io::Result<()> {
+        file.sync_data().inspect_err(|_| self.distrust())
     }
 
     fn sync_disk(&self) -> io::Result<()> {

@@ -69,7 +69,7 @@ impl<D: Disk> Store<D> {
         state.writes += 1;
         let holes = holes_within(body, from, to);
         let written = write_zeros(chunk.id, body, std::slice::from_ref(&holes), &merged);
-        if let Err(err) = written.and_then(|()| body.file.sync_data().inspect_err(|_| self.distrust())) {
+        if let Err(err) = written.and_then(|()| self.sync_file(&body.file)) {
             return Err(self.fail(state, "zero behind a truncation", err));
         }
         let (writes, slot_gen) = (state.writes, state.slots.slot_gen);
@@ -113,8 +113,7 @@ impl<D: Disk> Store<D> {
                 true
             }
         };
-        if dirty && let Err(err) = body.file.sync_data() {
-            self.distrust();
+        if dirty && let Err(err) = self.sync_file(&body.file) {
             return Err(self.fail(state, "sync a chunk", err));
         }
         state.holes = Holes::Clean;

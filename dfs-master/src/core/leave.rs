@@ -6,7 +6,7 @@
 //!
 //! Keeps I7 (nobody is left out who may still serve), I15 (as many as the goal stay, each confirmed now) and I16.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dfs_proto::control::{COMMAND_BATCH, ServerEvent, Withdraw, WithdrawChunk, Withdrawn};
 use dfs_proto::ids::{ChunkId, ConfigNum, LogIndex, Seq, ServerNum};
@@ -94,17 +94,11 @@ impl Core {
     }
 
     /// Who should leave a chunk that has more members than its goal: whoever is drained, then who is least of use.
-    pub(super) fn surplus(
-        &self,
-        chunk: ChunkId,
-        meta: &ChunkMeta,
-        draining: &BTreeSet<ServerNum>,
-    ) -> Option<ServerNum> {
+    pub(super) fn surplus(&self, chunk: ChunkId, meta: &ChunkMeta) -> Option<ServerNum> {
         if meta.members.len() <= self.state.goal() {
             return None;
         }
-        let goes = |server: &ServerNum| draining.contains(server) || self.is_noted(chunk, *server);
-        let drained = meta.members.iter().filter(goes).last();
+        let drained = meta.members.iter().filter(|server| self.should_leave(chunk, *server)).last();
         drained.or_else(|| placement::least_useful(&self.soft.candidates, meta.members.as_slice()))
     }
 

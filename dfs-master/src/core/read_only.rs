@@ -90,7 +90,7 @@ impl Core {
         self.is_emptied(server) || self.is_noted(chunk, server)
     }
 
-    pub(super) fn is_noted(&self, chunk: ChunkId, server: ServerNum) -> bool {
+    fn is_noted(&self, chunk: ChunkId, server: ServerNum) -> bool {
         let Some(then) = self.soft.read_only.noted.get(&(chunk, server)) else { return false };
         self.soft.servers.get(server).is_some_and(|live| live.is_of_boot(*then))
     }

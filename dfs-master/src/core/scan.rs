@@ -37,8 +37,6 @@ pub(super) struct Scan {
     woken: bool,
     counting: Counts,
     counted: Counts,
-    /// As of this slice.
-    draining: BTreeSet<ServerNum>,
     /// Servers that have unconfirmed members, as far as the pass has come.
     unsettled: BTreeSet<ServerNum>,
 }
@@ -82,9 +80,8 @@ impl Core {
         let mut needs = Vec::new();
         let mut last = None;
         let all = self.state.servers.iter().map(|server| server.num);
-        self.soft.scan.draining = all.filter(|server| self.is_emptied(*server)).collect();
         let drained_up =
-            self.soft.scan.draining.iter().filter(|server| self.soft.servers.is_up(**server, now)).count();
+            all.filter(|server| self.is_emptied(*server) && self.soft.servers.is_up(*server, now)).count();
         let goal = self.state.goal().min(self.soft.servers.up(now) - drained_up);
         let mut scan = std::mem::take(&mut self.soft.scan);
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
@@ -148,12 +145,11 @@ impl Core {
             return (!self.soft.leaving.is_running(chunk)).then_some(Need::Departure);
         }
         let urgent = meta.members.len() < self.state.min_write();
-        let goes = |server: &ServerNum| scan.draining.contains(server) || self.is_noted(chunk, *server);
-        if meta.members.iter().filter(|server| !goes(server)).count() < goal {
+        if meta.members.iter().filter(|server| !self.should_leave(chunk, *server)).count() < goal {
             return Some(Need::Repair { urgent });
         }
         if serving == meta.members.len()
-            && let Some(server) = self.surplus(chunk, meta, &scan.draining)
+            && let Some(server) = self.surplus(chunk, meta)
         {
             return Some(Need::Leave(server));
         }
