@@ -24,6 +24,8 @@ for run in "${runs[@]}"; do wait "$run" || failed=1; done
 [ $failed = 0 ] || die "the simulator found violations"
 took "simulation done"
 say "tests"
-cargo test --workspace --locked --quiet; took "tests done"
+# Each test of real processes has a limit of its own; this one is for what was not thought of.
+timeout --kill-after=10 2400 cargo test --workspace --locked --quiet || die "tests failed, or did not end in 40 minutes"
+took "tests done"
 scripts/posix.sh; took "POSIX suites done"
 say "all passed"

@@ -131,6 +131,20 @@ impl ChunkId {
     }
 }
 
+impl ChunkVersion {
+    /// How many low bits count the changes within a generation.
+    const COUNTER_BITS: u32 = 20;
+
+    /// The version that an unclean change in `generation` gives a chunk of this one. Those of generations do not meet:
+    /// when an operator accepted the loss of records, servers may hold versions that the log knows nothing of, and a
+    /// number given a second time would be no fence against those.
+    #[must_use]
+    pub fn raised(self, generation: Generation) -> ChunkVersion {
+        let first = u32::from(generation.0.saturating_sub(1)).saturating_mul(1 << Self::COUNTER_BITS);
+        ChunkVersion((self.0 + 1).max(first))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

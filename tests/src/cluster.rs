@@ -6,14 +6,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+/// A test's cluster lives no longer than this. A mount waits for its servers as long as it takes, so that what is
+/// wrong with them shows as a system call that never returns.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
     dir: TempDir,
     bin: PathBuf,
+    /// Dropped with the cluster: its watch ends.
+    _over: Sender<()>,
 }
 
 /// Where the daemons' binaries are.
@@ -35,7 +44,15 @@ impl Cluster {
         // On a disk: tmpfs refuses what the chunk store asks of a filesystem.
         let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         let dir = TempDir::with_prefix_in("dfs-test.", base).expect("temporary directory");
-        let cluster = Cluster { dir, bin: binaries() };
+        let (over, watched) = channel();
+        let cluster = Cluster { dir, bin: binaries(), _over: over };
+        let (dir, bin) = (cluster.dir.path().to_path_buf(), cluster.bin.clone());
+        thread::spawn(move || {
+            if watched.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("a test has not ended within {LIMIT:?}; its cluster goes down\n{}", logs(&dir));
+                down(&bin, &dir);
+            }
+        });
         let mount = cluster.mount().display().to_string();
         let mut all = vec!["--mount", &mount];
         all.extend_from_slice(args);
@@ -150,7 +167,7 @@ impl Cluster {
             if ready(&self.json(&["status"])) {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
         }
         panic!("not within a minute: {what}; {}", self.json(&["status"]));
     }
@@ -158,28 +175,35 @@ impl Cluster {
     /// The last lines of every process's log, for a failing test's message.
     #[must_use]
     pub fn logs(&self) -> String {
-        let mut all = String::new();
-        let logs = std::fs::read_dir(self.dir.path().join("cluster/log")).into_iter().flatten().flatten();
-        for entry in logs {
-            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            let tail: Vec<&str> = text.lines().rev().take(20).collect();
-            all.push_str(&format!("== {}\n", entry.path().display()));
-            all.extend(tail.iter().rev().map(|line| format!("{line}\n")));
-        }
-        all
+        logs(self.dir.path())
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!("{}", self.logs());
         }
-        let state = self.dir.path().join("cluster");
-        let down = Command::new(self.bin.join("dfs")).args(["dev", "down", "--dir"]).arg(state).output();
-        if !down.as_ref().is_ok_and(|o| o.status.success()) {
-            eprintln!("dfs dev down: {down:?}");
-        }
+        down(&self.bin, self.dir.path());
+    }
+}
+
+fn logs(dir: &Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(dir.join("cluster/log")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let tail: Vec<&str> = text.lines().rev().take(20).collect();
+        all.push_str(&format!("== {}\n", entry.path().display()));
+        all.extend(tail.iter().rev().map(|line| format!("{line}\n")));
+    }
+    all
+}
+
+fn down(bin: &Path, dir: &Path) {
+    let state = dir.join("cluster");
+    let down = Command::new(bin.join("dfs")).args(["dev", "down", "--dir"]).arg(state).output();
+    if !down.as_ref().is_ok_and(|o| o.status.success()) {
+        eprintln!("dfs dev down: {down:?}");
     }
 }
 

@@ -206,9 +206,11 @@ impl Core {
         while !self.soft.recovery.starting.is_empty() {
             let batch: Vec<ChunkId> =
                 self.soft.recovery.starting.iter().take(COMMAND_BATCH).copied().collect();
+            let generation = self.generation();
             let versioned = batch.iter().filter_map(|chunk| {
                 let meta = self.state.chunks.get(*chunk)?;
-                Some((*chunk, ChunkVersion(meta.fence().0 + u32::from(!planted!(SameVersion)))))
+                let fence = meta.fence();
+                Some((*chunk, if planted!(SameVersion) { fence } else { fence.raised(generation) }))
             });
             let chunks: Vec<_> = versioned.collect();
             if !self.propose_own(Command::Recovering { chunks: chunks.clone() }) {

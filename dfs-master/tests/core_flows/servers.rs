@@ -196,6 +196,41 @@ fn a_replica_of_a_config_that_the_log_has_lost_is_recovered() {
     assert_eq!(cluster.ask(client.conn, &map).unwrap().places[0].members.len(), 2);
 }
 
+/// After a loss that an operator accepted, the versions that the lost records had given are not given again: to a server
+/// that holds one, a fence of the same number is none.
+#[test]
+fn a_replica_of_a_version_that_the_log_has_lost_is_recovered_above_it() {
+    let mut cluster = Cluster::new(3, 2);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let mut register = cluster.servers[2].register();
+    (register.max_meta_index, register.max_term) = (LogIndex(1_000_000), dfs_proto::ids::Term(99));
+    let conn = cluster.connect(Role::ChunkServer);
+    assert_eq!(cluster.ask(conn, &register).unwrap_err(), Status::Behind);
+    let tool = cluster.connect(Role::Tool);
+    let last = cluster.ask(tool, &Recover { accept: None }).unwrap().last_index;
+    cluster.ask(tool, &Recover { accept: Some(last) }).unwrap();
+    let first = place.members[0].server;
+    let at = cluster.at(first);
+    let conn = cluster.servers[at].conn;
+    cluster.input(Input::Disconnected { conn });
+    // It went through two recoveries, and its process was started again.
+    cluster.servers[at].restart(true);
+    let replica = cluster.servers[at].replicas.get_mut(&place.chunk()).unwrap();
+    (replica.version, replica.config, replica.active) = (ChunkVersion(3), ConfigNum(9), false);
+    cluster.join(at).unwrap();
+    cluster.run(60_000);
+    let meta = cluster.meta(place.chunk());
+    assert!(meta.is_active() && meta.version > ChunkVersion(3), "{meta:?}");
+    for server in meta.members.iter() {
+        let replica = &cluster.server(server).replicas[&place.chunk()];
+        assert_eq!((replica.active, replica.version), (true, meta.version), "{server}");
+    }
+    let client = cluster.client();
+    let map = MapRead { ino: attr.ino, first: ChunkIndex(0), count: 1 };
+    assert_eq!(cluster.ask(client.conn, &map).unwrap().places[0].members.len(), 2);
+}
+
 #[test]
 fn on_hold_only_who_asked_to_see_what_may_be_old_is_told_anything() {
     let mut cluster = Cluster::new(3, 3);

@@ -92,7 +92,8 @@ impl State {
             return Answer::Failed(Status::WrongChunkVersion);
         }
         assert!(!give_up.members.is_empty(), "{chunk} is given to nobody");
-        let version = ChunkVersion(give_up.version.0 + 1);
+        let generation = self.cluster.map(|cluster| cluster.generation).unwrap_or_default();
+        let version = give_up.version.raised(generation);
         self.chunks.update(chunk, |meta| {
             meta.state = ChunkState::Recovering(version);
             meta.config = ConfigNum(meta.config.0 + 1);
