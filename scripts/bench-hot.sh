@@ -189,7 +189,8 @@ measure_link() {
     " MB/s, its seconds from \(min * 10 | round / 10) to \(max * 10 | round / 10)"' "$work/iperf.1"
   streams 3 $pairs
   carried=$(jq -s 'map(.end.sum_received.bits_per_second / 8) | add | floor' "$work"/iperf.*)
-  echo "$pairs streams at once: $((carried / 1000000)) MB/s, $((carried * 100 / (link * pairs))) % of so many links"
+  rm "$work/log/iperf"
+  echo "streams at once, $pairs of them: $((carried / 1000000)) MB/s, $((carried * 100 / (link * pairs))) % of so many links"
 }
 
 # --- dfs ---
@@ -296,10 +297,12 @@ place_writer() {
 # sample KIND: a line a second: ms, replicas, busy and all ticks of the CPUs, and for each port of the bridge the
 # bytes that its host has sent and received.
 sample() {
-  local count next
+  local count=0 answer next
   next=$(now_ms)
   while :; do
-    count=$(replicas "$1" 2>/dev/null) || count=0
+    # A question that was not answered in time changes nothing.
+    answer=$(replicas "$1" 2>/dev/null) || answer=0
+    [ "$answer" = 0 ] || count=$answer
     # How long the question took does not matter: rates are taken between the moments of the counters.
     echo "$(now_ms) $count $(awk '/^cpu / { print $2 + $3 + $4 + $7 + $8 + $9, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat)" \
       "$(on switch cat /proc/self/net/dev | awk '{ sub(":", " ") } $1 ~ /^([sc][0-9]+|writer)$/ { printf "%s=%s/%s ", $1, $2, $10 }')"
@@ -366,7 +369,8 @@ run() {
   sleep 1.5
   stop_sampler
   jq -s --arg system "$system" --argjson facts "{\"began\": $began, \"stopped\": $stopped, \"goal\": ${at_goal:-null}, \"space\": ${space:-null},
-    \"link\": $link, \"carried\": $carried, \"calm\": $calm, \"servers\": $servers, \"clients\": $clients, \"lower_after\": $lower_after}" \
+    \"link\": $link, \"carried\": $carried, \"calm\": $calm, \"servers\": $servers, \"clients\": $clients, \"lower_after\": $lower_after,
+    \"seconds\": $seconds}" \
     '$facts + {system: $system, read: ([.[].jobs[].read.io_bytes] | add)}' "$work"/c*.fio >"$work/$system.facts"
   stop_system
   python3 "$root/scripts/bench/hot.py" table "$work/$system.facts"
