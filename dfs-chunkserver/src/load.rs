@@ -102,6 +102,7 @@ impl LoadMeter {
             requests_per_s: per_s(self.requests.swap(0, Ordering::Relaxed)),
             service_p50_us: percentile(&counts, 50),
             service_p99_us: percentile(&counts, 99),
+            capacity_bytes_per_s: self.capacity_bytes_per_s,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The `dfs` command: what an operator or a user asks of a cluster. One file a command; this one only
 //! parses and dispatches. It holds no state of the cluster and changes none by itself.
 
+mod chunk;
 mod clock;
 mod connect;
 mod damaged;
@@ -8,9 +9,11 @@ mod dev;
 mod file;
 mod from_servers;
 mod fsck;
+mod heat;
 mod offline;
 mod online;
 mod output;
+mod policy;
 mod rebuild;
 mod recover;
 mod scrub;
@@ -62,6 +65,15 @@ enum Command {
     /// Files
     #[command(subcommand)]
     File(file::Command),
+    /// What is read and written most
+    #[command(subcommand)]
+    Heat(heat::Command),
+    /// How the number of replicas follows the load
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Chunks of files
+    #[command(subcommand)]
+    Chunk(chunk::Command),
     /// A cluster of ordinary processes on this machine, for trying and testing
     #[command(subcommand)]
     Dev(dev::Command),
@@ -94,6 +106,9 @@ fn main() -> ExitCode {
         Command::Server(command) => server::run(&target, &command),
         Command::Scrub(command) => scrub::run(&target, &command),
         Command::File(command) => file::run(&target, &command),
+        Command::Heat(command) => heat::run(&target, &command),
+        Command::Policy(command) => policy::run(&target, &command),
+        Command::Chunk(command) => chunk::run(&target, &command),
         Command::Dev(command) => dev::run(&command),
     };
     match result {

@@ -76,7 +76,7 @@ impl Table {
 
 /// Whether to colour: a terminal, and nobody asked not to.
 pub(crate) fn colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    on_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// `text` in the colour of its tone.
@@ -97,6 +97,19 @@ pub(crate) fn pairs(lines: &[(&str, String, Tone)]) {
     for (label, value, tone) in lines {
         let label = paint(&format!("{label:<width$}"), Tone::Faint, colour);
         println!("{label}  {}", paint(value, *tone, colour));
+    }
+}
+
+/// Whether a person reads it.
+pub(crate) fn on_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Cost a second, of thousandths of a unit.
+pub(crate) fn cost(milli: u64) -> String {
+    match milli {
+        1..10_000 => format!("{}.{}/s", milli / 1000, milli % 1000 / 100),
+        _ => format!("{}/s", milli / 1000),
     }
 }
 

@@ -146,6 +146,9 @@ pub struct ServerLoad {
     pub requests_per_s: u64,
     pub service_p50_us: u32,
     pub service_p99_us: u32,
+    /// What it can serve, configured or learned.
+    #[serde(default)]
+    pub capacity_bytes_per_s: u64,
 }
 
 /// Cost per second, decayed with a half-life of 10 s: one unit a request plus one for each 64 KiB.

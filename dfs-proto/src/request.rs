@@ -133,6 +133,9 @@ ops! {
     ScrubNow = 201;
     ExamineChunk = 202;
     DrainServer = 203;
+    Policy = 204;
+    Heat = 205;
+    ExplainChunk = 206;
 
     // Tools to chunk servers.
     ListHeaders = 208;

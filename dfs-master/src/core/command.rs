@@ -13,6 +13,7 @@ use dfs_proto::units::{ChunkIndex, ChunkSize, Timespec};
 use serde::{Deserialize, Serialize};
 
 use super::ops::{self, NsCommand};
+use super::policy::Thresholds;
 use super::servers::ServerInfo;
 use super::state::Mark;
 
@@ -146,6 +147,8 @@ pub enum Command {
     DropHoles {
         chunks: Vec<CloseDone>,
     },
+    /// How the number of replicas follows the load from here on.
+    SetPolicy(Thresholds),
 }
 
 /// A chunk to be.

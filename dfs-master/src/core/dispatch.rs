@@ -53,6 +53,7 @@ pub(super) enum Then {
     OpenSession(Caller),
     CloseSession(Caller),
     Recovered(Caller),
+    Policy(Caller),
     Register(Box<Registration>),
     Promote(Promotion),
     /// The next step of a truncation.
@@ -69,7 +70,8 @@ impl Then {
             | Then::Place { caller, .. }
             | Then::OpenSession(caller)
             | Then::CloseSession(caller)
-            | Then::Recovered(caller) => Some(caller),
+            | Then::Recovered(caller)
+            | Then::Policy(caller) => Some(caller),
             Then::Open(flow) => Some(&mut flow.caller),
             Then::Register(registration) => Some(&mut registration.caller),
             Then::Promote(promotion) => Some(&mut promotion.caller),
@@ -146,7 +148,10 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Damaged
         | Op::RepairChunk
         | Op::ExamineChunk
-        | Op::DrainServer => Some(Role::Tool),
+        | Op::DrainServer
+        | Op::Policy
+        | Op::Heat
+        | Op::ExplainChunk => Some(Role::Tool),
         // The driver answers these two: they are of files.
         Op::ListLog
         | Op::ReadLog
@@ -330,6 +335,7 @@ impl Core {
                 let (report, after) = (self.recover_report(), self.after_durable(index));
                 self.reply_at(caller, &report, index, after);
             }
+            Then::Policy(caller) => self.reply_policy(caller, None),
             Then::Register(registration) => self.server_logged(*registration, answer, index),
             Then::Promote(promotion) => self.promoted(&promotion, answer, index),
             Then::Cut(cut) => self.cut_goes_on(*cut, origin, answer, index),

@@ -75,6 +75,13 @@ impl Gc {
         self.stale.keys().filter(move |(_, of)| *of == chunk).map(|(server, _)| *server)
     }
 
+    /// How many replicas of each server go.
+    pub(super) fn stale_counts(&self) -> BTreeMap<ServerNum, usize> {
+        let mut counts = BTreeMap::new();
+        self.stale.keys().for_each(|(server, _)| *counts.entry(*server).or_insert(0) += 1);
+        counts
+    }
+
     /// Whether an order to delete is under way there.
     pub(super) fn is_deleting(&self, server: ServerNum, chunk: ChunkId) -> bool {
         self.busy.get(&server).is_some_and(|chunks| chunks.contains(&chunk))

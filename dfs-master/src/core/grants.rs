@@ -4,7 +4,7 @@
 //! Invariant: while a session holds a Write grant no other holds any, and a Read grant and a foreign
 //! open for writing never stand together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::ids::{GrantId, Handle, Ino, SessionId};
 use dfs_proto::meta::{Grant, GrantKind, OpenClaim};
@@ -102,6 +102,18 @@ impl Grants {
     pub fn writes(&self, ino: Ino, session: SessionId, handle: Handle) -> bool {
         let opens = self.inodes.get(&ino).map_or(&[][..], |inode| &inode.opens);
         opens.iter().any(|open| open.session == session && open.handle == handle && open.write)
+    }
+
+    /// The sessions that have the inode open or hold a grant on it.
+    #[must_use]
+    pub fn sessions_of(&self, ino: Ino) -> BTreeSet<SessionId> {
+        let inode = self.inodes.get(&ino).into_iter();
+        inode
+            .flat_map(|inode| {
+                let open = inode.opens.iter().map(|open| open.session);
+                open.chain(inode.held.iter().map(|held| held.session))
+            })
+            .collect()
     }
 
     /// Which sessions have which inodes open.

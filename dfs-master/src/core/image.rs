@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::chunks::{ChunkMeta, Chunks};
 use super::command::Origin;
 use super::namespace::{LoadError, NamespaceReader};
+use super::policy::Thresholds;
 use super::servers::Server;
 use super::sessions::Session;
 use super::state::{Cluster, State, Trail};
@@ -27,9 +28,11 @@ const TOMBSTONES: u16 = 4;
 const SESSIONS: u16 = 5;
 const SERVERS: u16 = 6;
 const TRAIL: u16 = 7;
+/// Absent from what builds wrote that had no policy, and empty while nobody has set it.
+const POLICY: u16 = 8;
 /// Of every section as this build writes it.
 const VERSION: u16 = 1;
-const ALL: [u16; 7] = [HEAD, NAMESPACE, CHUNKS, TOMBSTONES, SESSIONS, SERVERS, TRAIL];
+const ALL: [u16; 8] = [HEAD, NAMESPACE, CHUNKS, TOMBSTONES, SESSIONS, SERVERS, TRAIL, POLICY];
 
 /// A block is closed when it has grown to this: far below a block's limit, whatever one entry takes.
 const BLOCK_BYTES: usize = 128 << 10;
@@ -165,7 +168,12 @@ impl State {
         servers.end()?;
         let mut trail = Blocks::new(TRAIL, sink);
         trail.put(&self.trail)?;
-        trail.end()
+        trail.end()?;
+        let mut policy = Blocks::new(POLICY, sink);
+        if self.policy != Thresholds::default() {
+            policy.put(&self.policy)?;
+        }
+        policy.end()
     }
 
     /// A number that equal states share.
@@ -267,7 +275,8 @@ impl ImageReader {
                 return Err(ImageError::Newer { id: *id, version: *version });
             }
         }
-        if let Some(missing) = ALL.into_iter().find(|id| !sections.iter().any(|section| section.id == *id)) {
+        let mut needed = ALL.into_iter().filter(|id| *id != POLICY);
+        if let Some(missing) = needed.find(|id| !sections.iter().any(|section| section.id == *id)) {
             return Err(ImageError::Missing(missing));
         }
         Ok(ImageReader { state: State::empty(), namespace: NamespaceReader::new(), has_head: false })
@@ -303,6 +312,7 @@ impl ImageReader {
             }),
             SERVERS => each(section, bytes, |server: Server| state.servers.restore(server)),
             TRAIL => each(section, bytes, |trail: Trail| state.trail = trail),
+            POLICY => each(section, bytes, |policy: Thresholds| state.policy = policy),
             id => Err(ImageError::Newer { id, version: VERSION }),
         }
     }

@@ -1,5 +1,5 @@
 //! Members that leave a chunk while reads and writes go on (section 10): of a server that an operator drains, on a
-//! disk that takes no writes, and those above the goal.
+//! disk that takes no writes, and those that the load needs no more.
 //!
 //! In the log: who leaves. Then that member says that it serves nothing more, or surely can't. Then, in the log, the
 //! next configuration without it. What its primary had under way meanwhile waits, and is complete without it.
@@ -19,7 +19,6 @@ use super::Core;
 use super::chunks::ChunkMeta;
 use super::command::{Command, Departure};
 use super::dispatch::Then;
-use super::placement;
 use super::recovery::Process;
 use super::reply::{Asked, CALL_DEADLINE_MS, Caller};
 
@@ -93,13 +92,13 @@ impl Core {
         Ok(())
     }
 
-    /// Who should leave a chunk that has more members than its goal: whoever is drained, then who is least of use.
+    /// Who should leave a chunk that has more members than its goal: whoever is drained, then whom the load does not need.
     pub(super) fn surplus(&self, chunk: ChunkId, meta: &ChunkMeta) -> Option<ServerNum> {
         if meta.members.len() <= self.state.goal() {
             return None;
         }
         let drained = meta.members.iter().filter(|server| self.should_leave(chunk, *server)).last();
-        drained.or_else(|| placement::least_useful(&self.soft.candidates, meta.members.as_slice()))
+        drained.or_else(|| self.leaves_for_load(chunk, meta))
     }
 
     /// A scan found that this member should leave. All members serve.
@@ -271,6 +270,7 @@ impl Core {
             self.soft.servers.tell(*server, index, ServerEvent::NotMember { chunk, version, config });
             self.soft.gc.stale(*server, chunk, index, self.now.mono);
             self.soft.doubts.forget(chunk);
+            self.lowered(chunk, &meta, *server);
         }
     }
 }

@@ -234,6 +234,7 @@ impl Core {
                 }
             }
             Command::Genesis { .. }
+            | Command::SetPolicy(_)
             | Command::Create { first: None, .. }
             | Command::Ns(_)
             | Command::OpenSession { .. }

@@ -84,13 +84,20 @@ impl Repair {
         self.copies.remove(&chunk);
     }
 
-    /// Takes up a learner that the log has and this leader did not choose.
-    fn adopt(&mut self, chunk: ChunkId, source: ServerNum, target: ServerNum, now: Micros) {
+    /// Notes a copy, so that it counts: one that is about to begin, or that a leader before this one has begun.
+    pub(super) fn begin(&mut self, chunk: ChunkId, source: ServerNum, target: ServerNum, now: Micros) {
         self.copies.insert(chunk, Copy::new(source, target, now));
     }
 
     fn copies_of(&self, server: ServerNum) -> usize {
         self.copies.values().filter(|copy| copy.source == server || copy.target == server).count()
+    }
+
+    /// Copies under way to each server.
+    pub(super) fn copies_to(&self) -> BTreeMap<ServerNum, usize> {
+        let mut counts = BTreeMap::new();
+        self.copies.values().for_each(|copy| *counts.entry(copy.target).or_insert(0) += 1);
+        counts
     }
 
     fn next(&self, skip: &BTreeSet<ChunkId>) -> Option<ChunkId> {
@@ -170,8 +177,7 @@ impl Core {
         holders.extend(self.keeps_given_up(chunk));
         match self.repair_target(chunk, &holders) {
             Some(target) => {
-                let copy = Copy::new(source, target, self.now.mono);
-                self.soft.repair.copies.insert(chunk, copy);
+                self.soft.repair.begin(chunk, source, target, self.now.mono);
                 Step::Begin(target)
             }
             None => Step::Later,
@@ -261,6 +267,7 @@ impl Core {
         let (version, config, index) = (meta.version, meta.config, self.state.applied);
         self.soft.servers.tell(copy.target, index, ServerEvent::NotMember { chunk, version, config });
         self.soft.gc.stale(copy.target, chunk, index, self.now.mono);
+        self.not_raised(chunk, copy.target);
     }
 
     /// A learner is a member now.
@@ -281,6 +288,7 @@ impl Core {
         let config = self.active_config(chunk, &meta, Vec::new(), Seq(0));
         self.tell_confirmed(index, &config, &meta.members, None);
         self.soft.gc.not_stale(copy.target, chunk);
+        self.raised(chunk, &meta, copy.target);
         if meta.members.len() > self.state.goal() {
             self.soft.scan.wake();
         }
@@ -298,7 +306,7 @@ impl Core {
         let now = self.now.mono;
         let serving = matches!(self.member_standing(chunk, meta, 0, source), MemberStanding::Serving(_));
         if serving && self.soft.servers.is_up(target, now) {
-            self.soft.repair.adopt(chunk, source, target, now);
+            self.soft.repair.begin(chunk, source, target, now);
             self.begin_copy(self.state.applied, chunk, meta, target);
         } else if self.soft.servers.get(target).is_some_and(|live| live.lease.is_over(now)) {
             self.drop_learner(chunk, target);

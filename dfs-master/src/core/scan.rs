@@ -39,6 +39,8 @@ pub(super) struct Scan {
     counted: Counts,
     /// Servers that have unconfirmed members, as far as the pass has come.
     unsettled: BTreeSet<ServerNum>,
+    /// Chunks with more members than their goal, of the slice.
+    above: BTreeSet<ChunkId>,
 }
 
 /// What a chunk needs.
@@ -90,6 +92,7 @@ impl Core {
                 needs.push((chunk, meta, need));
             }
         }
+        std::mem::take(&mut scan.above).into_iter().for_each(|chunk| self.soft.load.is_above(chunk));
         self.soft.scan = scan;
         for (chunk, meta, need) in needs {
             match need {
@@ -143,6 +146,9 @@ impl Core {
         }
         if meta.leaving.is_some() {
             return (!self.soft.leaving.is_running(chunk)).then_some(Need::Departure);
+        }
+        if meta.members.len() > self.state.goal() {
+            scan.above.insert(chunk);
         }
         let urgent = meta.members.len() < self.state.min_write();
         if meta.members.iter().filter(|server| !self.should_leave(chunk, *server)).count() < goal {

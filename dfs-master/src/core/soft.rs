@@ -17,6 +17,7 @@ use super::gc::Gc;
 use super::grants::Grants;
 use super::holes::Drops;
 use super::leave::Leaving;
+use super::load::LoadPolicy;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
 use super::read_only::ReadOnly;
@@ -113,6 +114,7 @@ pub struct Soft {
     pub(super) read_only: ReadOnly,
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
+    pub(super) load: LoadPolicy,
     pub(super) leaving: Leaving,
     pub(super) closing: Closing,
     pub(super) drops: Drops,
@@ -166,6 +168,7 @@ impl Soft {
             read_only: ReadOnly::default(),
             recovery: Recovery::default(),
             repair: Repair::default(),
+            load: LoadPolicy::default(),
             leaving: Leaving::default(),
             closing: Closing::default(),
             drops: Drops::default(),
@@ -203,6 +206,7 @@ impl Soft {
         self.read_only.forget(chunk);
         self.recovery.forget(chunk);
         self.repair.forget(chunk);
+        self.load.forget(chunk);
         self.leaving.forget(chunk);
         self.closing.forget(chunk);
     }

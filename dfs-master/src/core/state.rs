@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::chunks::{Chunks, MEMBERS_MAX};
 use super::command::Origin;
 use super::namespace::{Namespace, RootSpec};
+use super::policy::Thresholds;
 use super::servers::Registry;
 use super::sessions::Sessions;
 use super::tombstones::Tombstones;
@@ -49,6 +50,8 @@ pub struct State {
     /// Chunks whose members an operator gave up, and those members. No replica that is left of such a chunk is
     /// deleted or filled: it is for a person to look at.
     pub given_up: Arc<BTreeMap<ChunkId, Vec<ServerNum>>>,
+    /// How the number of replicas follows the load.
+    pub policy: Thresholds,
     /// The last record applied.
     pub applied: LogIndex,
     /// What all of them came to.
@@ -67,6 +70,7 @@ impl State {
             sessions: Sessions::default(),
             servers: Registry::default(),
             cuts: Arc::default(),
+            policy: Thresholds::default(),
             given_up: Arc::default(),
             applied: LogIndex(0),
             trail: Trail::default(),

@@ -11,7 +11,7 @@ use dfs_master::log::entry::{ConfState, HardState, LogEntry, NodeId};
 use dfs_master::log::snapshot::Section;
 use dfs_proto::chunk::Member;
 use dfs_proto::conn::Role;
-use dfs_proto::control::{Heartbeat, HeartbeatReply, Inventory, LearnerReady, Registered, ServerLoad};
+use dfs_proto::control::{Heartbeat, HeartbeatReply, Inventory, LearnerReady, Registered};
 use dfs_proto::header::Words;
 use dfs_proto::ids::{
     ChunkId, ClusterId, Handle, Ino, KeyId, LogIndex, OsBootId, RequestId, ServerNum, SessionId, Term,
@@ -413,7 +413,7 @@ impl Cluster {
     pub(crate) fn heartbeat(&mut self, at: usize) -> Option<HeartbeatReply> {
         let server = &self.servers[at];
         let (conn, boot, applied, disks) = (server.conn, server.boot, server.applied, server.disks());
-        let (load, hot, lost) = (ServerLoad::default(), Vec::new(), Vec::new());
+        let (load, hot, lost) = (server.load, server.hot.clone(), Vec::new());
         let key = server.keys.last().map_or(KeyId(0), |key| key.id);
         let t_send = Micros(self.now_ms * 1000);
         let (scrub, copy) = (server.scrub.clone(), server.copy.clone());

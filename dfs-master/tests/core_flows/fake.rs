@@ -6,10 +6,10 @@ use bytes::Bytes;
 use dfs_master::core::ConnId;
 use dfs_proto::chunk::Member;
 use dfs_proto::control::{
-    AddLearner, Applied, Apply, Close, CloseAnswer, CloseChunk, Closed, CopyReport, Delete, Deleted,
-    DiskReport, Examine, Examined, Fence, FenceAnswer, Fenced, HeldReplica, HeldState, Holdings, Look,
-    Reconcile, Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState, ScrubReport, ServerEvent,
-    Settle, StartScrub, Withdraw, WithdrawChunk, Withdrawn, Zero,
+    AddLearner, Applied, Apply, ChunkHeat, Close, CloseAnswer, CloseChunk, Closed, CopyReport, Delete,
+    Deleted, DiskReport, Examine, Examined, Fence, FenceAnswer, Fenced, HeldReplica, HeldState, Holdings,
+    Look, Reconcile, Reconciled, Register, ReplicaClass, ReplicaInfo, ReplicaState, ScrubReport, ServerEvent,
+    ServerLoad, Settle, StartScrub, Withdraw, WithdrawChunk, Withdrawn, Zero,
 };
 use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ConfigNum, DiskId, Generation, Ino, LogIndex, OpenNum, OsBootId, Seq,
@@ -81,6 +81,9 @@ pub(crate) struct FakeServer {
     /// Its disk takes no writes.
     pub(crate) read_only: bool,
     pub(crate) labels: Vec<(String, String)>,
+    /// As its heartbeats say.
+    pub(crate) load: ServerLoad,
+    pub(crate) hot: Vec<ChunkHeat>,
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> T {
@@ -120,6 +123,8 @@ impl FakeServer {
             generation: Generation(1),
             read_only: false,
             labels: Vec::new(),
+            load: ServerLoad::default(),
+            hot: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use dfs_master::core::command::{
     Unused,
 };
 use dfs_master::core::ops;
+use dfs_master::core::policy::Thresholds;
 use dfs_master::core::servers::ServerInfo;
 use dfs_master::core::state::Mark;
 use dfs_proto::ids::{
@@ -124,6 +125,7 @@ fn samples() -> Vec<Command> {
         Command::Left { left: departures() },
         Command::DrainServer { server, drain: true },
         Command::DropHoles { chunks: closed() },
+        Command::SetPolicy(Thresholds::default()),
     ]
 }
 

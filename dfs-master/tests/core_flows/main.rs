@@ -15,6 +15,7 @@ mod fsck;
 mod garbage;
 mod grants;
 mod leave;
+mod load;
 mod read_only;
 mod holes;
 mod recovery;

@@ -143,6 +143,8 @@ pub struct Fabric {
     hosts: BTreeMap<Node, u16>,
     /// The numbers that the master gave to servers: every node can look them up.
     numbers: BTreeMap<ServerNum, Node>,
+    /// Servers call themselves busy.
+    pub heat: bool,
     /// An invariant that a node was seen to break, and how: the world ends the run.
     pub broken: Option<(&'static str, String)>,
 }
@@ -161,6 +163,7 @@ impl Fabric {
             cuts: Cuts::default(),
             hosts: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            heat: false,
             broken: None,
         }
     }

@@ -1,4 +1,4 @@
-//! An operator who empties servers and changes their mind, while faults strike.
+//! An operator who empties servers, sets how replicas follow the load, and changes their mind, while faults strike.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use dfs_client::net::{LinkId, Net, NetError};
 use dfs_disk::sim::Rng;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::ServerNum;
-use dfs_proto::meta::{DrainServer, ServerList};
+use dfs_proto::meta::{DrainServer, Policy, ServerList};
+use dfs_proto::request::Request;
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -35,9 +36,9 @@ impl Operator {
         Ok(link)
     }
 
-    async fn order(&mut self, order: DrainServer) -> Result<(), NetError> {
+    async fn order<R: Request>(&mut self, order: &R) -> Result<(), NetError> {
         let link = self.link().await?;
-        let done = self.net.ask(link, &order).await;
+        let done = self.net.ask(link, order).await;
         if done.is_err() {
             self.link = None;
         }
@@ -45,8 +46,15 @@ impl Operator {
     }
 }
 
-/// Drains servers and lets them be used again, until the faults are over; a tool that was killed is started again.
-pub(super) async fn run(shared: Arc<Shared>) {
+/// What the operator busies itself with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Duties {
+    pub drains: bool,
+    pub heat: bool,
+}
+
+/// Gives orders until the faults are over; a tool that was killed is started again.
+pub(super) async fn run(shared: Arc<Shared>, duties: Duties) {
     while !shared.act(|world| world.quiet) {
         let new = shared.act(|world| world.new_client(Role::Tool, None));
         let NewClient { node, mut killed, seed, .. } = new;
@@ -54,26 +62,55 @@ pub(super) async fn run(shared: Arc<Shared>) {
         tokio::select! {
             biased;
             _ = &mut killed => {}
-            () = drain_some(&shared, operator, Rng::new(seed)) => {}
+            () = give_orders(&shared, operator, duties, Rng::new(seed)) => {}
         }
         shared.act(|world| world.is_alive(node).then(|| world.stop(node, false)));
     }
 }
 
-async fn drain_some(shared: &Arc<Shared>, mut operator: Operator, mut rng: Rng) {
+async fn give_orders(shared: &Arc<Shared>, mut operator: Operator, duties: Duties, mut rng: Rng) {
     let servers = shared.act(|world| u64::from(world.shape.servers));
+    // So that it begins with some heat.
+    let mut sets = duties.heat;
     while !shared.act(|world| world.quiet) {
-        shared.sleep_us(100_000 + rng.below(2_500_000)).await;
+        if !sets {
+            shared.sleep_us(100_000 + rng.below(2_500_000)).await;
+        }
+        if sets {
+            let policy = any_policy(&mut rng);
+            let done = operator.order(&policy).await;
+            shared.act(|world| world.note([81, 0, 0], || format!("{policy:?}: {done:?}")));
+            sets = false;
+            continue;
+        }
+        sets = duties.heat && (!duties.drains || rng.coin());
+        if sets || !duties.drains {
+            continue;
+        }
         let server = ServerNum(u16::try_from(1 + rng.below(servers)).unwrap_or(1));
         let order = DrainServer { server, drain: rng.coin() };
-        let done = operator.order(order).await;
+        let done = operator.order(&order).await;
         shared.act(|world| {
             world.note([80, u64::from(server.0), u64::from(order.drain)], || format!("{order:?}: {done:?}"));
         });
     }
 }
 
-/// Leaves one server drained or none, as `drained` says, however often that has to be said.
+/// Replicas that come at once and go soon, or none.
+fn any_policy(rng: &mut Rng) -> Policy {
+    let raise_after_ms = 100 + rng.below(900);
+    Policy {
+        max_threshold: Some((1 + rng.below(10)).to_string()),
+        max_replicas: Some(if rng.below(4) == 0 { 1 } else { 16 }),
+        raise_after_ms: Some(raise_after_ms),
+        lower_after_ms: Some(raise_after_ms + 500 + rng.below(3_000)),
+        cooldown_ms: Some(500 + rng.below(2_000)),
+        ..Policy::default()
+    }
+}
+
+/// Leaves one server drained or none, as `drained` says, and no chunk more replicas than its goal, however often that has to
+/// be said.
 pub(super) async fn settle(shared: &Arc<Shared>, drained: Option<ServerNum>) {
     let new = shared.act(|world| world.new_client(Role::Tool, None));
     let mut operator = Operator { net: SimNet::new(Arc::clone(shared), new.node), link: None };
@@ -97,8 +134,9 @@ async fn orders(operator: &mut Operator, drained: Option<ServerNum>) -> Result<(
     for server in servers {
         let drain = drained == Some(server.addr.num);
         if server.draining != drain {
-            operator.order(DrainServer { server: server.addr.num, drain }).await?;
+            operator.order(&DrainServer { server: server.addr.num, drain }).await?;
         }
     }
-    Ok(())
+    let cold = Policy { max_replicas: Some(1), cooldown_ms: Some(1), ..Policy::default() };
+    operator.order(&cold).await
 }

@@ -91,8 +91,9 @@ pub(super) async fn script(shared: Arc<Shared>) {
         slots.spawn(run_slot(Arc::clone(&shared), slot));
     }
     let drains = shared.act(|world| world.fabric.one_in(3));
-    if drains {
-        slots.spawn(operator::run(Arc::clone(&shared)));
+    let duties = operator::Duties { drains, heat: shared.act(|world| world.shape.heat) };
+    if duties.drains || duties.heat {
+        slots.spawn(operator::run(Arc::clone(&shared), duties));
     }
     let now_us = shared.act(|world| world.fabric.now_us());
     shared.sleep_us(chaos_us.saturating_sub(now_us)).await;
@@ -106,17 +107,15 @@ pub(super) async fn script(shared: Arc<Shared>) {
         shared.act(|world| world.violate("alive", format!("programs hang {late} us after healing: {open}")));
         return;
     }
-    if drains {
-        // The others have to be as many as the goal, for what it has.
-        let drained = shared.act(|world| {
-            let (servers, goal) = (world.shape.servers, u16::from(world.shape.goal));
-            let which = u16::try_from(world.fabric.rng.below(u64::from(servers))).unwrap_or(0);
-            (servers > goal && world.fabric.rng.coin()).then_some(ServerNum(1 + which))
-        });
-        if let Err(late) = within(&shared, END_LIMIT_US, operator::settle(&shared, drained)).await {
-            shared.act(|world| world.violate("alive", format!("no order gets through for {late} us")));
-            return;
-        }
+    // The others have to be as many as the goal, for what it has.
+    let drained = shared.act(|world| {
+        let (servers, goal) = (world.shape.servers, u16::from(world.shape.goal));
+        let which = u16::try_from(world.fabric.rng.below(u64::from(servers))).unwrap_or(0);
+        (drains && servers > goal && world.fabric.rng.coin()).then_some(ServerNum(1 + which))
+    });
+    if let Err(late) = within(&shared, END_LIMIT_US, operator::settle(&shared, drained)).await {
+        shared.act(|world| world.violate("alive", format!("no order gets through for {late} us")));
+        return;
     }
     verify::verify(&shared).await;
     shared.act(super::world::World::end);

@@ -42,6 +42,8 @@ pub struct Shape {
     pub bad_disk: bool,
     /// Those of all servers' disks do, at about the same time.
     pub bad_disks: bool,
+    /// Servers call themselves busy, and little is enough to make a chunk hot: replicas come and go all the time.
+    pub heat: bool,
 }
 
 /// A client that was just made.
@@ -108,6 +110,7 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         // With fewer a chunk may go on with this disk's replica alone.
         bad_disk: seed % 16 == 9 && goal == 3,
         bad_disks: seed % 64 == 41,
+        heat: seed % 3 == 1,
     }
 }
 
@@ -134,6 +137,7 @@ impl World {
     pub fn new(seed: u64, options: &Options) -> World {
         let mut fabric = Fabric::new(seed, Trace::new(options.text, options.echo));
         let shape = shape_of(seed, &mut fabric, options);
+        fabric.heat = shape.heat;
         let config = core_config(&mut fabric, shape);
         let cluster = config.cluster;
         let chunk_size = config.chunk_size;

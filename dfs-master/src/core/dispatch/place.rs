@@ -121,6 +121,7 @@ impl Core {
         }
         let meta = self.state.chunks.get(chunk).ok_or(Status::NoChunk)?;
         self.check_disks(chunk, &meta)?;
+        self.shed(chunk, &meta);
         if self.must_reopen(chunk, &meta) {
             if !meta.open {
                 self.soft.closing.all_is_synced(chunk);

@@ -42,6 +42,15 @@ impl Core {
             }
             Op::ExamineChunk => return self.examine_chunk(caller, decode(body)?),
             Op::RepairChunk => return self.repair_chunk(caller, decode(body)?),
+            Op::Policy => return self.policy(caller, &decode(body)?),
+            Op::Heat => {
+                let report = self.heat(&decode(body)?)?;
+                self.reply(caller, &report);
+            }
+            Op::ExplainChunk => {
+                let report = self.explain_chunk(&decode(body)?)?;
+                self.reply(caller, &report);
+            }
             Op::DrainServer => return self.drain_server(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }

@@ -136,6 +136,10 @@ impl State {
                 let known = self.servers.drain(*server, *drain);
                 Outcome::of(if known { Answer::Done } else { Answer::Failed(Status::NotFound) })
             }
+            Command::SetPolicy(policy) => {
+                self.policy = *policy;
+                Outcome::of(Answer::Done)
+            }
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
             Command::DropHoles { chunks } => self.drop_holes(at, chunks),
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),

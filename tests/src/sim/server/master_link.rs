@@ -9,6 +9,7 @@ use dfs_proto::control::{
 };
 use dfs_proto::frame::Outgoing;
 use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
 
 use super::super::fabric::{CallEnd, CallRef, ConnRef, DialRef, Fabric, Node};
 use super::{Running, Todo, encoded, max_chunk};
@@ -187,6 +188,18 @@ impl Running {
         }
     }
 
+    /// Nothing is busy in a simulation. Where load is to be followed, who is changes every second.
+    fn load(&self, fabric: &Fabric, now: Micros) -> ServerLoad {
+        if !fabric.heat {
+            return ServerLoad::default();
+        }
+        let Node::Server(place) = self.node else { return ServerLoad::default() };
+        let place = u64::from(place);
+        let turn = now.0 / 1_000_000 + place * 3;
+        let utilisation_permille = if turn % 5 < 2 { 900 } else { 100 };
+        ServerLoad { utilisation_permille, capacity_bytes_per_s: 100_000_000, ..ServerLoad::default() }
+    }
+
     pub(super) fn heartbeat(&mut self, fabric: &mut Fabric) {
         let Some(registered) = &self.master.registered else {
             self.master.beating = false;
@@ -198,7 +211,7 @@ impl Running {
             boot: self.boot,
             t_send,
             applied: self.core.applied_events(),
-            load: ServerLoad::default(),
+            load: self.load(fabric, t_send),
             disks: vec![self.disk_report()],
             hot: self.core.hottest(t_send, HOT_MAX),
             lost: self.core.lost(t_send),

@@ -1,0 +1,121 @@
+//! `dfs heat`: which chunks are read and written most, and how many replicas they have for it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Subcommand;
+use dfs_proto::ids::Ino;
+use dfs_proto::meta::{Heat, HeatReport};
+
+use crate::connect::Target;
+use crate::output::{Table, Tone, cost, on_terminal};
+
+/// How often `--watch` looks: the master hears from its servers once a second.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The busiest chunks of the cluster
+    Top {
+        /// How many
+        #[arg(short, long, default_value_t = 20)]
+        number: u32,
+        /// Show them again every second, until interrupted
+        #[arg(long)]
+        watch: bool,
+    },
+    /// The chunks of one file
+    File {
+        /// A path on a dfs mount
+        path: PathBuf,
+    },
+}
+
+pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Top { number, watch } => loop {
+            let report = target.ask(&Heat { ino: None, most: *number }, None)?;
+            if *watch && on_terminal() {
+                print!("\x1b[H\x1b[2J");
+            }
+            show(target, &report)?;
+            if !watch {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        },
+        Command::File { path } => {
+            let ino = ino_of(target, path)?;
+            show(target, &target.ask(&Heat { ino: Some(ino), most: u32::MAX }, Some(path))?)
+        }
+    }
+}
+
+/// The inode of a path on a mount of this cluster.
+pub(crate) fn ino_of(target: &Target, path: &Path) -> anyhow::Result<Ino> {
+    // Before the path is looked at: on a mount that waits for its master that would take as long.
+    target.reach(path)?;
+    let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
+    Ok(Ino(stat.ino()))
+}
+
+fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
+    if target.json {
+        println!("{}", serde_json::to_string_pretty(&json(report))?);
+        return Ok(());
+    }
+    if report.chunks.is_empty() {
+        println!("nothing is read or written");
+        return Ok(());
+    }
+    let mut table = Table::new(&["READ", "LAST 3 S", "WRITTEN", "REPLICAS", "GOAL", "ON", "CHUNK", "FILE"]);
+    for chunk in &report.chunks {
+        let replicas = chunk.replicas.len();
+        let hot = chunk.read_milli > report.max_milli.saturating_mul(replicas as u64);
+        let coming = if chunk.to_come > 0 { format!(" +{}", chunk.to_come) } else { String::new() };
+        table.row(vec![
+            (cost(chunk.read_milli), if hot { Tone::Bad } else { Tone::Plain }),
+            (cost(chunk.recent_milli), Tone::Plain),
+            (cost(chunk.write_milli), Tone::Plain),
+            (format!("{replicas}{coming}"), Tone::Plain),
+            (chunk.goal.to_string(), Tone::Plain),
+            (chunk.replicas.join(" "), Tone::Plain),
+            (chunk.chunk.to_string(), Tone::Faint),
+            (format!("{}:{}", shown(&chunk.path), chunk.index.0), Tone::Plain),
+        ]);
+    }
+    table.print();
+    println!(
+        "cost a second: 1 a request, and 1 for each 64 KiB; a replica that is read more than {} is hot",
+        cost(report.max_milli)
+    );
+    Ok(())
+}
+
+pub(crate) fn shown(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path).trim_start_matches('/'))
+}
+
+/// Paths in a form that JSON can carry.
+fn json(report: &HeatReport) -> serde_json::Value {
+    let chunk = |chunk: &dfs_proto::meta::ChunkHeatReport| {
+        serde_json::json!({
+            "chunk": chunk.chunk,
+            "path": shown(&chunk.path),
+            "inode": chunk.ino,
+            "index": chunk.index,
+            "read_milli": chunk.read_milli,
+            "recent_milli": chunk.recent_milli,
+            "write_milli": chunk.write_milli,
+            "goal": chunk.goal,
+            "to_come": chunk.to_come,
+            "replicas": chunk.replicas,
+        })
+    };
+    serde_json::json!({
+        "max_milli": report.max_milli,
+        "chunks": report.chunks.iter().map(chunk).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,121 @@
+//! What the policy sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_proto::ids::{ChunkId, ServerNum};
+
+use super::Watched;
+use crate::core::Core;
+use crate::core::chunks::ChunkMeta;
+use crate::core::policy::{ChunkView, Condition, ServerView, UnderWay, View};
+use crate::core::servers::{Server, address};
+
+impl Core {
+    pub(super) fn load_view(&mut self) -> View {
+        let servers = self.server_views();
+        let load = &self.soft.load;
+        let seen: BTreeSet<ChunkId> = load.chunks.keys().chain(&load.above).copied().collect();
+        let chunks = seen.into_iter().filter_map(|chunk| self.chunk_view(chunk)).collect();
+        View { chunks, servers, budget_bytes: 0 }
+    }
+
+    fn chunk_view(&self, chunk: ChunkId) -> Option<ChunkView> {
+        let meta = self.state.chunks.get(chunk)?;
+        let watched = self.soft.load.chunks.get(&chunk);
+        Some(ChunkView {
+            chunk,
+            bytes: self.chunk_bytes(&meta),
+            read: watched.map(Watched::read).unwrap_or_default(),
+            write: watched.map(Watched::write).unwrap_or_default(),
+            replicas: meta.members.iter().collect(),
+            goal: self.state.goal(),
+            max_replicas: None,
+            written: meta.open && self.soft.grants.is_written(meta.ino),
+            // The primary fills, whether it is closed or not.
+            closed: false,
+            under_way: self.under_way(chunk, &meta),
+            memory: watched.map(|watched| watched.memory).unwrap_or_default(),
+        })
+    }
+
+    /// What a copy moves: what of the file lies in the chunk.
+    fn chunk_bytes(&self, meta: &ChunkMeta) -> u64 {
+        let size = u64::from(self.state.ns.chunk_size().bytes());
+        let file = self.state.ns.getattr(meta.ino).map_or(0, |attr| attr.size);
+        file.saturating_sub(meta.index.0.saturating_mul(size)).min(size)
+    }
+
+    fn under_way(&self, chunk: ChunkId, meta: &ChunkMeta) -> Option<UnderWay> {
+        let load = &self.soft.load;
+        if let Some(steps) = load.raises.get(&chunk) {
+            return Some(UnderWay::Raise { to_come: steps.len() });
+        }
+        if meta.leaving.is_some() || load.lowers.contains_key(&chunk) || load.shed.contains(&chunk) {
+            return Some(UnderWay::Lower);
+        }
+        let other = !meta.is_active()
+            || !meta.learners.is_empty()
+            || self.soft.recovery.is_running(chunk)
+            || self.soft.repair.is_running(chunk);
+        other.then_some(UnderWay::Other)
+    }
+
+    fn server_views(&mut self) -> Vec<ServerView> {
+        let now = self.now.mono;
+        for server in self.state.servers.iter() {
+            if let Some(live) = self.soft.servers.get(server.num) {
+                let usual = self.soft.load.usual.entry(server.num).or_default();
+                *usual = std::mem::take(usual).observe(live.load.service_p99_us, now);
+            }
+        }
+        let (mut copies_in, mut copies_out) = (BTreeMap::new(), BTreeMap::new());
+        for step in self.soft.load.raises.values().flatten() {
+            *copies_in.entry(step.target).or_insert(0) += 1;
+            *copies_out.entry(step.source).or_insert(0) += 1;
+        }
+        let chunk_size = u64::from(self.state.ns.chunk_size().bytes());
+        let coming = self.soft.repair.copies_to();
+        let leaving = self.soft.gc.stale_counts();
+        let bytes = |of: &BTreeMap<ServerNum, usize>, server: ServerNum| {
+            (of.get(&server).copied().unwrap_or(0) as u64).saturating_mul(chunk_size)
+        };
+        let view = |server: &Server| {
+            let live = self.soft.servers.get(server.num)?;
+            let (total_bytes, free_bytes) = live.space();
+            let by_address = || address(server).tcp.rsplit_once(':').map(|(host, _)| host.to_owned());
+            let usual = self.soft.load.usual.get(&server.num);
+            Some(ServerView {
+                server: server.num,
+                rack: server.label("rack").map(str::to_owned),
+                host: server.label("host").map(str::to_owned).or_else(by_address).unwrap_or_default(),
+                condition: self.condition(server),
+                utilisation_permille: live.load.utilisation_permille,
+                queue: live.load.queue,
+                capacity_bytes_per_s: live.load.capacity_bytes_per_s,
+                total_bytes,
+                free_bytes: free_bytes.saturating_sub(bytes(&coming, server.num)),
+                freeing_bytes: bytes(&leaving, server.num),
+                copies_in: copies_in.get(&server.num).copied().unwrap_or(0),
+                copies_out: copies_out.get(&server.num).copied().unwrap_or(0),
+                p99_us: live.load.service_p99_us,
+                usual_p99_us: usual.map_or(0, crate::core::policy::Usual::median),
+            })
+        };
+        self.state.servers.iter().filter_map(view).collect()
+    }
+
+    fn condition(&self, server: &Server) -> Condition {
+        let takes = || self.soft.candidates.iter().any(|candidate| candidate.server == server.num);
+        if !self.soft.servers.is_up(server.num, self.now.mono) {
+            Condition::Down
+        } else if server.draining {
+            Condition::Draining
+        } else if self.is_emptied(server.num) {
+            Condition::ReadOnly
+        } else if takes() {
+            Condition::Serving
+        } else {
+            Condition::Down
+        }
+    }
+}
