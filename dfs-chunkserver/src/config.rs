@@ -42,9 +42,10 @@ pub struct Args {
     /// Threads for each disk
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub io_threads: usize,
-    /// What the network takes, in MB/s: tells how much of it is in use
-    #[arg(long, value_name = "MB/S", default_value_t = 1250)]
-    pub capacity: u64,
+    /// What this server can move, in MB/s: tells how much of that is in use. Learned if not given, from the seconds
+    /// in which it could not move more; 1250 until there were any since it started
+    #[arg(long, value_name = "MB/S")]
+    pub capacity: Option<u64>,
     /// Every replica is compared with its checksums once in so many days, while its disk has nothing else to do
     #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u64).range(1..=3650))]
     pub scrub_days: u64,
@@ -66,7 +67,8 @@ pub struct Config {
     pub name: String,
     pub port_file: Option<PathBuf>,
     pub io_threads: usize,
-    pub capacity_bytes_per_s: u64,
+    /// `None` to learn it.
+    pub capacity_bytes_per_s: Option<u64>,
     pub scrub_period_ms: u64,
 }
 
@@ -129,7 +131,7 @@ impl Args {
             name: self.name.unwrap_or_else(host_name),
             port_file: self.port_file,
             io_threads: self.io_threads,
-            capacity_bytes_per_s: self.capacity.max(1).saturating_mul(1_000_000),
+            capacity_bytes_per_s: self.capacity.map(|mb| mb.max(1).saturating_mul(1_000_000)),
             scrub_period_ms: self.scrub_days.saturating_mul(24 * 3_600_000),
         })
     }

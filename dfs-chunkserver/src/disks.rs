@@ -14,6 +14,7 @@ use dfs_proto::units::Micros;
 use crate::clock;
 use crate::core::io::{DiskDone, DiskFault, DiskOp};
 use crate::exec::{Context, execute};
+use crate::load::Waits;
 use crate::store::{Store, StoreSpace};
 
 /// Most operations that wait for one disk: as many requests as one connection may have in flight.
@@ -53,18 +54,19 @@ pub(crate) enum Inline {
     NotNow(DiskOp),
 }
 
-#[derive(Default)]
 struct Queue {
+    threads: usize,
     jobs: Mutex<Jobs>,
     wake: Condvar,
 }
 
-#[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
     /// For when nothing else waits or runs.
     idle: VecDeque<Job>,
     running: usize,
+    /// Jobs that wait because all threads are busy.
+    crowd: Waits,
     /// Threads end when nothing waits any more.
     closed: bool,
 }
@@ -78,7 +80,7 @@ impl DiskHandle {
         threads: usize,
         runtime: &tokio::runtime::Handle,
     ) -> std::io::Result<DiskHandle> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(threads));
         for _ in 0..threads {
             let (queue, runtime) = (Arc::clone(&queue), runtime.clone());
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
@@ -208,6 +210,11 @@ impl DiskHandle {
         jobs.running == 0 && jobs.waiting.is_empty() && !self.inline_busy.load(Ordering::Relaxed)
     }
 
+    /// Microseconds since this was last asked in which something waited because all threads were busy.
+    pub(crate) fn take_waited(&self, now: Micros) -> u64 {
+        self.queue.jobs().crowd.take(now)
+    }
+
     /// Lets the threads end once they have done what waits.
     pub(crate) fn close(&self) {
         self.queue.jobs().closed = true;
@@ -224,6 +231,17 @@ enum Bound {
 }
 
 impl Queue {
+    fn new(threads: usize) -> Queue {
+        let jobs = Jobs {
+            waiting: VecDeque::new(),
+            idle: VecDeque::new(),
+            running: 0,
+            crowd: Waits::of(1),
+            closed: false,
+        };
+        Queue { threads, jobs: Mutex::new(jobs), wake: Condvar::new() }
+    }
+
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,6 +252,7 @@ impl Queue {
             return false;
         }
         jobs.waiting.push_back(job);
+        jobs.count_crowd(self.threads);
         drop(jobs);
         self.wake.notify_one();
         true
@@ -244,9 +263,11 @@ impl Queue {
         loop {
             if let Some(job) = jobs.next() {
                 jobs.running += 1;
+                jobs.count_crowd(self.threads);
                 drop(jobs);
                 job();
                 jobs = self.jobs();
+                // What waits now goes on at once: the crowd is counted when the next job has left the queue.
                 jobs.running -= 1;
             } else if jobs.closed {
                 return;
@@ -258,6 +279,11 @@ impl Queue {
 }
 
 impl Jobs {
+    fn count_crowd(&mut self, threads: usize) {
+        let crowd = if self.running < threads { 0 } else { self.waiting.len() };
+        self.crowd.set(crowd, clock::now);
+    }
+
     /// What a thread does next. Whoever ends the last job that runs comes here again, so an idle job is not missed.
     fn next(&mut self) -> Option<Job> {
         let waiting = self.waiting.pop_front();
@@ -268,5 +294,41 @@ impl Jobs {
 impl std::fmt::Debug for DiskHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DiskHandle").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn what_waits_because_all_threads_are_busy_is_a_crowd() {
+        let queue = Arc::new(Queue::new(1));
+        let (go, wait) = channel::<()>();
+        let (running, runs) = channel::<()>();
+        let began = clock::now();
+        let job = move || {
+            running.send(()).unwrap();
+            wait.recv().unwrap();
+        };
+        assert!(queue.push(Box::new(job), Bound::Kept));
+        let worker = Arc::clone(&queue);
+        let thread = std::thread::spawn(move || worker.work());
+        runs.recv().unwrap();
+        assert_eq!(queue.jobs().crowd.take(clock::now()), 0, "one that runs does not wait");
+        let (last, ended) = channel::<()>();
+        assert!(queue.push(Box::new(move || last.send(()).unwrap()), Bound::Kept));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        go.send(()).unwrap();
+        ended.recv().unwrap();
+        let waited = queue.jobs().crowd.take(clock::now());
+        let in_all = clock::now().0 - began.0;
+        assert!((20_000..=in_all).contains(&waited), "{waited} us of {in_all}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert_eq!(queue.jobs().crowd.take(clock::now()), 0);
+        queue.jobs().closed = true;
+        queue.wake.notify_all();
+        thread.join().unwrap();
     }
 }

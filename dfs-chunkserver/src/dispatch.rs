@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dfs_proto::chunk::{
     AskMend, Committed, ForwardMeta, ForwardSync, Sync, Synced, WriteMeta, entries_to_bytes, written_words,
 };
-use dfs_proto::conn::{Conn, Handler, PeerSaid, Responder, Role};
+use dfs_proto::conn::{Conn, Handler, PeerAddr, PeerSaid, Responder, Role};
 use dfs_proto::control::{
     AddLearner, Applied, Apply, Close, Delete, Deleted, Examine, Fence, Look, Reconcile, StartScrub,
     Withdraw, Zero,
@@ -18,6 +18,7 @@ use dfs_proto::meta::Done;
 use dfs_proto::request::{Op, Request};
 use dfs_proto::status::Status;
 
+use crate::clock;
 use crate::core::io::{CallToken, Input, Reply};
 use crate::headers::network;
 use crate::peers::WITH_DIGEST;
@@ -73,6 +74,25 @@ impl Handler for Public {
             _ => reply.fail(Status::WrongRole, "a chunk server does not serve this here"),
         }
     }
+
+    fn blocked(&self, conn: &Conn) {
+        if is_read_over_network(conn) {
+            self.0.load.socket_waits(true, clock::now);
+        }
+    }
+
+    fn unblocked(&self, conn: &Conn) {
+        if is_read_over_network(conn) {
+            self.0.load.socket_waits(false, clock::now);
+        }
+    }
+}
+
+/// Whether what waits for this connection's socket are replies that wait for a network: not forwards, and not what a
+/// mount on this host is slow to take.
+fn is_read_over_network(conn: &Conn) -> bool {
+    let peer = conn.peer();
+    matches!(peer.said, PeerSaid::Hello(_)) && matches!(peer.addr, PeerAddr::Tcp(_))
 }
 
 impl Public {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dfs_proto::conn::{CallError, Conn, ConnError, Hello, PeerAddr, Role};
 use dfs_proto::control::{
     GracefulStop, Heartbeat, INVENTORY_PART, Inventory, LearnerReady, Register, Registered, ReplicaInfo,
+    ServerLoad,
 };
 use dfs_proto::ids::ClusterId;
 use dfs_proto::meta::GetServers;
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::copy::Said;
 use crate::core::io::Input;
 use crate::dispatch::FromMaster;
-use crate::load::Sample;
+use crate::load::{Around, At};
 use crate::server::{Report, Server};
 use crate::startup::{Ids, disk_ix, disk_report, master_addr, public_addr};
 
@@ -170,12 +171,11 @@ impl Link {
     ) -> Result<(), CallError> {
         let mut ticks = tokio::time::interval(Duration::from_millis(registered.heartbeat_ms.max(10)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut sample = Sample::start(clock::now(), clock::cpu());
         let mut beats = 0u32;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    self.beat(conn, &mut sample).await?;
+                    self.beat(conn).await?;
                     if self.server.reregister.load(Ordering::Relaxed) {
                         return Ok(());
                     }
@@ -201,10 +201,10 @@ impl Link {
         }
     }
 
-    async fn beat(&self, conn: &Conn, sample: &mut Sample) -> Result<(), CallError> {
+    async fn beat(&self, conn: &Conn) -> Result<(), CallError> {
         self.server.look_at_disks();
         let t_send = clock::now();
-        let load = self.server.load.sample(sample, t_send, clock::cpu(), self.cores);
+        let load = self.load(t_send);
         let disks = self.disk_reports();
         let heartbeat = self.server.with_core(|core| Heartbeat {
             boot: self.ids.boot,
@@ -230,6 +230,17 @@ impl Link {
             Err(CallError::Deadline | CallError::Status(Status::Overloaded, _)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// How busy the server was since this was last asked.
+    fn load(&self, now: Micros) -> ServerLoad {
+        let waited: Vec<u64> = self.server.disks.iter().map(|disk| disk.take_waited(now)).collect();
+        let around = Around {
+            cores: self.cores,
+            worst_disk_us: waited.iter().copied().max().unwrap_or(0),
+            best_disk_us: waited.iter().copied().min().unwrap_or(0),
+        };
+        self.server.load.sample(At { now, cpu: clock::cpu() }, around)
     }
 
     fn disk_reports(&self) -> Vec<dfs_proto::control::DiskReport> {

@@ -1,57 +1,93 @@
 //! How busy this server is, for heartbeats and for the header of every reply.
 
+mod capacity;
+mod waits;
+
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dfs_proto::control::ServerLoad;
 use dfs_proto::header::Load;
 use dfs_proto::units::Micros;
+
+pub(crate) use waits::Waits;
+
+use self::capacity::{Capacity, Period};
 
 /// Requests in flight that make a server look full: more only wait for one another.
 const QUEUE_FULL: u64 = 64;
 /// Service times are counted by powers of two of microseconds.
 const BUCKETS: usize = 32;
 
+/// So many connections whose replies wait at once are a sign that the server can no more; one is a slow reader.
+const CROWD: usize = 2;
+/// Rates over less than this say little: nothing is learned from them.
+const PERIOD_MIN_US: u64 = 200_000;
+
 /// Counted as requests come and go.
 #[derive(Debug)]
 pub(crate) struct LoadMeter {
-    capacity_bytes_per_s: u64,
     in_flight: AtomicU64,
     requests: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     times: [AtomicU64; BUCKETS],
+    /// Connections whose replies wait for their sockets. Taken when that begins or ends.
+    sockets: Mutex<Waits>,
     /// Of the last sample.
     utilisation: AtomicU16,
+    samples: Mutex<Samples>,
 }
 
-/// Where the last sample was taken.
+/// What goes on from one sample to the next, also over connections to the master.
+#[derive(Debug)]
+struct Samples {
+    last: At,
+    capacity: Capacity,
+}
+
+/// A sample's moment, and what had gone by then.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    at: Micros,
-    cpu: Micros,
+pub(crate) struct At {
+    pub(crate) now: Micros,
+    /// Processor time of this process.
+    pub(crate) cpu: Micros,
 }
 
-impl Sample {
-    /// The first.
-    #[must_use]
-    pub(crate) fn start(at: Micros, cpu: Micros) -> Sample {
-        Sample { at, cpu }
-    }
+/// What is known elsewhere of the time since the last sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around {
+    pub(crate) cores: u64,
+    /// Microseconds in which requests waited for a disk: for that of which it was longest, and shortest.
+    pub(crate) worst_disk_us: u64,
+    pub(crate) best_disk_us: u64,
 }
 
 impl LoadMeter {
-    /// A meter of a server whose network takes so much.
+    /// A meter that begins at `at`, of a server that can so much, or is to learn what it can.
     #[must_use]
-    pub(crate) fn new(capacity_bytes_per_s: u64) -> LoadMeter {
+    pub(crate) fn new(capacity_bytes_per_s: Option<u64>, at: At) -> LoadMeter {
         LoadMeter {
-            capacity_bytes_per_s: capacity_bytes_per_s.max(1),
             in_flight: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             times: [const { AtomicU64::new(0) }; BUCKETS],
+            sockets: Mutex::new(Waits::of(CROWD)),
             utilisation: AtomicU16::new(0),
+            samples: Mutex::new(Samples { last: at, capacity: Capacity::new(capacity_bytes_per_s) }),
         }
+    }
+
+    /// A connection's replies begin to wait for its socket, or do so no more.
+    pub(crate) fn socket_waits(&self, waits: bool, now: impl FnOnce() -> Micros) {
+        let mut sockets = lock(&self.sockets);
+        if waits { sockets.begin(now) } else { sockets.end(now) }
+    }
+
+    /// Bytes went to another server.
+    pub(crate) fn forwarded(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// A request came in.
@@ -80,31 +116,41 @@ impl LoadMeter {
     }
 
     /// What happened since the last sample.
-    pub(crate) fn sample(&self, last: &mut Sample, now: Micros, cpu: Micros, cores: u64) -> ServerLoad {
-        let us = now.0.saturating_sub(last.at.0).max(1);
-        let per_s = |count: u64| count.saturating_mul(1_000_000) / us;
-        let (bytes_in, bytes_out) = (
-            per_s(self.bytes_in.swap(0, Ordering::Relaxed)),
-            per_s(self.bytes_out.swap(0, Ordering::Relaxed)),
-        );
-        let busy = permille(cpu.0.saturating_sub(last.cpu.0), us.saturating_mul(cores.max(1)));
-        let network = permille(bytes_in.max(bytes_out), self.capacity_bytes_per_s);
+    pub(crate) fn sample(&self, at: At, around: Around) -> ServerLoad {
+        let mut samples = lock(&self.samples);
+        let last = std::mem::replace(&mut samples.last, at);
+        let us = at.now.0.saturating_sub(last.now.0).max(1);
+        let per_s = |count: &AtomicU64| count.swap(0, Ordering::Relaxed).saturating_mul(1_000_000) / us;
+        let period = Period {
+            bytes_in_per_s: per_s(&self.bytes_in),
+            bytes_out_per_s: per_s(&self.bytes_out),
+            requests_per_s: per_s(&self.requests),
+            sockets_permille: permille(lock(&self.sockets).take(at.now), us),
+            disks_permille: permille(around.best_disk_us, us),
+        };
+        let network = if us < PERIOD_MIN_US { 0 } else { samples.capacity.see(&period) };
+        let busy = permille(at.cpu.0.saturating_sub(last.cpu.0), us.saturating_mul(around.cores.max(1)));
         let queue = self.in_flight.load(Ordering::Relaxed);
-        let utilisation = busy.max(network).max(permille(queue, QUEUE_FULL));
+        let disk = permille(around.worst_disk_us, us);
+        let utilisation = busy.max(network).max(disk).max(permille(queue, QUEUE_FULL));
         self.utilisation.store(utilisation, Ordering::Relaxed);
-        *last = Sample { at: now, cpu };
         let counts: Vec<u64> = self.times.iter().map(|times| times.swap(0, Ordering::Relaxed)).collect();
         ServerLoad {
             utilisation_permille: utilisation,
             queue: u16::try_from(queue).unwrap_or(u16::MAX),
-            bytes_in_per_s: bytes_in,
-            bytes_out_per_s: bytes_out,
-            requests_per_s: per_s(self.requests.swap(0, Ordering::Relaxed)),
+            bytes_in_per_s: period.bytes_in_per_s,
+            bytes_out_per_s: period.bytes_out_per_s,
+            requests_per_s: period.requests_per_s,
             service_p50_us: percentile(&counts, 50),
             service_p99_us: percentile(&counts, 99),
-            capacity_bytes_per_s: self.capacity_bytes_per_s,
+            capacity_bytes_per_s: samples.capacity.bytes_per_s(),
+            capacity_learned: samples.capacity.is_learned(),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn permille(part: u64, whole: u64) -> u16 {
@@ -132,19 +178,65 @@ fn percentile(counts: &[u64], percent: u64) -> u32 {
 mod tests {
     use super::*;
 
+    const SECOND: u64 = 1_000_000;
+    const QUIET: Around = Around { cores: 2, worst_disk_us: 0, best_disk_us: 0 };
+
+    fn at(now: u64, cpu: u64) -> At {
+        At { now: Micros(now), cpu: Micros(cpu) }
+    }
+
     #[test]
     fn a_sample_is_of_what_happened_since_the_last() {
-        let meter = LoadMeter::new(1_000_000);
-        let mut last = Sample::start(Micros(0), Micros(0));
+        let meter = LoadMeter::new(Some(1_000_000), at(0, 0));
         for _ in 0..10 {
             meter.begin(50_000);
             meter.end(0, Micros(100));
         }
         meter.begin(0);
-        let load = meter.sample(&mut last, Micros(1_000_000), Micros(200_000), 2);
+        let load = meter.sample(at(SECOND, 200_000), QUIET);
         assert_eq!((load.bytes_in_per_s, load.requests_per_s, load.queue), (500_000, 11, 1));
         assert_eq!((load.utilisation_permille, load.service_p50_us), (500, 127));
-        let idle = meter.sample(&mut last, Micros(2_000_000), Micros(200_000), 2);
+        let idle = meter.sample(at(2 * SECOND, 200_000), QUIET);
         assert_eq!((idle.bytes_in_per_s, idle.requests_per_s, idle.service_p99_us), (0, 0, 0));
+    }
+
+    /// Replies of 50 MB a second, of connections that wait from a quarter of a second on.
+    fn saturated(meter: &LoadMeter, from: u64, connections: usize) -> ServerLoad {
+        for _ in 0..400 {
+            meter.begin(0);
+            meter.end(125_000, Micros(100));
+        }
+        (0..connections).for_each(|_| meter.socket_waits(true, || Micros(from + SECOND / 4)));
+        let load = meter.sample(at(from + SECOND, 0), QUIET);
+        (0..connections).for_each(|_| meter.socket_waits(false, || Micros(from + SECOND)));
+        load
+    }
+
+    #[test]
+    fn connections_that_wait_for_their_sockets_teach_what_the_server_can() {
+        let meter = LoadMeter::new(None, at(0, 0));
+        let loads: Vec<ServerLoad> = (0..3).map(|s| saturated(&meter, s * SECOND, 2)).collect();
+        assert_eq!(loads[0].utilisation_permille, 40);
+        assert_eq!((loads[1].utilisation_permille, loads[2].utilisation_permille), (1000, 1000));
+        assert_eq!((loads[2].capacity_bytes_per_s, loads[2].capacity_learned), (50_000_000, true));
+        let alone = LoadMeter::new(None, at(0, 0));
+        let loads: Vec<ServerLoad> = (0..9).map(|s| saturated(&alone, s * SECOND, 1)).collect();
+        assert_eq!((loads[8].utilisation_permille, loads[8].capacity_learned), (40, false));
+    }
+
+    #[test]
+    fn a_moment_teaches_nothing() {
+        let meter = LoadMeter::new(None, at(0, 0));
+        saturated(&meter, 0, 2);
+        meter.forwarded(1_000_000);
+        let load = meter.sample(at(SECOND + 1000, 0), QUIET);
+        assert_eq!((load.bytes_out_per_s, load.utilisation_permille), (1_000_000_000, 0));
+    }
+
+    #[test]
+    fn a_disk_that_requests_wait_for_is_busy() {
+        let meter = LoadMeter::new(None, at(0, 0));
+        let disk = Around { worst_disk_us: 700_000, ..QUIET };
+        assert_eq!(meter.sample(at(SECOND, 0), disk).utilisation_permille, 700);
     }
 }

@@ -21,7 +21,7 @@ use crate::disks::DiskHandle;
 use crate::dispatch::Public;
 use crate::exec;
 use crate::heartbeat::{Link, say_goodbye, since};
-use crate::load::LoadMeter;
+use crate::load::{At, LoadMeter};
 use crate::peers::Peers;
 use crate::server::{REPORTS_MAX, Server};
 use crate::startup::{Ready, disk_ix, open_disks};
@@ -169,7 +169,7 @@ fn make_server(
     let identity = Identity { boot: ids.boot, generation, max_term, max_index };
     let mut core = Core::new(identity, setups, &found);
     core.set_scrub_period_ms(config.scrub_period_ms);
-    let load = LoadMeter::new(config.capacity_bytes_per_s);
+    let load = LoadMeter::new(config.capacity_bytes_per_s, At { now: clock::now(), cpu: clock::cpu() });
     Ok(Arc::new(Server::new(core, disks, load, reports, runtime)))
 }
 

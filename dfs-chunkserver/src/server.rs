@@ -157,6 +157,7 @@ impl Server {
             match effect {
                 Effect::Disk(task) => inputs.extend(self.disk(task)),
                 Effect::Forward { to, token, meta, payload } => {
+                    self.load.forwarded(payload.len());
                     let server = Arc::clone(self);
                     let call = async move {
                         match server.peers() {

@@ -106,6 +106,16 @@ fn state(server: &ServerReport) -> (String, Tone) {
     }
 }
 
+/// In the unit of the server's `--capacity`.
+fn capacity(server: &ServerReport) -> String {
+    let learned = if server.capacity_learned { ", learned" } else { "" };
+    match server.capacity_bytes_per_s {
+        0 => "-".to_owned(),
+        slow @ ..10_000_000 => format!("{}.{} MB/s{learned}", slow / 1_000_000, slow % 1_000_000 / 100_000),
+        bytes => format!("{} MB/s{learned}", bytes / 1_000_000),
+    }
+}
+
 fn list(target: &Target) -> anyhow::Result<()> {
     let report = target.ask(&ServerList {}, None)?;
     if target.json {
@@ -113,7 +123,8 @@ fn list(target: &Target) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = Table::new(&[
-        "NUM", "NAME", "ADDRESS", "STATE", "HEARD", "REPLICAS", "FREE", "OF", "LOAD", "DISKS", "LABELS",
+        "NUM", "NAME", "ADDRESS", "STATE", "HEARD", "REPLICAS", "FREE", "OF", "LOAD", "CAPACITY", "DISKS",
+        "LABELS",
     ]);
     for server in &report.servers {
         let free: u64 = server.disks.iter().map(|d| d.free_bytes).sum();
@@ -138,10 +149,49 @@ fn list(target: &Target) -> anyhow::Result<()> {
             (bytes(free), Tone::Plain),
             (bytes(total), Tone::Plain),
             (format!("{} %", server.utilisation_permille / 10), Tone::Plain),
+            (capacity(server), Tone::Plain),
             disks,
             (labels.join(","), Tone::Faint),
         ]);
     }
     table.print();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_proto::ids::{OsBootId, ServerId, ServerNum};
+    use dfs_proto::meta::ServerAddr;
+
+    #[test]
+    fn a_capacity_says_where_it_is_from() {
+        let said = |capacity_bytes_per_s, capacity_learned| {
+            capacity(&ServerReport {
+                addr: ServerAddr {
+                    num: ServerNum(1),
+                    id: ServerId(1),
+                    tcp: String::new(),
+                    unix: None,
+                    os_boot: OsBootId(1),
+                },
+                name: String::new(),
+                up: true,
+                silent_ms: None,
+                labels: Vec::new(),
+                version: String::new(),
+                disks: Vec::new(),
+                replicas: 0,
+                utilisation_permille: 0,
+                queue: 0,
+                capacity_bytes_per_s,
+                capacity_learned,
+                draining: false,
+            })
+        };
+        assert_eq!(said(1_250_000_000, false), "1250 MB/s");
+        assert_eq!(said(48_712_345, true), "48 MB/s, learned");
+        assert_eq!(said(1_270_000, true), "1.2 MB/s, learned");
+        assert_eq!(said(0, false), "-");
+    }
 }

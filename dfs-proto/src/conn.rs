@@ -64,6 +64,13 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The connection is over; called once, after the last [`Handler::handle`].
     fn closed(&self, _conn: &Conn) {}
+
+    /// What is to be sent waits: the socket takes no more for now. Each call is followed by one of
+    /// [`Handler::unblocked`], also when the connection ends first. From a task of the connection.
+    fn blocked(&self, _conn: &Conn) {}
+
+    /// The socket has taken all that waited.
+    fn unblocked(&self, _conn: &Conn) {}
 }
 
 /// A [`Handler`] for an end that only calls: every request is refused.
@@ -155,7 +162,7 @@ impl Conn {
             over: Notify::new(),
         });
         let conn = Conn { inner };
-        tokio::spawn(reader::flush(Arc::clone(&conn.inner)));
+        tokio::spawn(reader::flush(conn.clone(), Arc::clone(&handler)));
         tokio::spawn(reader::sweep(Arc::clone(&conn.inner)));
         let reader = Reader { conn: conn.clone(), read: shaken.read, decoder: shaken.decoder, handler };
         tokio::spawn(reader.run());

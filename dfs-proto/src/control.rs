@@ -146,9 +146,12 @@ pub struct ServerLoad {
     pub requests_per_s: u64,
     pub service_p50_us: u32,
     pub service_p99_us: u32,
-    /// What it can serve, configured or learned.
+    /// What the server can move; 0 from one that does not say.
     #[serde(default)]
     pub capacity_bytes_per_s: u64,
+    /// Seen while it could move no more, and neither given nor assumed.
+    #[serde(default)]
+    pub capacity_learned: bool,
 }
 
 /// Cost per second, decayed with a half-life of 10 s: one unit a request plus one for each 64 KiB.

@@ -80,6 +80,8 @@ impl Core {
                 replicas: self.state.chunks.replicas_on(server.num),
                 utilisation_permille: load.utilisation_permille,
                 queue: load.queue,
+                capacity_bytes_per_s: load.capacity_bytes_per_s,
+                capacity_learned: load.capacity_learned,
                 draining: server.draining,
             }
         };

@@ -156,10 +156,31 @@ pub(super) async fn linger(read: &mut ReadHalf) {
     drop(timeout(LINGER, drain).await);
 }
 
+/// A time in which bytes wait for the socket, told to the handler when it begins and however it ends.
+struct Blocked<'a> {
+    conn: &'a Conn,
+    handler: &'a dyn Handler,
+}
+
+impl<'a> Blocked<'a> {
+    fn new(conn: &'a Conn, handler: &'a dyn Handler) -> Blocked<'a> {
+        handler.blocked(conn);
+        Blocked { conn, handler }
+    }
+}
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        self.handler.unblocked(self.conn);
+    }
+}
+
 /// Writes what a full socket left over. A peer that takes nothing for [`STALL_MAX`] loses its connection.
-pub(crate) async fn flush(inner: Arc<Inner>) {
+pub(crate) async fn flush(conn: Conn, handler: Arc<dyn Handler>) {
+    let inner = &conn.inner;
     loop {
         inner.outbox.flusher_wanted().await;
+        let _blocked = Blocked::new(&conn, &*handler);
         loop {
             if inner.is_closed() {
                 return;

@@ -133,6 +133,12 @@ pub struct ServerReport {
     pub replicas: u64,
     pub utilisation_permille: u16,
     pub queue: u16,
+    /// What it can move, as it last said; 0 if it did not.
+    #[serde(default)]
+    pub capacity_bytes_per_s: u64,
+    /// Seen while it could move no more, and neither given nor assumed.
+    #[serde(default)]
+    pub capacity_learned: bool,
     /// An operator wants it empty: it gets nothing new, and gives away what it has.
     #[serde(default)]
     pub draining: bool,

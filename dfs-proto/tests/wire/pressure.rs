@@ -56,6 +56,45 @@ async fn requests_are_not_read_while_replies_are_not_taken() {
     }
 }
 
+/// Asked for more than the buffers of both sockets hold.
+async fn asks_for_much(stream: &mut TcpStream) {
+    for call in 1..=20 {
+        stream.write_all(&WireFrame::new(fill(), CallId(call), 0).unwrap().to_vec()).await.unwrap();
+    }
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let wait = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, wait).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_handler_is_told_while_a_peer_does_not_take_what_is_sent() {
+    let served = serve().await;
+    let mut slow = raw_peer(&served.addr).await;
+    asks_for_much(&mut slow).await;
+    let waits = || served.echo.waits().0 == served.echo.waits().1 + 1;
+    until(waits).await;
+    let mut sink = vec![0; 1 << 20];
+    let mut taken = 0;
+    while taken < 20 << 20 {
+        taken += slow.read(&mut sink).await.unwrap();
+    }
+    until(|| served.echo.waits().0 == served.echo.waits().1).await;
+    let before = served.echo.waits().0;
+    served.dial().await.call_frame(ask(act::ECHO), SOON).await.unwrap();
+    assert_eq!(served.echo.waits(), (before, before), "a small reply does not wait");
+    // A peer that goes away waits for nothing any more.
+    asks_for_much(&mut slow).await;
+    until(waits).await;
+    drop(slow);
+    until(|| served.echo.waits().0 == served.echo.waits().1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_wait_for_room_until_their_deadline() {
     let served = serve().await;

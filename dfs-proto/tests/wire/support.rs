@@ -44,6 +44,8 @@ pub(crate) struct Echo {
     pub(crate) opened: std::sync::Mutex<Vec<Conn>>,
     pub(crate) closed: AtomicUsize,
     pub(crate) served: AtomicUsize,
+    pub(crate) blocked: AtomicUsize,
+    pub(crate) unblocked: AtomicUsize,
 }
 
 impl Handler for Echo {
@@ -76,6 +78,21 @@ impl Handler for Echo {
 
     fn closed(&self, _conn: &Conn) {
         self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn blocked(&self, _conn: &Conn) {
+        self.blocked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn unblocked(&self, _conn: &Conn) {
+        self.unblocked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Echo {
+    /// How often a socket was full, and how often that was over.
+    pub(crate) fn waits(&self) -> (usize, usize) {
+        (self.blocked.load(Ordering::Relaxed), self.unblocked.load(Ordering::Relaxed))
     }
 }
 
