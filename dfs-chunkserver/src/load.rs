@@ -145,6 +145,7 @@ impl LoadMeter {
             service_p99_us: percentile(&counts, 99),
             capacity_bytes_per_s: samples.capacity.bytes_per_s(),
             capacity_learned: samples.capacity.is_learned(),
+            capacity_assumed: samples.capacity.is_assumed(),
         }
     }
 }

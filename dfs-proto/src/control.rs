@@ -152,6 +152,9 @@ pub struct ServerLoad {
     /// Seen while it could move no more, and neither given nor assumed.
     #[serde(default)]
     pub capacity_learned: bool,
+    /// Neither given nor seen yet.
+    #[serde(default)]
+    pub capacity_assumed: bool,
 }
 
 /// Cost per second, decayed with a half-life of 10 s: one unit a request plus one for each 64 KiB.

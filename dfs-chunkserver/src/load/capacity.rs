@@ -89,6 +89,12 @@ impl Capacity {
         }
     }
 
+    /// Whether nobody said it and nothing was seen yet.
+    #[must_use]
+    pub(crate) fn is_assumed(&self) -> bool {
+        matches!(self, Capacity::Learned(learner) if learner.learned().is_none())
+    }
+
     /// Whether it was seen, not given or assumed.
     #[must_use]
     pub(crate) fn is_learned(&self) -> bool {

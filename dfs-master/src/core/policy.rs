@@ -167,6 +167,8 @@ pub struct ServerView {
     pub queue: u16,
     /// What it can serve, configured or learned.
     pub capacity_bytes_per_s: u64,
+    /// Neither configured nor learned yet: what others of the cluster can says more.
+    pub capacity_assumed: bool,
     pub total_bytes: u64,
     /// Its reserve for repairs left out, and what copies under way to it will take.
     pub free_bytes: u64,

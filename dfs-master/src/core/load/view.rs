@@ -92,6 +92,7 @@ impl Core {
                 utilisation_permille: live.load.utilisation_permille,
                 queue: live.load.queue,
                 capacity_bytes_per_s: live.load.capacity_bytes_per_s,
+                capacity_assumed: live.load.capacity_assumed,
                 total_bytes,
                 free_bytes: free_bytes.saturating_sub(bytes(&coming, server.num)),
                 freeing_bytes: bytes(&leaving, server.num),

@@ -49,7 +49,8 @@ pub(super) fn cold(planner: &mut Planner<'_>, chunk: &ChunkView) {
 }
 
 fn why(planner: &Planner<'_>, chunk: &ChunkView) -> Result<Reason, Held> {
-    let (replicas, read, peak) = (chunk.replicas.len(), chunk.read, chunk.memory.peak().max(chunk.read));
+    let read = chunk.memory.recent();
+    let (replicas, peak) = (chunk.replicas.len(), chunk.memory.peak().max(read));
     let (min, after_ms) = (planner.limits.min, planner.limits.lower_after_ms);
     let watched_ms = chunk.memory.watched_ms(planner.now);
     if let Some(held) = planner.is_unsettled(chunk) {

@@ -68,10 +68,11 @@ pub fn observe(memory: Memory, chunk: &ChunkView, limits: &Limits, now: Micros) 
     }
     let hot = read.exceeds(limits.max, replicas) && !falls(seen.read, read, past_ms);
     let since = memory.hot_since.filter(|_| seen.replicas == replicas).unwrap_or(now);
-    let (peaks, slot) = peaks(memory.peaks, seen.slot, read, limits, now);
     let mut before = memory.before;
     before.rotate_right(1);
     before[0] = Some((seen.at, seen.read));
+    let recent = recent(&before, begins).unwrap_or(read);
+    let (peaks, slot) = peaks(memory.peaks, seen.slot, recent, limits, now);
     let seen = Seen { slot, since: seen.since, ..begins };
     Memory { seen: Some(seen), before, hot_since: hot.then_some(since), peaks, ..memory }
 }
@@ -80,6 +81,17 @@ fn falls(before: CostRate, now: CostRate, past_ms: u64) -> bool {
     // Both sides times a million.
     let kept = 1_000_000_u64.saturating_sub(FALLING_PERMILLE * past_ms);
     u128::from(now.0) * 1_000_000 < u128::from(before.0) * u128::from(kept)
+}
+
+/// What was read in the last three seconds, told from the measure now and then.
+fn recent(before: &[Option<(Micros, CostRate)>; 4], seen: Seen) -> Option<CostRate> {
+    let looks = before.iter().flatten();
+    let then = looks.map(|(at, read)| (seen.at.ms_since(*at), read)).find(|(ms, _)| *ms >= RECENT_MS);
+    then.filter(|(ms, _)| *ms <= GAP_MS).map(|(ms, read)| {
+        let left = left_permille(ms);
+        let came = (u128::from(seen.read.0) * 1000).saturating_sub(u128::from(read.0) * u128::from(left));
+        CostRate(u64::try_from(came / u128::from(1000 - left)).unwrap_or(u64::MAX))
+    })
 }
 
 /// Between whole seconds as on a straight line; of [`RECENT_MS`] to [`GAP_MS`] never all.
@@ -136,14 +148,14 @@ impl Memory {
     #[must_use]
     pub fn load(&self) -> CostRate {
         let Some(seen) = self.seen else { return CostRate(0) };
-        let looks = self.before.iter().flatten();
-        let then = looks.map(|(at, read)| (seen.at.ms_since(*at), read)).find(|(ms, _)| *ms >= RECENT_MS);
-        let recent = then.filter(|(ms, _)| *ms <= GAP_MS).map(|(ms, read)| {
-            let left = left_permille(ms);
-            let came = (u128::from(seen.read.0) * 1000).saturating_sub(u128::from(read.0) * u128::from(left));
-            CostRate(u64::try_from(came / u128::from(1000 - left)).unwrap_or(u64::MAX))
-        });
-        recent.map_or(seen.read, |recent| recent.max(seen.read))
+        self.recent().max(seen.read)
+    }
+
+    /// What it was read in the last three seconds; what is measured, where nobody looked for so long.
+    #[must_use]
+    pub fn recent(&self) -> CostRate {
+        let Some(seen) = self.seen else { return CostRate(0) };
+        recent(&self.before, seen).unwrap_or(seen.read)
     }
 
     /// How long its load is watched, without a break.
@@ -152,7 +164,8 @@ impl Memory {
         self.seen.map_or(0, |seen| now.ms_since(seen.since))
     }
 
-    /// The highest load since replicas may be taken away for the lack of it, or since it is watched.
+    /// The highest load of three seconds since replicas may be taken away for the lack of it, or since it is watched. Not of
+    /// the measure, which tells for minutes of a crowd that has gone.
     #[must_use]
     pub fn peak(&self) -> CostRate {
         self.peaks.iter().copied().max().unwrap_or_default()
@@ -201,6 +214,23 @@ mod tests {
             memory = watch(memory, whole(read), 3, at, at);
             assert_eq!(memory.hot_ms(secs(at)), 0);
         }
+    }
+
+    #[test]
+    fn a_crowd_that_has_gone_is_no_peak_although_the_measure_tells_of_it() {
+        let limits = limits(300, 100);
+        let (mut memory, mut read) = (watch(Memory::default(), 10_000, 3, 0, 20), 10_000.0_f64);
+        let mut cold = None;
+        for at in 21..=21 + limits.lower_after_ms / 1000 + 70 {
+            read *= 0.933;
+            memory = watch(memory, whole(read), 3, at, at);
+            if memory.peak() < CostRate::per_second(100) {
+                cold = cold.or(Some(at - 20));
+            }
+        }
+        let after_s = limits.lower_after_ms / 1000;
+        // The time is looked back on in tenths.
+        assert!(cold.is_some_and(|s| s > after_s && s <= after_s + after_s / 10 + 5), "{cold:?}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(super) fn servers(count: u16) -> Vec<ServerView> {
         utilisation_permille: 100,
         queue: 0,
         capacity_bytes_per_s: 125_000_000,
+        capacity_assumed: false,
         total_bytes: 1000 << 30,
         free_bytes: 500 << 30,
         freeing_bytes: 0,

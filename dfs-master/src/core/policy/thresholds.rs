@@ -9,7 +9,8 @@ use super::budget::Pace;
 use super::{Condition, CostRate, ServerView};
 use crate::core::chunks::MEMBERS_MAX;
 
-/// `auto` is this part of the median server's capacity: four chunks as hot as that fill a server.
+/// `auto` is this part of the median server's capacity: four chunks as hot as that fill a server. Of those whose capacity is
+/// known, if there are any: in a young cluster the first that is full tells more than what is assumed of all others.
 const AUTO_PARTS: u64 = 4;
 /// The lower threshold is at most this part of the upper one: a replica that goes must not make the others hot.
 pub(super) const MIN_PARTS: u64 = 3;
@@ -124,9 +125,9 @@ impl Thresholds {
     #[must_use]
     pub fn limits(&self, servers: &[ServerView]) -> Limits {
         let up = servers.iter().filter(|server| server.condition != Condition::Down);
-        let mut capacities: Vec<u64> = up.map(|server| server.capacity_bytes_per_s).collect();
-        capacities.sort_unstable();
-        let median = capacities.get(capacities.len().saturating_sub(1) / 2).copied().unwrap_or(0);
+        let (assumed, known): (Vec<&ServerView>, Vec<&ServerView>) =
+            up.partition(|server| server.capacity_assumed);
+        let median = median(&known).or_else(|| median(&assumed)).unwrap_or(0);
         let max = match self.max {
             Threshold::PerSecond(max) => max,
             // Of servers that nobody knows anything of, none is too busy.
@@ -139,7 +140,9 @@ impl Thresholds {
             Threshold::PerSecond(min) => min.min(highest),
             Threshold::Auto => highest,
         };
-        let all = capacities.iter().fold(0, |sum: u64, capacity| sum.saturating_add(*capacity));
+        let one =
+            |server: &ServerView| if server.capacity_assumed { median } else { server.capacity_bytes_per_s };
+        let all = assumed.iter().chain(&known).fold(0, |sum: u64, server| sum.saturating_add(one(server)));
         let budget_bytes_per_s = match self.budget {
             CopyBudget::PerSecond(bytes) => bytes,
             CopyBudget::Auto => permille_of(all, AUTO_BUDGET_PERMILLE),
@@ -156,6 +159,12 @@ impl Thresholds {
             surplus_permille: self.surplus_permille,
         }
     }
+}
+
+fn median(servers: &[&ServerView]) -> Option<u64> {
+    let mut capacities: Vec<u64> = servers.iter().map(|server| server.capacity_bytes_per_s).collect();
+    capacities.sort_unstable();
+    capacities.get(capacities.len().saturating_sub(1) / 2).copied()
 }
 
 pub(super) fn permille_of(whole: u64, permille: u64) -> u64 {

@@ -26,6 +26,20 @@ fn the_median_server_counts_and_not_those_that_are_away() {
     assert_eq!(Thresholds::default().limits(&view).max.0, CostRate::of_capacity(1 << 10).0 / 4);
 }
 
+/// Or a hot chunk of a young cluster, on two servers that are full, would wait until all others have been full.
+#[test]
+fn what_is_assumed_of_servers_does_not_count_where_one_knows() {
+    let mut view = servers(6);
+    view.iter_mut().for_each(|server| {
+        (server.capacity_bytes_per_s, server.capacity_assumed) = (1_250_000_000, true);
+    });
+    assert_eq!(Thresholds::default().limits(&view).max.to_string(), "4768/s", "of nobody anything is known");
+    (view[1].capacity_bytes_per_s, view[1].capacity_assumed) = (125_000_000, false);
+    let limits = Thresholds::default().limits(&view);
+    assert_eq!(limits.max.to_string(), "476/s");
+    assert_eq!(limits.budget_bytes_per_s, 6 * 125_000_000 / 5);
+}
+
 #[test]
 fn what_contradicts_itself_is_refused_in_words() {
     let said = |thresholds: Thresholds| thresholds.check().unwrap_err().to_string();

@@ -22,6 +22,7 @@ fn any_server() -> impl Strategy<Value = ServerView> {
             condition,
             utilisation_permille: busy,
             capacity_bytes_per_s: speed * 1_000_000,
+            capacity_assumed: false,
             total_bytes: 10 << 30,
             free_bytes: (10 << 30) / 100 * free,
             freeing_bytes: freeing << 26,
