@@ -279,8 +279,9 @@ impl<N: Net> Shared<N> {
         loop {
             {
                 let mut state = inode.lock();
-                if state.may_buffer() {
-                    // What is on the replicas already reaches as far as it does: a truncation has to know.
+                // What is on the replicas stays: somebody may have read it, and somebody else written over it.
+                if state.may_buffer() && (append || done.pieces.is_empty()) {
+                    // It reaches as far as it does: a truncation has to know.
                     for put in done.pieces.values() {
                         note_end(&mut state, put.epoch, put.end);
                     }

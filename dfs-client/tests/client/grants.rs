@@ -7,7 +7,7 @@ use dfs_client::{CacheState, SetAttrs};
 use dfs_proto::ids::GrantId;
 use dfs_proto::meta::{Access, GrantKind, Recall, SetTime};
 use dfs_proto::request::Op;
-use dfs_proto::units::Timespec;
+use dfs_proto::units::{ChunkIndex, Timespec};
 
 use crate::fake::{FakeNet, Fault, WHO, pattern};
 use crate::{RW, get, make, put};
@@ -95,6 +95,40 @@ async fn a_write_meets_a_truncation_by_another() {
     put(&client, &file, 10, &pattern(10, 3)).await;
     let bytes = get(&client, &file, 0, 100).await;
     assert_eq!(bytes, Bytes::from([vec![0; 10], pattern(10, 3).to_vec()].concat()));
+}
+
+/// A write that is on all replicas, and whose size is long under way: another mount writes over it and cuts the file
+/// behind both, and then this mount gets the file alone.
+#[tokio::test(start_paused = true)]
+async fn what_is_on_the_replicas_is_not_written_once_more_under_a_grant() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(50_000, 1)).await;
+    net.fault(Op::Commit, Fault::Slow(Duration::from_millis(100)));
+    let theirs = pattern(4096, 9);
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        {
+            let mut world = net.world();
+            let chunk = world.master.files[&file.ino()].chunks[&ChunkIndex(0)];
+            let bytes = world.servers.chunks.get_mut(&chunk).unwrap();
+            assert_eq!(bytes[8192..12288], pattern(4096, 2), "the write is not on the replicas yet");
+            bytes[8192..12288].copy_from_slice(&theirs);
+            world.master.cut(file.ino(), 40_000);
+            world.master.shared = false;
+        }
+        client.open(file.ino(), RW, false, WHO).await.unwrap()
+    };
+    let write = async {
+        put(&client, &file, 8192, &pattern(4096, 2)).await;
+    };
+    let (granted, ()) = tokio::join!(others, write);
+    assert!(granted.cached());
+    client.flush(&granted).await.unwrap();
+    assert!(get(&client, &granted, 8192, 4096).await == theirs, "the write came back");
+    assert_eq!(net.world().master.files[&file.ino()].attr.size, 40_000);
 }
 
 #[tokio::test(start_paused = true)]
