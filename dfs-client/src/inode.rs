@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) size_epoch: SizeEpoch,
     /// The master lost records: its next size epoch may be lower.
     pub(crate) rewound: bool,
+    /// How often it did: places of before are none any more.
+    pub(crate) tails_lost: u64,
     pub(crate) places: BTreeMap<ChunkIndex, Mapped>,
     pub(crate) ops: BTreeMap<ChunkId, OpIds>,
     pub(crate) dirty: Dirty,
@@ -139,6 +141,7 @@ impl Inode {
             size: 0,
             size_epoch: SizeEpoch(0),
             rewound: false,
+            tails_lost: 0,
             places: BTreeMap::new(),
             ops: BTreeMap::new(),
             dirty: Dirty::new(chunk),

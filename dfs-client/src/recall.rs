@@ -224,6 +224,7 @@ impl<N: Net> Shared<N> {
                 self.memory.free(state.drop_ahead());
                 state.synced.clear();
                 state.rewound = true;
+                state.tails_lost += 1;
                 if state.last_change > durable {
                     state.latch.set(Error::Io);
                 }

@@ -56,9 +56,10 @@ struct PutPiece {
 }
 
 impl Placed {
-    /// How long the file is at least, of what no cut up to `epoch` came after.
+    /// How long the file is at least, of what no cut up to `epoch` came after. A higher one is of records that the
+    /// master has lost.
     fn end(&self, epoch: SizeEpoch) -> Option<u64> {
-        self.pieces.values().filter(|piece| piece.epoch == epoch).map(|piece| piece.end).max()
+        self.pieces.values().filter(|piece| piece.epoch >= epoch).map(|piece| piece.end).max()
     }
 }
 
@@ -277,7 +278,7 @@ impl<N: Net> Shared<N> {
         let turn = if append { Some(inode.append_turn.lock().await) } else { None };
         let mut done = Placed::default();
         loop {
-            {
+            let tails_lost = {
                 let mut state = inode.lock();
                 // What is on the replicas stays: somebody may have read it, and somebody else written over it.
                 if state.may_buffer() && (append || done.pieces.is_empty()) {
@@ -287,7 +288,8 @@ impl<N: Net> Shared<N> {
                     }
                     return Ok(false);
                 }
-            }
+                state.tails_lost
+            };
             if append && done.pieces.is_empty() {
                 done.at = self.ask_map(inode, ChunkIndex(0), 1, until).await?.size;
             } else if !append {
@@ -298,7 +300,9 @@ impl<N: Net> Shared<N> {
                 continue;
             };
             match self.commit_through(inode, done.end(epoch), false, epoch, until).await {
-                Ok(()) => break,
+                Ok(()) if inode.lock().tails_lost == tails_lost => break,
+                // What lies in chunks that the master knows nothing of any more is written again.
+                Ok(()) => {}
                 // Truncated by another mount in between: what lay in chunks that were dropped is written again.
                 Err(Refused::OldEpoch) => inode.lock().places.clear(),
                 Err(refused) => return Err(refused.into()),

@@ -131,6 +131,30 @@ async fn what_is_on_the_replicas_is_not_written_once_more_under_a_grant() {
     assert_eq!(net.world().master.files[&file.ino()].attr.size, 40_000);
 }
 
+/// The master loses the record of the chunk, and only then a program begins to write there.
+#[tokio::test(start_paused = true)]
+async fn a_write_to_a_chunk_that_the_master_forgot_is_repeated() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    {
+        let mut world = net.world();
+        let lost = world.master.files.get_mut(&file.ino()).unwrap();
+        lost.chunks.clear();
+        lost.attr.size = 0;
+        world.master.tail_lost = true;
+    }
+    net.take_log();
+    net.fault(Op::Commit, Fault::LoseRequest);
+    put(&client, &file, 0, &pattern(6000, 2)).await;
+    let log = net.take_log();
+    assert_eq!(log.first(), Some(&Op::Write), "the place was not remembered");
+    assert!(log.contains(&Op::ResumeSession), "{log:?}");
+    assert!(get(&client, &file, 0, 9000).await == pattern(6000, 2), "the bytes are nowhere");
+}
+
 #[tokio::test(start_paused = true)]
 async fn times_that_a_program_sets_stay() {
     let net = FakeNet::new();
