@@ -246,7 +246,11 @@ impl<N: Net> Shared<N> {
         let crcs = batch.crcs();
         let put = Put { index, ranges: batch.ranges, crcs, parts: batch.parts, zeros_in: None };
         // Buffered bytes are kept as long as it takes, on a soft mount too as long as its patience.
-        let answer = self.put(inode, &put, self.patience()).await;
+        let answer = tokio::select! {
+            biased;
+            answer = self.put(inode, &put, self.patience()) => answer,
+            () = inode.until(|state| state.dirty.is_given_up(flight).then_some(())) => Err(Error::Io.into()),
+        };
         drop(put);
         let mut state = inode.lock();
         let bytes = state.dirty.landed(flight);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_client::{CacheState, SetAttrs};
+use dfs_client::{CacheState, Error, Patience, SetAttrs};
 use dfs_proto::ids::GrantId;
 use dfs_proto::meta::{Access, GrantKind, Recall, SetTime};
 use dfs_proto::request::Op;
+use dfs_proto::status::Status;
 use dfs_proto::units::{ChunkIndex, Timespec};
 
 use crate::fake::{FakeNet, Fault, WHO, pattern};
@@ -153,6 +154,42 @@ async fn a_write_to_a_chunk_that_the_master_forgot_is_repeated() {
     assert_eq!(log.first(), Some(&Op::Write), "the place was not remembered");
     assert!(log.contains(&Op::ResumeSession), "{log:?}");
     assert!(get(&client, &file, 0, 9000).await == pattern(6000, 2), "the bytes are nowhere");
+}
+
+/// Bytes that could not be written before the grant had to go are lost, and are not written afterwards.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_under_a_grant_that_was_given_back() {
+    let net = FakeNet::new();
+    let soft = |config: &mut dfs_client::Config| config.patience = Patience::Soft(Duration::from_secs(7));
+    let client = net.client_with(soft).await.0;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    client.flush(&file).await.unwrap();
+    for _ in 0..10_000 {
+        net.fault(Op::Write, Fault::Answer(Status::Recovering));
+    }
+    put(&client, &file, 0, &pattern(5000, 2)).await;
+    let flush = async { client.flush(&file).await };
+    let rest = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Goes out when what is under way there has failed, with patience of its own.
+        put(&client, &file, 0, &pattern(5000, 3)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        net.notify(&Recall { ino: file.ino(), grant: grant_of(&net, &file) });
+        let returned = || net.world().master.given_back.len();
+        while returned() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        net.world().faults.clear();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    };
+    let (flushed, ()) = tokio::join!(flush, rest);
+    assert_eq!(flushed, Err(Error::TimedOut));
+    assert_eq!(net.world().servers.applied, 1, "a write came after the grant");
+    assert_eq!(client.flush(&file).await, Err(Error::Io), "the second write is lost as well");
+    assert_eq!(client.flush(&file).await, Ok(()));
+    assert!(get(&client, &file, 0, 9000).await == pattern(5000, 1));
+    assert_eq!(client.memory_used(), 0);
 }
 
 #[tokio::test(start_paused = true)]
