@@ -251,8 +251,13 @@ impl State {
         self.attr_as_of = as_of;
         self.attr = Some((*attr, now));
         if attr.size_epoch > self.size_epoch {
-            // The file was cut since: a size from before would make it grow again, with nothing in it.
+            // The file was cut since: a size from before would make it grow again, with nothing in it, and a place from
+            // before may be of a chunk that only those read who have not heard of the cut.
             self.acked_end = 0;
+            self.places.retain(|_, mapped| match mapped {
+                Mapped::Place(place) => place.capability.size_epoch >= attr.size_epoch,
+                Mapped::Hole => false,
+            });
         }
         self.size_epoch = attr.size_epoch;
         self.committed = attr.size;

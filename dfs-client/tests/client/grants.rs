@@ -98,6 +98,21 @@ async fn a_write_meets_a_truncation_by_another() {
     assert_eq!(bytes, Bytes::from([vec![0; 10], pattern(10, 3).to_vec()].concat()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_place_from_before_a_truncation_is_forgotten_with_the_first_answer_from_after_it() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 2)).await;
+    net.world().master.cut(file.ino(), 0);
+    client.fsync(&file, false).await.unwrap();
+    net.take_log();
+    put(&client, &file, 0, &pattern(10, 3)).await;
+    assert_eq!(net.take_log(), [Op::MapWrite, Op::Write, Op::Commit]);
+    assert_eq!(get(&client, &file, 0, 100).await, pattern(10, 3));
+}
+
 /// A write that is on all replicas, and whose size is long under way: another mount writes over it and cuts the file
 /// behind both, and then this mount gets the file alone.
 #[tokio::test(start_paused = true)]
