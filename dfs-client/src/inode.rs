@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) size_epoch: SizeEpoch,
     /// The master lost records: its next size epoch may be lower.
     pub(crate) rewound: bool,
+    /// How often it did: places of before are none any more.
+    pub(crate) tails_lost: u64,
     pub(crate) places: BTreeMap<ChunkIndex, Mapped>,
     pub(crate) ops: BTreeMap<ChunkId, OpIds>,
     pub(crate) dirty: Dirty,
@@ -139,6 +141,7 @@ impl Inode {
             size: 0,
             size_epoch: SizeEpoch(0),
             rewound: false,
+            tails_lost: 0,
             places: BTreeMap::new(),
             ops: BTreeMap::new(),
             dirty: Dirty::new(chunk),
@@ -248,8 +251,13 @@ impl State {
         self.attr_as_of = as_of;
         self.attr = Some((*attr, now));
         if attr.size_epoch > self.size_epoch {
-            // The file was cut since: a size from before would make it grow again, with nothing in it.
+            // The file was cut since: a size from before would make it grow again, with nothing in it, and a place from
+            // before may be of a chunk that only those read who have not heard of the cut.
             self.acked_end = 0;
+            self.places.retain(|_, mapped| match mapped {
+                Mapped::Place(place) => place.capability.size_epoch >= attr.size_epoch,
+                Mapped::Hole => false,
+            });
         }
         self.size_epoch = attr.size_epoch;
         self.committed = attr.size;

@@ -127,12 +127,15 @@ impl<N: Net> Shared<N> {
     async fn hand_back(self: &Arc<Self>, inode: &Arc<Inode>, id: Option<GrantId>) {
         let clean = inode.lock().is_settled() || planted!(GrantBackUnflushed);
         let settled = if clean { Ok(()) } else { self.settle(inode, self.patience()).await };
+        if let Err(error) = settled {
+            log::error!("inode {}: not written back at its recall: {error}", inode.ino);
+            self.memory.free(inode.lock().lose_dirty());
+            inode.changed.notify_waiters();
+            // Whoever has the file next writes over nothing that comes later.
+            inode.until(|state| (state.dead || state.dirty.flights() == 0).then_some(())).await;
+        }
         let unused = {
             let mut state = inode.lock();
-            if let Err(error) = settled {
-                log::error!("inode {}: not written back at its recall: {error}", inode.ino);
-                self.memory.free(state.lose_dirty());
-            }
             if let Some(id) = id {
                 self.note_given(inode.ino, id);
             }
@@ -224,6 +227,7 @@ impl<N: Net> Shared<N> {
                 self.memory.free(state.drop_ahead());
                 state.synced.clear();
                 state.rewound = true;
+                state.tails_lost += 1;
                 if state.last_change > durable {
                     state.latch.set(Error::Io);
                 }

@@ -56,9 +56,10 @@ struct PutPiece {
 }
 
 impl Placed {
-    /// How long the file is at least, of what no cut up to `epoch` came after.
+    /// How long the file is at least, of what no cut up to `epoch` came after. A higher one is of records that the
+    /// master has lost.
     fn end(&self, epoch: SizeEpoch) -> Option<u64> {
-        self.pieces.values().filter(|piece| piece.epoch == epoch).map(|piece| piece.end).max()
+        self.pieces.values().filter(|piece| piece.epoch >= epoch).map(|piece| piece.end).max()
     }
 }
 
@@ -245,7 +246,11 @@ impl<N: Net> Shared<N> {
         let crcs = batch.crcs();
         let put = Put { index, ranges: batch.ranges, crcs, parts: batch.parts, zeros_in: None };
         // Buffered bytes are kept as long as it takes, on a soft mount too as long as its patience.
-        let answer = self.put(inode, &put, self.patience()).await;
+        let answer = tokio::select! {
+            biased;
+            answer = self.put(inode, &put, self.patience()) => answer,
+            () = inode.until(|state| state.dirty.is_given_up(flight).then_some(())) => Err(Error::Io.into()),
+        };
         drop(put);
         let mut state = inode.lock();
         let bytes = state.dirty.landed(flight);
@@ -277,16 +282,18 @@ impl<N: Net> Shared<N> {
         let turn = if append { Some(inode.append_turn.lock().await) } else { None };
         let mut done = Placed::default();
         loop {
-            {
+            let tails_lost = {
                 let mut state = inode.lock();
-                if state.may_buffer() {
-                    // What is on the replicas already reaches as far as it does: a truncation has to know.
+                // What is on the replicas stays: somebody may have read it, and somebody else written over it.
+                if state.may_buffer() && (append || done.pieces.is_empty()) {
+                    // It reaches as far as it does: a truncation has to know.
                     for put in done.pieces.values() {
                         note_end(&mut state, put.epoch, put.end);
                     }
                     return Ok(false);
                 }
-            }
+                state.tails_lost
+            };
             if append && done.pieces.is_empty() {
                 done.at = self.ask_map(inode, ChunkIndex(0), 1, until).await?.size;
             } else if !append {
@@ -297,7 +304,9 @@ impl<N: Net> Shared<N> {
                 continue;
             };
             match self.commit_through(inode, done.end(epoch), false, epoch, until).await {
-                Ok(()) => break,
+                Ok(()) if inode.lock().tails_lost == tails_lost => break,
+                // What lies in chunks that the master knows nothing of any more is written again.
+                Ok(()) => {}
                 // Truncated by another mount in between: what lay in chunks that were dropped is written again.
                 Err(Refused::OldEpoch) => inode.lock().places.clear(),
                 Err(refused) => return Err(refused.into()),

@@ -153,7 +153,13 @@ impl Core {
     ) {
         self.disk_op_over(chunk);
         match done {
-            DiskDone::Differ(differ) => answer(call, Reply::Compared(bits_of(differ)), out),
+            DiskDone::Differ(differ) => {
+                let learner = self.replicas.get_mut(&chunk);
+                if let Some(learner) = learner.filter(|replica| replica.standing == Standing::Learner) {
+                    learner.made = true;
+                }
+                answer(call, Reply::Compared(bits_of(differ)), out);
+            }
             DiskDone::Failed(fault) => {
                 if *fault == DiskFault::Io {
                     self.fail_replica(chunk, *fault, out);

@@ -5,6 +5,7 @@ use dfs_proto::ids::ChunkId;
 use dfs_proto::units::BLOCK_SIZE;
 
 use super::Store;
+use super::chunk::Place;
 use super::error::StoreError;
 use super::layout::{BLOCK, index, small};
 use super::read::{ReadMode, fill, matches};
@@ -12,7 +13,8 @@ use super::table::HOLE;
 
 impl<D: Disk> Store<D> {
     /// Which blocks from `offset` are not what `entries`, of another replica's table, say. The bytes are read:
-    /// a table that they do not match proves nothing. Where the other has a hole, one is made here.
+    /// a table that they do not match proves nothing. Where the other has a hole, one is made here. The other has a
+    /// file, so there is one here too afterwards, if nothing but holes: members are asked for it.
     ///
     /// # Errors
     /// When the chunk is not here, its table can't be read, or a hole can't be made. A block that can't be
@@ -24,6 +26,12 @@ impl<D: Disk> Store<D> {
             return Err(StoreError::Invalid);
         }
         let chunk = self.find(id)?;
+        if chunk.read().place == Place::Unborn {
+            let mut state = chunk.write();
+            if state.place == Place::Unborn {
+                self.bear_empty(&chunk, &mut state)?;
+            }
+        }
         let mut differ: Vec<bool> = entries.iter().map(|entry| *entry != HOLE).collect();
         let mut holes = Vec::new();
         let state = self.with_body(&chunk, ReadMode::MayBlock)?;

@@ -79,7 +79,11 @@ impl<D: Disk> Store<D> {
     }
 
     /// Makes the file of a chunk that has nothing but holes.
-    fn bear_empty(&self, chunk: &Shared<D::File>, state: &mut State<D::File>) -> Result<(), StoreError> {
+    pub(super) fn bear_empty(
+        &self,
+        chunk: &Shared<D::File>,
+        state: &mut State<D::File>,
+    ) -> Result<(), StoreError> {
         self.create_file(chunk, state)?;
         let Some(file) = state.body.as_ref().map(|body| body.file.clone()) else { return Ok(()) };
         state.writes += 1;

@@ -60,6 +60,8 @@ pub(crate) struct Dirty {
     flights: BTreeMap<FlightId, Vec<u64>>,
     flying_bytes: u64,
     next_flight: FlightId,
+    /// Flights before this one are to end.
+    given_up: FlightId,
 }
 
 fn len_of(bytes: &[u8]) -> u64 {
@@ -84,6 +86,7 @@ impl Dirty {
             flights: BTreeMap::new(),
             flying_bytes: 0,
             next_flight: 1,
+            given_up: 0,
         }
     }
 
@@ -257,9 +260,15 @@ impl Dirty {
         before - self.bytes
     }
 
-    /// Drops everything dirty; what is flying lands or fails by itself. Returns how many bytes were dropped.
+    /// Drops everything dirty, and gives up what is flying, which fails by itself. Returns how many bytes were dropped.
     pub(crate) fn drop_dirty(&mut self) -> u64 {
+        self.given_up = self.next_flight;
         self.truncate(0)
+    }
+
+    /// Whether a batch is not to be sent again.
+    pub(crate) fn is_given_up(&self, flight: FlightId) -> bool {
+        flight < self.given_up
     }
 
     /// The next request: of the first window that is wholly dirty, or (`all`) of the first dirty bytes

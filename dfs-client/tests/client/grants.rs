@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_client::{CacheState, SetAttrs};
+use dfs_client::{CacheState, Error, Patience, SetAttrs};
 use dfs_proto::ids::GrantId;
 use dfs_proto::meta::{Access, GrantKind, Recall, SetTime};
 use dfs_proto::request::Op;
-use dfs_proto::units::Timespec;
+use dfs_proto::status::Status;
+use dfs_proto::units::{ChunkIndex, Timespec};
 
 use crate::fake::{FakeNet, Fault, WHO, pattern};
 use crate::{RW, get, make, put};
@@ -95,6 +96,115 @@ async fn a_write_meets_a_truncation_by_another() {
     put(&client, &file, 10, &pattern(10, 3)).await;
     let bytes = get(&client, &file, 0, 100).await;
     assert_eq!(bytes, Bytes::from([vec![0; 10], pattern(10, 3).to_vec()].concat()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_from_before_a_truncation_is_forgotten_with_the_first_answer_from_after_it() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 2)).await;
+    net.world().master.cut(file.ino(), 0);
+    client.fsync(&file, false).await.unwrap();
+    net.take_log();
+    put(&client, &file, 0, &pattern(10, 3)).await;
+    assert_eq!(net.take_log(), [Op::MapWrite, Op::Write, Op::Commit]);
+    assert_eq!(get(&client, &file, 0, 100).await, pattern(10, 3));
+}
+
+/// A write that is on all replicas, and whose size is long under way: another mount writes over it and cuts the file
+/// behind both, and then this mount gets the file alone.
+#[tokio::test(start_paused = true)]
+async fn what_is_on_the_replicas_is_not_written_once_more_under_a_grant() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(50_000, 1)).await;
+    net.fault(Op::Commit, Fault::Slow(Duration::from_millis(100)));
+    let theirs = pattern(4096, 9);
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        {
+            let mut world = net.world();
+            let chunk = world.master.files[&file.ino()].chunks[&ChunkIndex(0)];
+            let bytes = world.servers.chunks.get_mut(&chunk).unwrap();
+            assert_eq!(bytes[8192..12288], pattern(4096, 2), "the write is not on the replicas yet");
+            bytes[8192..12288].copy_from_slice(&theirs);
+            world.master.cut(file.ino(), 40_000);
+            world.master.shared = false;
+        }
+        client.open(file.ino(), RW, false, WHO).await.unwrap()
+    };
+    let write = async {
+        put(&client, &file, 8192, &pattern(4096, 2)).await;
+    };
+    let (granted, ()) = tokio::join!(others, write);
+    assert!(granted.cached());
+    client.flush(&granted).await.unwrap();
+    assert!(get(&client, &granted, 8192, 4096).await == theirs, "the write came back");
+    assert_eq!(net.world().master.files[&file.ino()].attr.size, 40_000);
+}
+
+/// The master loses the record of the chunk, and only then a program begins to write there.
+#[tokio::test(start_paused = true)]
+async fn a_write_to_a_chunk_that_the_master_forgot_is_repeated() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    net.world().master.shared = true;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    {
+        let mut world = net.world();
+        let lost = world.master.files.get_mut(&file.ino()).unwrap();
+        lost.chunks.clear();
+        lost.attr.size = 0;
+        world.master.tail_lost = true;
+    }
+    net.take_log();
+    net.fault(Op::Commit, Fault::LoseRequest);
+    put(&client, &file, 0, &pattern(6000, 2)).await;
+    let log = net.take_log();
+    assert_eq!(log.first(), Some(&Op::Write), "the place was not remembered");
+    assert!(log.contains(&Op::ResumeSession), "{log:?}");
+    assert!(get(&client, &file, 0, 9000).await == pattern(6000, 2), "the bytes are nowhere");
+}
+
+/// Bytes that could not be written before the grant had to go are lost, and are not written afterwards.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_under_a_grant_that_was_given_back() {
+    let net = FakeNet::new();
+    let soft = |config: &mut dfs_client::Config| config.patience = Patience::Soft(Duration::from_secs(7));
+    let client = net.client_with(soft).await.0;
+    let file = make(&client, "a").await;
+    put(&client, &file, 0, &pattern(5000, 1)).await;
+    client.flush(&file).await.unwrap();
+    for _ in 0..10_000 {
+        net.fault(Op::Write, Fault::Answer(Status::Recovering));
+    }
+    put(&client, &file, 0, &pattern(5000, 2)).await;
+    let flush = async { client.flush(&file).await };
+    let rest = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Goes out when what is under way there has failed, with patience of its own.
+        put(&client, &file, 0, &pattern(5000, 3)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        net.notify(&Recall { ino: file.ino(), grant: grant_of(&net, &file) });
+        let returned = || net.world().master.given_back.len();
+        while returned() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        net.world().faults.clear();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    };
+    let (flushed, ()) = tokio::join!(flush, rest);
+    assert_eq!(flushed, Err(Error::TimedOut));
+    assert_eq!(net.world().servers.applied, 1, "a write came after the grant");
+    assert_eq!(client.flush(&file).await, Err(Error::Io), "the second write is lost as well");
+    assert_eq!(client.flush(&file).await, Ok(()));
+    assert!(get(&client, &file, 0, 9000).await == pattern(5000, 1));
+    assert_eq!(client.memory_used(), 0);
 }
 
 #[tokio::test(start_paused = true)]

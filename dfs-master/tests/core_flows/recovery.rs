@@ -334,13 +334,16 @@ fn a_chunk_that_a_size_covers_and_nobody_has_begins_empty() {
 }
 
 #[test]
-fn who_has_no_file_is_equal_to_one_that_is_empty() {
-    let mut cluster = Cluster::new(3, 3);
-    let client = cluster.client();
-    let (_, place) = cluster.written_file(client, "f");
-    let chunk = place.chunk();
+fn who_has_no_file_is_equal_to_one_that_is_empty_and_was_never_synced() {
     let empty = dfs_proto::checksum::digest_of(&[]).0;
-    for (digest, stay) in [(empty, 3), (7, 1)] {
+    for (digest, synced, stay) in [(empty, false, 3), (empty, true, 1), (7, false, 1)] {
+        let mut cluster = Cluster::new(3, 3);
+        let client = cluster.client();
+        let (attr, place) = cluster.written_file(client, "f");
+        let chunk = place.chunk();
+        if synced {
+            cluster.commit_synced(client, &attr, &place, 10_000);
+        }
         let primary = cluster.meta(chunk).members.primary().unwrap();
         for server in &mut cluster.servers {
             if server.num == primary {
@@ -356,7 +359,8 @@ fn who_has_no_file_is_equal_to_one_that_is_empty() {
             let meta = cluster.meta(chunk);
             meta.is_active() && meta.config > before
         });
-        assert_eq!(cluster.meta(chunk).members.len(), stay, "its bytes hash to {digest}");
+        let members = cluster.meta(chunk).members;
+        assert_eq!(members.len(), stay, "its bytes hash to {digest}, synced {synced}");
     }
 }
 

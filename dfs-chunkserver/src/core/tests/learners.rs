@@ -113,6 +113,22 @@ fn a_learner_that_fails_is_given_up_and_harms_nobody() {
     assert!(bench.learners.iter().any(|report| !report.ready));
 }
 
+#[test]
+fn a_learner_of_an_empty_replica_has_a_file() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2]);
+    bench.punch(1, bench.cap(1, 1), 2, Range { offset: 0, len: CHUNK_SIZE });
+    bench.add_learner(1, 1, 1, 3);
+    assert!(bench.learners[0].ready);
+    bench.assert_equal(&[1, 2, 3]);
+    let members = bench.members(&[1, 2, 3]);
+    bench.active(&[1, 2, 3], 1, 2, members);
+    // Of what was synced no member may say that it has none of it: nobody could tell that from a loss.
+    bench.restart(num(3));
+    let state = bench.fence(3, 2);
+    assert!(matches!(state, Some(dfs_proto::control::FenceAnswer::Holds(_))), "{state:?}");
+}
+
 /// The first half of the chunk, then servers 1 and 2 go on without server 3, under version 2.
 fn left_behind() -> Bench {
     let mut bench = Bench::new(3);

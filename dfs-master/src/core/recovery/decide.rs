@@ -146,8 +146,9 @@ impl Core {
         };
         let mut members = vec![process];
         members.extend(holders.iter().filter(equal).map(|(other, _)| *other));
-        if is_of_nothing(base.digest) && base.bad_blocks == 0 {
-            // Who has no file has these bytes too: a member that was filled from it got none.
+        if is_of_nothing(base.digest) && base.bad_blocks == 0 && !meta.synced {
+            // Who has no file has these bytes too. Not of a chunk that was synced: without the base nobody could tell
+            // that from a loss, and would wait for ever.
             members.extend(tally.missing.iter().filter(|process| !left_out.contains(&process.server)));
         }
         self.put_drained_last(chunk, &mut members);
