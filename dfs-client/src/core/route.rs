@@ -93,6 +93,15 @@ impl Routes {
         self.servers.entry(server).or_default().news(FAILURE_US, now);
     }
 
+    /// Another member's answer to the same was quicker, after `us`: this one takes longer than that, which is no failure.
+    pub(crate) fn outrun(&mut self, server: ServerNum, us: u64, bytes: u64, now: Micros) {
+        let seen = self.servers.entry(server).or_default();
+        let us = us / units(bytes);
+        if us > seen.peak(now) {
+            seen.news(us, now);
+        }
+    }
+
     /// It was dropped before it ended; nothing is learned.
     pub(crate) fn dropped(&mut self, server: ServerNum) {
         let seen = self.servers.entry(server).or_default();
@@ -206,6 +215,27 @@ mod tests {
             hits[usize::from(chosen.server.0)] += 1;
         }
         assert!(hits.iter().all(|hits| (8..=12).contains(hits)), "{hits:?}");
+    }
+
+    #[test]
+    fn who_was_outrun_is_known_to_be_slow_and_did_not_fail() {
+        let mut routes = Routes::default();
+        for num in [0, 1] {
+            routes.started(ServerNum(num));
+            routes.answered(ServerNum(num), 500, 0, Load::default(), Micros(0));
+        }
+        routes.started(ServerNum(1));
+        routes.outrun(ServerNum(1), 9_000, 0, Micros(0));
+        routes.dropped(ServerNum(1));
+        assert_eq!(routes.servers[&ServerNum(1)].cost(1, Micros(0)), 9_000);
+        let mut rng = Rng::new(3);
+        for _ in 0..20 {
+            let chosen = routes.choose(&members(2), &[], |_| false, Micros(0), &mut rng).unwrap();
+            assert_eq!(chosen.server, ServerNum(0));
+        }
+        // What is known already was worse.
+        routes.outrun(ServerNum(1), 10, 0, Micros(0));
+        assert_eq!(routes.servers[&ServerNum(1)].cost(1, Micros(0)), 9_000);
     }
 
     #[test]
