@@ -72,7 +72,7 @@ impl<N: Net> Client<N> {
         let until = tokio::time::Instant::now() + config.connect_timeout;
         let shared = Arc::new(Shared {
             memory: Memory::new(config.memory_bytes),
-            servers: Mutex::new(Directory::new(config.os_boot)),
+            servers: Mutex::new(Directory::new(config.os_boot, config.hedging)),
             rng: Mutex::new(Rng::new(config.seed)),
             config,
             net,

@@ -39,6 +39,24 @@ pub struct Config {
     pub recover: bool,
     /// Grants of closed files that are kept; the oldest goes back when there are more.
     pub idle_grants: usize,
+    pub hedging: Hedging,
+}
+
+/// When a slow read is asked of a second replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hedging {
+    /// Not before so many reads of its size have shown what is slow.
+    pub known_after: u32,
+    /// One read in so many, at most.
+    pub one_in: u32,
+}
+
+impl Default for Hedging {
+    /// Fewer than 60 say nothing of their slowest twentieth, which is three of them; and a cluster that is slow as a
+    /// whole gets a twentieth more to do, not twice as much.
+    fn default() -> Hedging {
+        Hedging { known_after: 60, one_in: 20 }
+    }
 }
 
 impl Config {
@@ -57,6 +75,7 @@ impl Config {
             keepalive: Duration::from_secs(5),
             recover: false,
             idle_grants: 4096,
+            hedging: Hedging::default(),
         }
     }
 }

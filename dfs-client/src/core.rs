@@ -3,6 +3,7 @@
 pub(crate) mod ahead;
 pub(crate) mod clock;
 pub(crate) mod dirty;
+pub(crate) mod hedge;
 pub(crate) mod latch;
 pub(crate) mod opids;
 pub(crate) mod requests;

@@ -110,7 +110,8 @@ impl<N: Net> Shared<N> {
                 Some(first) => {
                     let deadline = until.cap(self.config.chunk_deadline);
                     let ask = |server| message(&place, server, piece);
-                    let (from, answer) = self.call_either(&place.members, first, &tried, ask, deadline).await;
+                    let among = (&place.members[..], &tried[..]);
+                    let (from, answer) = self.call_either(among, first, piece.range.len, ask, deadline).await;
                     member = Some(from);
                     match answer {
                         Ok(frame) => match self.accept(&frame, piece, until).await? {

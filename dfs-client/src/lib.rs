@@ -43,5 +43,5 @@ mod core;
 
 pub use attrs::CAPABILITY;
 pub use client::{CacheState, Client, DirHandle, DirPage, FileHandle, SetAttrs};
-pub use config::{Ack, Caller, Config, NoUpcalls, Patience, Upcalls};
+pub use config::{Ack, Caller, Config, Hedging, NoUpcalls, Patience, Upcalls};
 pub use error::{Error, Result};

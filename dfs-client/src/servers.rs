@@ -11,6 +11,8 @@ use dfs_proto::meta::{GetServers, ServerAddr, Servers, Suspect, SuspectReport, S
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
+use crate::config::Hedging;
+use crate::core::hedge::Hedges;
 use crate::core::rng::Rng;
 use crate::core::route::Routes;
 use crate::net::{Net, NetError, Peer};
@@ -25,6 +27,7 @@ pub(crate) struct Directory {
     epoch: u64,
     list: BTreeMap<ServerNum, Arc<ServerAddr>>,
     pub(crate) routes: Routes,
+    pub(crate) hedges: Hedges,
     os_boot: OsBootId,
     /// What was last told to the master of each server, and when.
     reported: BTreeMap<ServerNum, (BootId, Suspicion, Micros)>,
@@ -33,11 +36,12 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(os_boot: OsBootId) -> Directory {
+    pub(crate) fn new(os_boot: OsBootId, hedging: Hedging) -> Directory {
         Directory {
             epoch: 0,
             list: BTreeMap::new(),
             routes: Routes::default(),
+            hedges: Hedges::new(hedging),
             os_boot,
             reported: BTreeMap::new(),
             moved: None,

@@ -1,6 +1,10 @@
 //! What is done while a chunk server has not answered yet: a read is asked of another member as well, a
 //! write or a sync asks the master whether its chunk has gone on without that server.
 //!
+//! A read is asked of another member twice over: soon, when it is slow beside others of its size, as long as that is
+//! rare ([`Hedges`](crate::core::hedge::Hedges)); and whatever it costs, once its server is silent. Only reads are:
+//! whichever answer is used, it is judged by its stamp and its checksums, and the other one leaves no trace.
+//!
 //! Nothing here decides that a server is dead: only the master does, when it is fenced. A server that is
 //! merely slow keeps its request and may answer it.
 
@@ -43,41 +47,93 @@ enum Whereabouts {
 }
 
 impl<N: Net> Shared<N> {
-    /// Asks `first`, and once that has been silent for a while another of the members, none of `tried`.
-    /// The answer, and whose it is.
+    /// Asks `first`, and once that is slow or silent another of the members, none of `tried`. `bytes` are what
+    /// is read. The answer, and whose it is.
     pub(crate) async fn call_either(
         &self,
-        members: &[Member],
+        (members, tried): (&[Member], &[ServerNum]),
         first: Member,
-        tried: &[ServerNum],
+        bytes: u32,
         message: impl Fn(ServerNum) -> Outgoing,
         deadline: Duration,
     ) -> (Member, Result<Frame, NetError>) {
+        let sent = self.now();
+        let is_open = |member: &Member| member.server != first.server && !tried.contains(&member.server);
+        let is_slow_after =
+            members.iter().any(is_open).then(|| lock(&self.servers).hedges.asked(bytes)).flatten();
+        let patience = is_slow_after.filter(|after| *after < READ_SILENT);
+        let wait = patience.unwrap_or(READ_SILENT);
         let mut slow = pin!(self.call_server(first.server, message(first.server), deadline));
-        if let Ok(answer) = tokio::time::timeout(READ_SILENT, &mut slow).await {
+        if let Ok(answer) = tokio::time::timeout(wait, &mut slow).await {
+            if answer.is_ok() {
+                lock(&self.servers).hedges.took(bytes, self.now().0.saturating_sub(sent.0));
+            }
             return (first, answer);
         }
-        lock(&self.servers).routes.silent(first.server, self.now());
-        let mut tried = tried.to_vec();
-        tried.push(first.server);
-        let Some(second) = self.choose(members, &tried) else { return (first, slow.await) };
-        log::debug!("{} is silent; asking {}", first.server, second.server);
-        let other = async {
-            loop {
-                let answer = self.call_server(second.server, message(second.server), deadline).await;
-                let useful =
-                    answer.as_ref().map_or_else(|error| after_chunk(error) == ChunkNext::NewPlace, |_| true);
-                if useful {
-                    return answer;
-                }
-                // It may be waiting for the silent one itself; that ends with a new version.
-                tokio::time::sleep(READ_SILENT).await;
+        let silent_at = tokio::time::Instant::now() + (READ_SILENT - wait);
+        let slow = async {
+            if let Ok(answer) = tokio::time::timeout_at(silent_at, &mut slow).await {
+                return answer;
             }
+            lock(&self.servers).routes.silent(first.server, self.now());
+            slow.await
         };
-        tokio::select! {
+        let tried = [tried, &[first.server]].concat();
+        let other = async {
+            if patience.is_some()
+                && let Some(second) = self.hedge(members, &tried)
+            {
+                log::debug!("{} is slow; asking {}", first.server, second.server);
+                match self.call_server(second.server, message(second.server), deadline).await {
+                    Ok(frame) => return (second, Ok(frame)),
+                    // It was only to help: what it refuses is asked of the first still.
+                    Err(error) => log::debug!("{}: {error}", second.server),
+                }
+            }
+            tokio::time::sleep_until(silent_at).await;
+            let Some(second) = self.choose(members, &tried) else { return std::future::pending().await };
+            log::debug!("{} is silent; asking {}", first.server, second.server);
+            (second, self.insist(second, &message, deadline).await)
+        };
+        let (from, answer) = tokio::select! {
             biased;
-            answer = &mut slow => (first, answer),
-            answer = other => (second, answer),
+            answer = slow => (first, answer),
+            answer = other => answer,
+        };
+        if answer.is_ok() {
+            let now = self.now();
+            let took = now.0.saturating_sub(sent.0);
+            let mut servers = lock(&self.servers);
+            servers.hedges.took(bytes, took);
+            if from != first {
+                servers.routes.outrun(first.server, took, bytes.into(), now);
+            }
+        }
+        (from, answer)
+    }
+
+    /// Who is asked what another member is slow to answer, if that may be.
+    fn hedge(&self, members: &[Member], tried: &[ServerNum]) -> Option<Member> {
+        let second = self.choose(members, tried)?;
+        lock(&self.servers).hedges.take().then_some(second)
+    }
+
+    /// Asks until there is an answer, or a word that the chunk has gone on.
+    async fn insist(
+        &self,
+        member: Member,
+        message: impl Fn(ServerNum) -> Outgoing,
+        deadline: Duration,
+    ) -> Result<Frame, NetError> {
+        loop {
+            let answer = self.call_server(member.server, message(member.server), deadline).await;
+            let useful =
+                answer.as_ref().map_or_else(|error| after_chunk(error) == ChunkNext::NewPlace, |_| true);
+            if useful {
+                return answer;
+            }
+            // It may be waiting for the silent one itself; that ends with a new version.
+            tokio::time::sleep(READ_SILENT).await;
         }
     }
 

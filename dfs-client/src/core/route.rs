@@ -2,7 +2,8 @@
 //!
 //! A server's cost is a decaying peak of the service time that was seen, per unit of work, times the
 //! requests that we have there, corrected by the load that it reported last. A server that is new or was
-//! quiet for long costs nothing, so it is tried at once.
+//! quiet for long costs nothing, so it is tried at once; with a request under way it counts as the quickest of the
+//! others, so that not all go there before it has answered.
 
 use std::collections::BTreeMap;
 
@@ -43,9 +44,15 @@ impl Seen {
         u32::try_from(halvings).ok().and_then(|by| self.peak_us.checked_shr(by)).unwrap_or(0)
     }
 
-    fn cost(&self, now: Micros) -> u64 {
+    /// `guess` is the service time of one that has shown none.
+    fn cost(&self, guess: u64, now: Micros) -> u64 {
         let busy = 1000 + u64::from(self.load.utilisation.min(4000));
-        self.peak(now).saturating_mul(self.in_flight + 1).saturating_mul(busy) / 1000
+        let us = match (self.peak(now), self.in_flight) {
+            (0, 0) => return 0,
+            (0, _) => guess,
+            (peak, _) => peak,
+        };
+        us.saturating_mul(self.in_flight + 1).saturating_mul(busy) / 1000
     }
 
     fn news(&mut self, us: u64, now: Micros) {
@@ -86,6 +93,15 @@ impl Routes {
         self.servers.entry(server).or_default().news(FAILURE_US, now);
     }
 
+    /// Another member's answer to the same was quicker, after `us`: this one takes longer than that, which is no failure.
+    pub(crate) fn outrun(&mut self, server: ServerNum, us: u64, bytes: u64, now: Micros) {
+        let seen = self.servers.entry(server).or_default();
+        let us = us / units(bytes);
+        if us > seen.peak(now) {
+            seen.news(us, now);
+        }
+    }
+
     /// It was dropped before it ended; nothing is learned.
     pub(crate) fn dropped(&mut self, server: ServerNum) {
         let seen = self.servers.entry(server).or_default();
@@ -102,7 +118,10 @@ impl Routes {
         rng: &mut Rng,
     ) -> Option<Member> {
         let open: Vec<Member> = members.iter().filter(|m| !tried.contains(&m.server)).copied().collect();
-        let cost = |member: Member| self.servers.get(&member.server).map_or(0, |seen| seen.cost(now));
+        let seen = |member: &Member| self.servers.get(&member.server);
+        let peaks = open.iter().filter_map(seen).map(|seen| seen.peak(now)).filter(|peak| *peak > 0);
+        let guess = peaks.min().unwrap_or(1);
+        let cost = |member: Member| seen(&member).map_or(0, |seen| seen.cost(guess, now));
         let best = match open.as_slice() {
             [] => return None,
             [only] => return Some(*only),
@@ -165,7 +184,58 @@ mod tests {
         let mut rng = Rng::new(3);
         let chosen = routes.choose(&members(2), &[], |_| false, Micros(0), &mut rng).unwrap();
         assert_eq!(chosen.server, ServerNum(1));
-        assert_eq!(routes.servers[&ServerNum(0)].cost(Micros(3_600_000_000)), 0);
+        assert_eq!(routes.servers[&ServerNum(0)].cost(1, Micros(3_600_000_000)), 0);
+    }
+
+    #[test]
+    fn a_new_server_does_not_get_all_before_it_has_answered_once() {
+        let mut routes = Routes::default();
+        for num in [0, 1] {
+            routes.started(ServerNum(num));
+            routes.answered(ServerNum(num), 500, 0, Load::default(), Micros(0));
+        }
+        let mut rng = Rng::new(3);
+        let mut hits = [0; 3];
+        for _ in 0..30 {
+            let chosen = routes.choose(&members(3), &[], |_| false, Micros(0), &mut rng).unwrap();
+            routes.started(chosen.server);
+            hits[usize::from(chosen.server.0)] += 1;
+        }
+        assert!(hits.iter().all(|hits| (7..=13).contains(hits)), "{hits:?}");
+    }
+
+    #[test]
+    fn requests_at_once_spread_over_servers_that_nobody_knows() {
+        let mut routes = Routes::default();
+        let mut rng = Rng::new(3);
+        let mut hits = [0; 4];
+        for _ in 0..40 {
+            let chosen = routes.choose(&members(4), &[], |_| false, Micros(0), &mut rng).unwrap();
+            routes.started(chosen.server);
+            hits[usize::from(chosen.server.0)] += 1;
+        }
+        assert!(hits.iter().all(|hits| (8..=12).contains(hits)), "{hits:?}");
+    }
+
+    #[test]
+    fn who_was_outrun_is_known_to_be_slow_and_did_not_fail() {
+        let mut routes = Routes::default();
+        for num in [0, 1] {
+            routes.started(ServerNum(num));
+            routes.answered(ServerNum(num), 500, 0, Load::default(), Micros(0));
+        }
+        routes.started(ServerNum(1));
+        routes.outrun(ServerNum(1), 9_000, 0, Micros(0));
+        routes.dropped(ServerNum(1));
+        assert_eq!(routes.servers[&ServerNum(1)].cost(1, Micros(0)), 9_000);
+        let mut rng = Rng::new(3);
+        for _ in 0..20 {
+            let chosen = routes.choose(&members(2), &[], |_| false, Micros(0), &mut rng).unwrap();
+            assert_eq!(chosen.server, ServerNum(0));
+        }
+        // What is known already was worse.
+        routes.outrun(ServerNum(1), 10, 0, Micros(0));
+        assert_eq!(routes.servers[&ServerNum(1)].cost(1, Micros(0)), 9_000);
     }
 
     #[test]

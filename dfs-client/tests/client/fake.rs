@@ -187,6 +187,14 @@ impl Net for FakeNet {
             tokio::time::sleep(TRIP).await;
             let frame = arrive(out);
             let op = frame.header.op;
+            if let (Op::Read, Peer::Server(addr)) = (op, to) {
+                let slow = {
+                    let servers = &mut self.world().servers;
+                    *servers.asked.entry(addr.num).or_default() += 1;
+                    servers.slow.get(&addr.num).copied().unwrap_or_default()
+                };
+                tokio::time::sleep(slow).await;
+            }
             let fault = self.world().faults.get_mut(&op).and_then(VecDeque::pop_front);
             match &fault {
                 Some(Fault::LoseRequest) => return Err(self.broken(to)),

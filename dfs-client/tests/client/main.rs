@@ -9,6 +9,7 @@ mod cost;
 mod cuts;
 mod faults;
 mod grants;
+mod hedge;
 mod model;
 mod zeros;
 

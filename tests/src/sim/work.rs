@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_client::net::NetError;
-use dfs_client::{Caller, Client, Config, NoUpcalls, Patience};
+use dfs_client::{Caller, Client, Config, Hedging, NoUpcalls, Patience};
 use dfs_disk::sim::Rng;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{Ino, ServerNum};
@@ -75,6 +75,8 @@ fn config_of(new: &NewClient, soft: bool) -> Config {
         chunk_deadline: Duration::from_millis(1_500),
         keepalive: Duration::from_millis(1_700),
         idle_grants: 4,
+        // A run has a few dozen reads: hedges are to be among them.
+        hedging: Hedging { known_after: 3, one_in: 2 },
         ..Config::new(format!("{:?}", new.node), new.os_boot, new.seed)
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Master {
     pub(crate) zeros: Vec<(ChunkId, u32, SizeEpoch)>,
     /// Chunks that left their file's map: the chunk servers take no write to them any more.
     pub(crate) dropped: Vec<ChunkId>,
+    /// How many servers there are, and members of each chunk.
+    pub(crate) members: u16,
     next: u64,
 }
 
@@ -72,6 +74,7 @@ impl Master {
             index: 0,
             zeros: Vec::new(),
             dropped: Vec::new(),
+            members: 2,
             next: 100,
         }
     }
@@ -191,7 +194,7 @@ impl Master {
     }
 
     fn servers(&self) -> Servers {
-        Servers { epoch: 1, list: vec![addr(1), addr(2)] }
+        Servers { epoch: 1, list: (1..=self.members).map(addr).collect() }
     }
 
     fn open_session(&mut self, link: LinkId) -> SessionOpened {
@@ -306,7 +309,7 @@ impl Master {
             key: KeyId(0),
             mac: [0; 16],
         };
-        let members = (1..=2).map(|n| Member { server: ServerNum(n), boot: BootId(1) }).collect();
+        let members = (1..=self.members).map(|n| Member { server: ServerNum(n), boot: BootId(1) }).collect();
         let new = !self.written.contains(&chunk);
         ChunkPlace { index, members, capability, seals: Vec::new(), new, note: None }
     }

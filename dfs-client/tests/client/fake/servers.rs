@@ -1,6 +1,7 @@
 //! Chunk servers: one store for all of them, an op table, stamps and versions checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_proto::checksum::block_crcs;
@@ -28,6 +29,10 @@ pub(crate) struct Servers {
     /// Milliseconds that this server's stamps lie in the past. It answers with bytes that nobody wrote.
     pub(crate) stale: BTreeMap<ServerNum, u64>,
     pub(crate) reads: BTreeMap<ServerNum, usize>,
+    /// Reads sent here, answered or given up.
+    pub(crate) asked: BTreeMap<ServerNum, usize>,
+    /// How much longer reads take here.
+    pub(crate) slow: BTreeMap<ServerNum, Duration>,
 }
 
 impl Servers {
