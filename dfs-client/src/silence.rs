@@ -27,6 +27,8 @@ use crate::shared::{Shared, Until, lock};
 /// A read that is older is asked of another member too: long beside what a busy disk takes, and two of it
 /// are less than the second that a read may stall.
 const READ_SILENT: Duration = Duration::from_millis(400);
+/// The same where reads take so long that twice what is slow for them is more.
+const SILENT_MOST: Duration = Duration::from_secs(2);
 /// A write or a sync that is older asks the master: most are done in a hundredth of it.
 const WRITE_SILENT: Duration = Duration::from_secs(1);
 /// The same while a server is being left out: its other chunks are about to go on too.
@@ -61,8 +63,10 @@ impl<N: Net> Shared<N> {
         let is_open = |member: &Member| member.server != first.server && !tried.contains(&member.server);
         let is_slow_after =
             members.iter().any(is_open).then(|| lock(&self.servers).hedges.asked(bytes)).flatten();
-        let patience = is_slow_after.filter(|after| *after < READ_SILENT);
-        let wait = patience.unwrap_or(READ_SILENT);
+        // On links that are full every read takes long: asked twice, all of them would take longer still.
+        let silent = is_slow_after.map_or(READ_SILENT, |after| (2 * after).clamp(READ_SILENT, SILENT_MOST));
+        let patience = is_slow_after.filter(|after| *after < silent);
+        let wait = patience.unwrap_or(silent);
         let mut slow = pin!(self.call_server(first.server, message(first.server), deadline));
         if let Ok(answer) = tokio::time::timeout(wait, &mut slow).await {
             if answer.is_ok() {
@@ -70,7 +74,7 @@ impl<N: Net> Shared<N> {
             }
             return (first, answer);
         }
-        let silent_at = tokio::time::Instant::now() + (READ_SILENT - wait);
+        let silent_at = tokio::time::Instant::now() + (silent - wait);
         let slow = async {
             if let Ok(answer) = tokio::time::timeout_at(silent_at, &mut slow).await {
                 return answer;
