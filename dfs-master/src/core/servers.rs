@@ -46,6 +46,13 @@ impl Server {
     pub fn label(&self, key: &str) -> Option<&str> {
         self.info.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
+
+    /// The host that it is on. Servers without a label of their own are told apart by where they are reached.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let by_address = || self.info.tcp.rsplit_once(':').map(|(host, _)| host);
+        self.label("host").or_else(by_address).unwrap_or_default().to_owned()
+    }
 }
 
 /// All servers.

@@ -7,8 +7,8 @@ use dfs_proto::ids::{ChunkId, ServerNum};
 use super::Watched;
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
-use crate::core::policy::{ChunkView, Condition, ServerView, UnderWay, View};
-use crate::core::servers::{Server, address};
+use crate::core::policy::{ChunkView, Condition, ServerView, UnderWay, Usual, View};
+use crate::core::servers::Server;
 
 impl Core {
     pub(super) fn load_view(&mut self) -> View {
@@ -82,12 +82,11 @@ impl Core {
         let view = |server: &Server| {
             let live = self.soft.servers.get(server.num)?;
             let (total_bytes, free_bytes) = live.space();
-            let by_address = || address(server).tcp.rsplit_once(':').map(|(host, _)| host.to_owned());
             let usual = self.soft.load.usual.get(&server.num);
             Some(ServerView {
                 server: server.num,
                 rack: server.label("rack").map(str::to_owned),
-                host: server.label("host").map(str::to_owned).or_else(by_address).unwrap_or_default(),
+                host: server.host(),
                 condition: self.condition(server),
                 utilisation_permille: live.load.utilisation_permille,
                 queue: live.load.queue,
@@ -99,7 +98,7 @@ impl Core {
                 copies_in: copies_in.get(&server.num).copied().unwrap_or(0),
                 copies_out: copies_out.get(&server.num).copied().unwrap_or(0),
                 p99_us: live.load.service_p99_us,
-                usual_p99_us: usual.map_or(0, crate::core::policy::Usual::median),
+                usual_p99_us: usual.map_or(0, Usual::median),
             })
         };
         self.state.servers.iter().filter_map(view).collect()

@@ -19,13 +19,10 @@ impl Core {
                 return None;
             }
             let (total_bytes, free_bytes) = live.space();
-            // Servers without a label of their own are told apart by where they are reached.
-            let by_address = || server.info.tcp.rsplit_once(':').map(|(host, _)| host.to_owned());
-            let host = server.label("host").map(str::to_owned).or_else(by_address).unwrap_or_default();
             Some(Candidate {
                 server: server.num,
                 rack: server.label("rack").map(str::to_owned),
-                host,
+                host: server.host(),
                 total_bytes,
                 free_bytes,
                 utilisation_permille: live.load.utilisation_permille,
