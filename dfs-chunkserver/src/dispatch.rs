@@ -2,6 +2,7 @@
 //! that they dial, the master only on the one that this server dialled.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use dfs_proto::chunk::{
@@ -73,6 +74,10 @@ impl Handler for Public {
             },
             _ => reply.fail(Status::WrongRole, "a chunk server does not serve this here"),
         }
+    }
+
+    fn count_sent(&self) -> Option<Arc<AtomicU64>> {
+        Some(self.0.load.sent())
     }
 
     fn blocked(&self, conn: &Conn) {

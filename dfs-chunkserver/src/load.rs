@@ -4,7 +4,7 @@ mod capacity;
 mod waits;
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_proto::control::ServerLoad;
 use dfs_proto::header::Load;
@@ -30,7 +30,8 @@ pub(crate) struct LoadMeter {
     in_flight: AtomicU64,
     requests: AtomicU64,
     bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
+    /// As sockets took them: what waits for them has not gone out.
+    sent: Arc<AtomicU64>,
     times: [AtomicU64; BUCKETS],
     /// Connections whose replies wait for their sockets. Taken when that begins or ends.
     sockets: Mutex<Waits>,
@@ -71,7 +72,7 @@ impl LoadMeter {
             in_flight: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
+            sent: Arc::default(),
             times: [const { AtomicU64::new(0) }; BUCKETS],
             sockets: Mutex::new(Waits::of(CROWD)),
             utilisation: AtomicU16::new(0),
@@ -85,9 +86,10 @@ impl LoadMeter {
         if waits { sockets.begin(now) } else { sockets.end(now) }
     }
 
-    /// Bytes went to another server.
-    pub(crate) fn forwarded(&self, bytes: usize) {
-        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Where the bytes are counted that leave this server.
+    #[must_use]
+    pub(crate) fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
     }
 
     /// A request came in.
@@ -98,9 +100,8 @@ impl LoadMeter {
     }
 
     /// It was answered, `took` later.
-    pub(crate) fn end(&self, bytes: usize, took: Micros) {
+    pub(crate) fn end(&self, took: Micros) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
         self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -123,7 +124,7 @@ impl LoadMeter {
         let per_s = |count: &AtomicU64| count.swap(0, Ordering::Relaxed).saturating_mul(1_000_000) / us;
         let period = Period {
             bytes_in_per_s: per_s(&self.bytes_in),
-            bytes_out_per_s: per_s(&self.bytes_out),
+            bytes_out_per_s: per_s(&self.sent),
             requests_per_s: per_s(&self.requests),
             sockets_permille: permille(lock(&self.sockets).take(at.now), us),
             disks_permille: permille(around.best_disk_us, us),
@@ -191,7 +192,7 @@ mod tests {
         let meter = LoadMeter::new(Some(1_000_000), at(0, 0));
         for _ in 0..10 {
             meter.begin(50_000);
-            meter.end(0, Micros(100));
+            meter.end(Micros(100));
         }
         meter.begin(0);
         let load = meter.sample(at(SECOND, 200_000), QUIET);
@@ -205,7 +206,8 @@ mod tests {
     fn saturated(meter: &LoadMeter, from: u64, connections: usize) -> ServerLoad {
         for _ in 0..400 {
             meter.begin(0);
-            meter.end(125_000, Micros(100));
+            meter.sent().fetch_add(125_000, Ordering::Relaxed);
+            meter.end(Micros(100));
         }
         (0..connections).for_each(|_| meter.socket_waits(true, || Micros(from + SECOND / 4)));
         let load = meter.sample(at(from + SECOND, 0), QUIET);
@@ -229,7 +231,7 @@ mod tests {
     fn a_moment_teaches_nothing() {
         let meter = LoadMeter::new(None, at(0, 0));
         saturated(&meter, 0, 2);
-        meter.forwarded(1_000_000);
+        meter.sent().fetch_add(1_000_000, Ordering::Relaxed);
         let load = meter.sample(at(SECOND + 1000, 0), QUIET);
         assert_eq!((load.bytes_out_per_s, load.utilisation_permille), (1_000_000_000, 0));
     }

@@ -110,7 +110,7 @@ impl Server {
         let crcs = blocks.as_ref().map(wire_crcs).unwrap_or_default();
         let data = blocks.map_or_else(Bytes::new, |blocks| blocks.data);
         let meta: Vec<u8> = crcs.iter().flat_map(|crc| crc.to_le_bytes()).collect();
-        self.load.end(data.len(), Micros(clock::now().0.saturating_sub(read.began.0)));
+        self.load.end(Micros(clock::now().0.saturating_sub(read.began.0)));
         let words = Words {
             word0: read.request.capability.chunk.0,
             word1: stamp.now.0,
@@ -122,7 +122,7 @@ impl Server {
     }
 
     fn end_read_with(&self, read: ReadCall, status: Status) {
-        self.load.end(0, Micros(clock::now().0.saturating_sub(read.began.0)));
+        self.load.end(Micros(clock::now().0.saturating_sub(read.began.0)));
         read.reply.send(Outgoing::error(&read.header, status, "").with_load(self.load.header()));
     }
 

@@ -157,7 +157,6 @@ impl Server {
             match effect {
                 Effect::Disk(task) => inputs.extend(self.disk(task)),
                 Effect::Forward { to, token, meta, payload } => {
-                    self.load.forwarded(payload.len());
                     let server = Arc::clone(self);
                     let call = async move {
                         match server.peers() {
@@ -269,7 +268,7 @@ impl Server {
 
     fn reply(&self, call: OwedCall, reply: &Reply) {
         let took = Micros(clock::now().0.saturating_sub(call.began.0));
-        self.load.end(0, took);
+        self.load.end(took);
         crate::dispatch::send_reply(call, reply, self.load.header());
     }
 

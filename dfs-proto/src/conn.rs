@@ -65,6 +65,12 @@ pub trait Handler: Send + Sync + 'static {
     /// The connection is over; called once, after the last [`Handler::handle`].
     fn closed(&self, _conn: &Conn) {}
 
+    /// Where the bytes that leave on the handler's connections are counted, as their sockets take them; asked for once
+    /// a connection.
+    fn count_sent(&self) -> Option<Arc<AtomicU64>> {
+        None
+    }
+
     /// What is to be sent waits: the socket takes no more for now. Each call is followed by one of
     /// [`Handler::unblocked`], also when the connection ends first. From a task of the connection.
     fn blocked(&self, _conn: &Conn) {}
@@ -154,7 +160,7 @@ impl Conn {
         let inner = Arc::new(Inner {
             id,
             peer,
-            outbox: Outbox::new(id, shaken.write),
+            outbox: Outbox::new(id, shaken.write, handler.count_sent()),
             calls: Calls::new(),
             serving: AtomicUsize::new(0),
             serving_bytes: AtomicUsize::new(0),

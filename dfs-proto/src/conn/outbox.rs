@@ -7,8 +7,8 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -82,6 +82,8 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Bytes of all frames not yet written whole.
     bytes: AtomicUsize,
+    /// Bytes that sockets took, of this connection and others.
+    sent: Option<Arc<AtomicU64>>,
     room: Notify,
     blocked: Notify,
 }
@@ -116,7 +118,7 @@ struct Batch {
 }
 
 impl Outbox {
-    pub(crate) fn new(conn: u64, write: WriteHalf) -> Outbox {
+    pub(crate) fn new(conn: u64, write: WriteHalf, sent: Option<Arc<AtomicU64>>) -> Outbox {
         let state =
             State { phase: Phase::Idle, ending: false, queue: Batch::default(), spare: VecDeque::new() };
         Outbox {
@@ -124,6 +126,7 @@ impl Outbox {
             write,
             state: Mutex::new(state),
             bytes: AtomicUsize::new(0),
+            sent,
             room: Notify::new(),
             blocked: Notify::new(),
         }
@@ -294,6 +297,9 @@ impl Outbox {
     }
 
     fn written(&self, batch: &mut Batch, written: usize) {
+        if let Some(sent) = &self.sent {
+            sent.fetch_add(u64::try_from(written).unwrap_or(0), Ordering::Relaxed);
+        }
         let out = batch.advance(written);
         let before = self.bytes.fetch_sub(out, Ordering::Relaxed);
         if before >= GO_ON_BELOW && before - out < GO_ON_BELOW {

@@ -79,12 +79,15 @@ async fn the_handler_is_told_while_a_peer_does_not_take_what_is_sent() {
     asks_for_much(&mut slow).await;
     let waits = || served.echo.waits().0 == served.echo.waits().1 + 1;
     until(waits).await;
+    let sent = || served.echo.sent.load(Ordering::Relaxed);
+    assert!((1..16 << 20).contains(&sent()), "{} bytes left, of 20 MiB", sent());
     let mut sink = vec![0; 1 << 20];
     let mut taken = 0;
     while taken < 20 << 20 {
         taken += slow.read(&mut sink).await.unwrap();
     }
     until(|| served.echo.waits().0 == served.echo.waits().1).await;
+    assert!(sent() > 20 << 20);
     let before = served.echo.waits().0;
     served.dial().await.call_frame(ask(act::ECHO), SOON).await.unwrap();
     assert_eq!(served.echo.waits(), (before, before), "a small reply does not wait");

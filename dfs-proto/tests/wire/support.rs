@@ -1,7 +1,7 @@
 //! A served address and a handler that does what the request's words ask for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +44,7 @@ pub(crate) struct Echo {
     pub(crate) opened: std::sync::Mutex<Vec<Conn>>,
     pub(crate) closed: AtomicUsize,
     pub(crate) served: AtomicUsize,
+    pub(crate) sent: Arc<AtomicU64>,
     pub(crate) blocked: AtomicUsize,
     pub(crate) unblocked: AtomicUsize,
 }
@@ -78,6 +79,10 @@ impl Handler for Echo {
 
     fn closed(&self, _conn: &Conn) {
         self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_sent(&self) -> Option<Arc<AtomicU64>> {
+        Some(Arc::clone(&self.sent))
     }
 
     fn blocked(&self, _conn: &Conn) {
