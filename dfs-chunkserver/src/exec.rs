@@ -175,7 +175,12 @@ fn make<D: Disk>(
 ) -> Result<(), StoreError> {
     let Some(header) = create else { return Ok(()) };
     match store.create(header_of(context, header)) {
-        Err(StoreError::Exists(_)) => set_header(store, context, header),
+        Err(StoreError::Exists(_)) => match set_header(store, context, header) {
+            // A configuration of the same version overtook this on its way to the disk: what its header says is newer, and
+            // the bytes are the chunk's all the same.
+            Err(StoreError::Older { version, .. }) if version == header.version => Ok(()),
+            other => other,
+        },
         other => other,
     }
 }
@@ -351,4 +356,59 @@ fn block_range(offset: u32, from: usize, count: usize) -> Option<Range> {
 fn slice_blocks(data: &Bytes, from: usize, count: usize) -> Bytes {
     let block = BLOCK_SIZE as usize;
     data.slice(from * block..(from + count) * block)
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_disk::sim::SimDisk;
+    use dfs_proto::ids::{
+        ChunkVersion, ClusterId, ConfigNum, DiskId, Generation, Ino, OpenNum, ServerId, SizeEpoch,
+    };
+    use dfs_proto::units::{ChunkIndex, ChunkSize};
+
+    use super::*;
+    use crate::store::{Expect, Label, StoreConfig};
+
+    const CHUNK: ChunkId = ChunkId(7);
+    const CONTEXT: Context = Context { os_boot: OsBootId(5), now_s: 0 };
+
+    fn header(version: u32, config: u32) -> ReplicaHeader {
+        ReplicaHeader {
+            chunk: CHUNK,
+            version: ChunkVersion(version),
+            config: ConfigNum(config),
+            open_num: OpenNum(1),
+            size_epoch: SizeEpoch(1),
+            ino: Ino(2),
+            index: ChunkIndex(0),
+            learner: false,
+            open: true,
+            members: 2,
+            note: None,
+        }
+    }
+
+    /// Zeros of a truncation that are on their way to the disk when a learner becomes a member (seed 21297).
+    #[test]
+    fn a_write_that_a_configuration_overtook_is_no_failure_of_the_disk() {
+        let disk = SimDisk::new(1, 1 << 30);
+        let (cluster, server) = (ClusterId(1), ServerId(2));
+        let label = Label { cluster, generation: Generation(1), disk: DiskId(3), server };
+        Store::init(&disk, &label).unwrap();
+        let expect = Expect { cluster, server: None, os_boot: CONTEXT.os_boot };
+        let config = StoreConfig { chunk_size: ChunkSize::DEFAULT, open_files: 10 };
+        let (store, _) = Store::open(disk, expect, config).unwrap();
+        let zero = |header: ReplicaHeader| DiskOp::Zero {
+            chunk: CHUNK,
+            create: Some(header),
+            range: Range { offset: 0, len: 4096 },
+            size_epoch: SizeEpoch(2),
+        };
+        assert_eq!(execute(&store, CONTEXT, &zero(header(2, 2))), DiskDone::Done);
+        assert_eq!(execute(&store, CONTEXT, &DiskOp::Header(header(2, 3))), DiskDone::Done);
+        assert_eq!(execute(&store, CONTEXT, &zero(header(2, 2))), DiskDone::Done);
+        assert_eq!(store.header(CHUNK).unwrap().config, ConfigNum(3), "it does not go back");
+        // Of an older version it is what a fence is there to stop.
+        assert_eq!(execute(&store, CONTEXT, &zero(header(1, 9))), DiskDone::Failed(DiskFault::Io));
+    }
 }
