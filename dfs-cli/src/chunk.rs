@@ -9,8 +9,7 @@ use dfs_proto::meta::{ChunkExplained, ExplainChunk};
 use dfs_proto::units::ChunkIndex;
 
 use crate::connect::Target;
-use crate::heat::{ino_of, shown};
-use crate::output::{Tone, cost, pairs, span};
+use crate::output::{Tone, cost, from_root, pairs, span};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -35,7 +34,7 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
     let now = if report.now.is_empty() { "nothing is to be done about it" } else { &report.now };
     pairs(&[
         ("chunk", heat.chunk.to_string(), Tone::Plain),
-        ("file", format!("{}, chunk {}", shown(&heat.path), heat.index.0), Tone::Plain),
+        ("file", format!("{}, chunk {}", from_root(&heat.path), heat.index.0), Tone::Plain),
         ("replicas", format!("{} of a goal of {}", heat.replicas.len(), heat.goal), Tone::Plain),
         ("  on", replicas.join("  "), Tone::Plain),
         ("  to come", heat.to_come.to_string(), Tone::Plain),
@@ -70,7 +69,7 @@ fn ask(target: &Target, chunk: &str) -> anyhow::Result<ChunkExplained> {
         Some((_, Err(_))) | None => (chunk, 0),
     };
     let path = Path::new(path);
-    let ino = ino_of(target, path)?;
+    let ino = target.inode_of(path)?;
     let asked = ExplainChunk::At(ino, ChunkIndex(index));
     target.ask(&asked, Some(path)).with_context(|| format!("chunk {index} of {}", path.display()))
 }
@@ -80,7 +79,7 @@ fn json(report: &ChunkExplained) -> serde_json::Value {
     let past = |(wall, what): &(dfs_proto::units::Timespec, String)| serde_json::json!({"unix_s": wall.sec, "what": what});
     serde_json::json!({
         "chunk": heat.chunk,
-        "path": shown(&heat.path),
+        "path": from_root(&heat.path),
         "inode": heat.ino,
         "index": heat.index,
         "replicas": heat.replicas,

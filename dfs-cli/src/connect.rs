@@ -1,13 +1,14 @@
 //! Finding and asking the master: one connection, one question, one answer.
 
 use std::net::ToSocketAddrs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use dfs_proto::conn::{CallsOnly, Conn, Hello, PeerAddr, Role};
-use dfs_proto::ids::ClusterId;
+use dfs_proto::ids::{ClusterId, Ino};
 use dfs_proto::request::Request;
 
 /// How long a command waits for the master: long enough for one that replays its log on a busy machine,
@@ -56,8 +57,16 @@ impl Target {
         Ok(Line { runtime, conn })
     }
 
+    /// The inode of a path on a mount.
+    pub(crate) fn inode_of(&self, path: &Path) -> anyhow::Result<Ino> {
+        // Before the path is looked at: on a mount that waits for its master that would take as long.
+        self.reach(path)?;
+        let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
+        Ok(Ino(stat.ino()))
+    }
+
     /// Whether the master that [`Target::ask`] would ask can be reached.
-    pub(crate) fn reach(&self, path: &Path) -> anyhow::Result<()> {
+    fn reach(&self, path: &Path) -> anyhow::Result<()> {
         let addr = self.addr(Some(path))?;
         runtime()?.block_on(dial(&addr)).map(drop)
     }

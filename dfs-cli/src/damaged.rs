@@ -1,11 +1,9 @@
 //! `dfs damaged`: which bytes of which files have no good replica, and what is wrong with each that there is.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use dfs_proto::control::runs_of;
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{Damaged, DamagedChunk, DamagedReplica, FileInfo, ReplicaFault};
@@ -13,7 +11,7 @@ use dfs_proto::units::{BLOCK_SIZE, ChunkIndex, ChunkSize};
 use dfs_proto::words::in_words;
 
 use crate::connect::{Line, Target};
-use crate::output::{Tone, bytes, colour, paint, span};
+use crate::output::{Tone, bytes, colour, from_root, paint, span};
 
 const FOUND: u8 = 1;
 const FAILED: u8 = 2;
@@ -45,7 +43,7 @@ pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
 
 /// Whether there is any.
 fn list(target: &Target, args: &Args) -> anyhow::Result<bool> {
-    let ino = args.path.as_deref().map(|path| inode_of(target, path)).transpose()?;
+    let ino = args.path.as_deref().map(|path| target.inode_of(path)).transpose()?;
     let line = target.line(args.path.as_deref())?;
     let losses = losses(&line, ino)?;
     let mut files: BTreeMap<Ino, Vec<Loss>> = BTreeMap::new();
@@ -71,14 +69,6 @@ fn list(target: &Target, args: &Args) -> anyhow::Result<bool> {
         (false, false) => println!("no damage: every chunk has a good replica"),
     }
     Ok(any)
-}
-
-/// The inode of a path on a mount.
-pub(crate) fn inode_of(target: &Target, path: &Path) -> anyhow::Result<Ino> {
-    // Before the path is looked at: on a mount that waits for its master that would take as long.
-    target.reach(path)?;
-    let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
-    Ok(Ino(stat.ino()))
 }
 
 /// All chunks without a good replica, of one file or of all, in the order of the inodes and of the bytes in them.
@@ -124,9 +114,7 @@ pub(crate) fn cut(start: u64, runs: &[(u32, u32)], size: u64) -> Vec<(u64, u64)>
 pub(crate) fn path_of(line: &Line, ino: Ino) -> String {
     let path = line.ask(&FileInfo { ino, from: ChunkIndex(u64::MAX) }).map(|report| report.path);
     match path {
-        Ok(path) if !path.is_empty() => {
-            format!("/{}", String::from_utf8_lossy(&path).trim_start_matches('/'))
-        }
+        Ok(path) if !path.is_empty() => from_root(&path),
         _ => format!("inode {ino}, which has no name"),
     }
 }

@@ -1,16 +1,13 @@
 //! `dfs file info PATH`: where a file's bytes are.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Subcommand;
-use dfs_proto::ids::Ino;
 use dfs_proto::meta::{FileInfo, FileReport, ReplicaReport};
 use dfs_proto::units::ChunkIndex;
 
 use crate::connect::Target;
-use crate::output::{Table, Tone, bytes, pairs};
+use crate::output::{Table, Tone, bytes, from_root, pairs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,12 +25,10 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
 }
 
 fn info(target: &Target, path: &Path) -> anyhow::Result<()> {
-    // Before the path is looked at: on a mount that waits for its master that would take as long.
-    target.reach(path)?;
-    let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
-    let mut report = target.ask(&FileInfo { ino: Ino(stat.ino()), from: ChunkIndex(0) }, Some(path))?;
+    let ino = target.inode_of(path)?;
+    let mut report = target.ask(&FileInfo { ino, from: ChunkIndex(0) }, Some(path))?;
     while let Some(from) = report.more {
-        let next = target.ask(&FileInfo { ino: Ino(stat.ino()), from }, Some(path))?;
+        let next = target.ask(&FileInfo { ino, from }, Some(path))?;
         report.chunks.extend(next.chunks);
         report.more = next.more;
     }
@@ -43,7 +38,7 @@ fn info(target: &Target, path: &Path) -> anyhow::Result<()> {
     }
     let attr = &report.attr;
     pairs(&[
-        ("path", format!("/{}", String::from_utf8_lossy(&report.path).trim_start_matches('/')), Tone::Plain),
+        ("path", from_root(&report.path), Tone::Plain),
         ("inode", attr.ino.to_string(), Tone::Plain),
         ("size", format!("{} ({})", attr.size, bytes(attr.size)), Tone::Plain),
         ("replicas", format!("goal {}", report.goal), Tone::Plain),

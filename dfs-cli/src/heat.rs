@@ -1,16 +1,13 @@
 //! `dfs heat`: which chunks are read and written most, and how many replicas they have for it.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Subcommand;
-use dfs_proto::ids::Ino;
 use dfs_proto::meta::{Heat, HeatReport};
 
 use crate::connect::Target;
-use crate::output::{Table, Tone, cost, on_terminal};
+use crate::output::{Table, Tone, cost, from_root, on_terminal};
 
 /// How often `--watch` looks: the master hears from its servers once a second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -47,18 +44,10 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
             std::thread::sleep(LOOK_EVERY);
         },
         Command::File { path } => {
-            let ino = ino_of(target, path)?;
+            let ino = target.inode_of(path)?;
             show(target, &target.ask(&Heat { ino: Some(ino), most: u32::MAX }, Some(path))?)
         }
     }
-}
-
-/// The inode of a path on a mount of this cluster.
-pub(crate) fn ino_of(target: &Target, path: &Path) -> anyhow::Result<Ino> {
-    // Before the path is looked at: on a mount that waits for its master that would take as long.
-    target.reach(path)?;
-    let stat = std::fs::symlink_metadata(path).with_context(|| format!("{}", path.display()))?;
-    Ok(Ino(stat.ino()))
 }
 
 fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
@@ -83,7 +72,7 @@ fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
             (chunk.goal.to_string(), Tone::Plain),
             (chunk.replicas.join(" "), Tone::Plain),
             (chunk.chunk.to_string(), Tone::Faint),
-            (format!("{}:{}", shown(&chunk.path), chunk.index.0), Tone::Plain),
+            (format!("{}:{}", from_root(&chunk.path), chunk.index.0), Tone::Plain),
         ]);
     }
     table.print();
@@ -94,16 +83,12 @@ fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn shown(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path).trim_start_matches('/'))
-}
-
 /// Paths in a form that JSON can carry.
 fn json(report: &HeatReport) -> serde_json::Value {
     let chunk = |chunk: &dfs_proto::meta::ChunkHeatReport| {
         serde_json::json!({
             "chunk": chunk.chunk,
-            "path": shown(&chunk.path),
+            "path": from_root(&chunk.path),
             "inode": chunk.ino,
             "index": chunk.index,
             "read_milli": chunk.read_milli,

@@ -105,6 +105,11 @@ pub(crate) fn on_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// A path as the master has it, from the root of the filesystem.
+pub(crate) fn from_root(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path).trim_start_matches('/'))
+}
+
 /// Cost a second, of thousandths of a unit.
 pub(crate) fn cost(milli: u64) -> String {
     match milli {

@@ -14,7 +14,7 @@ use dfs_proto::meta::{
 
 use crate::clock::Deadline;
 use crate::connect::{Line, Target};
-use crate::damaged::{Loss, cut, describe, inode_of, losses, words};
+use crate::damaged::{Loss, cut, describe, losses, words};
 use crate::output::Waiting;
 
 /// The new members of a chunk are asked and told within a few round trips.
@@ -41,7 +41,7 @@ struct Step {
 
 pub(crate) fn run(target: &Target, args: &Args) -> anyhow::Result<()> {
     let path = args.path.as_path();
-    let ino = inode_of(target, path)?;
+    let ino = target.inode_of(path)?;
     let line = target.line(Some(path))?;
     let found = losses(&line, Some(ino))?;
     if found.is_empty() {

@@ -126,6 +126,7 @@ impl Core {
     fn decide_on_load(&mut self) {
         let now = self.now.mono;
         self.forget_the_cold();
+        self.note_usual_times();
         let mut view = self.load_view();
         let thresholds = self.state.policy;
         let limits = thresholds.limits(&view.servers);
@@ -169,6 +170,15 @@ impl Core {
                     self.soft.leaving.want(chunk, server);
                 }
             }
+        }
+    }
+
+    /// What each server's service time is as a rule.
+    fn note_usual_times(&mut self) {
+        let now = self.now.mono;
+        for (server, live) in self.soft.servers.iter() {
+            let usual = self.soft.load.usual.entry(server).or_default();
+            *usual = std::mem::take(usual).observe(live.load.service_p99_us, now);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Registration, leases, placement and what a server's word can do to the master.
 
 use dfs_master::core::Input;
+use dfs_master::core::chunks::ChunkMeta;
 use dfs_proto::conn::Role;
 use dfs_proto::control::{CopyReport, GracefulStop, Heartbeat, ScrubReport, ServerLoad};
 use dfs_proto::ids::{
@@ -8,7 +9,7 @@ use dfs_proto::ids::{
     ServerNum,
 };
 use dfs_proto::meta::{
-    Access, ClusterStatus, Creds, GetServers, Getattr, GrantKind, KeepAlive, MapRead, Mkdir, Open,
+    Access, Attr, ClusterStatus, Creds, GetServers, Getattr, GrantKind, KeepAlive, MapRead, Mkdir, Open,
     OpenSession, Recover,
 };
 use dfs_proto::status::Status;
@@ -166,6 +167,21 @@ fn an_operator_leads_out_of_hold_into_a_new_generation() {
     assert_eq!(cluster.ask(status, &Recover { accept: Some(LogIndex(1)) }).unwrap_err(), Status::Invalid);
 }
 
+/// Both members serve the configuration of the map, and a reader is told of them.
+fn assert_served(cluster: &mut Cluster, attr: &Attr, meta: &ChunkMeta, chunk: ChunkId) {
+    for server in meta.members.iter() {
+        let replica = &cluster.server(server).replicas[&chunk];
+        assert_eq!(
+            (replica.active, replica.version, replica.config),
+            (true, meta.version, meta.config),
+            "{server}"
+        );
+    }
+    let client = cluster.client();
+    let map = MapRead { ino: attr.ino, first: ChunkIndex(0), count: 1 };
+    assert_eq!(cluster.ask(client.conn, &map).unwrap().places[0].members.len(), 2);
+}
+
 #[test]
 fn a_replica_of_a_config_that_the_log_has_lost_is_recovered() {
     let mut cluster = Cluster::new(3, 2);
@@ -183,17 +199,7 @@ fn a_replica_of_a_config_that_the_log_has_lost_is_recovered() {
     cluster.run(30_000);
     let meta = cluster.meta(place.chunk());
     assert!(meta.is_active() && meta.version > ChunkVersion(1), "{meta:?}");
-    for server in meta.members.iter() {
-        let replica = &cluster.server(server).replicas[&place.chunk()];
-        assert_eq!(
-            (replica.active, replica.version, replica.config),
-            (true, meta.version, meta.config),
-            "{server}"
-        );
-    }
-    let client = cluster.client();
-    let map = MapRead { ino: attr.ino, first: ChunkIndex(0), count: 1 };
-    assert_eq!(cluster.ask(client.conn, &map).unwrap().places[0].members.len(), 2);
+    assert_served(&mut cluster, &attr, &meta, place.chunk());
 }
 
 /// After a loss that an operator accepted, the versions that the lost records had given are not given again: to a server
@@ -222,13 +228,7 @@ fn a_replica_of_a_version_that_the_log_has_lost_is_recovered_above_it() {
     cluster.run(60_000);
     let meta = cluster.meta(place.chunk());
     assert!(meta.is_active() && meta.version > ChunkVersion(3), "{meta:?}");
-    for server in meta.members.iter() {
-        let replica = &cluster.server(server).replicas[&place.chunk()];
-        assert_eq!((replica.active, replica.version), (true, meta.version), "{server}");
-    }
-    let client = cluster.client();
-    let map = MapRead { ino: attr.ino, first: ChunkIndex(0), count: 1 };
-    assert_eq!(cluster.ask(client.conn, &map).unwrap().places[0].members.len(), 2);
+    assert_served(&mut cluster, &attr, &meta, place.chunk());
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Core {
         if self.soft.recovery.is_running(chunk) || !meta.learners.is_empty() || meta.leaving.is_some() {
             return Err("another change of its replicas came between");
         }
-        if meta.open && self.soft.grants.is_written(meta.ino) {
+        if self.has_writer(&meta) {
             return Err("a writer has opened it");
         }
         if !matches!(self.member_standing(chunk, &meta, 0, source), MemberStanding::Serving(_)) {
@@ -132,7 +132,7 @@ impl Core {
 
     /// Tells whoever has the file open that its places have changed: a hint, which saves a redirect, or brings a new replica
     /// into use at once.
-    pub(in crate::core) fn push_location(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
+    fn push_location(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
         let sessions = self.soft.grants.sessions_of(meta.ino);
         for session in sessions {
             let conn = self.soft.sessions.get(session).and_then(|live| live.conn);

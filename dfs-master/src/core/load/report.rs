@@ -46,12 +46,11 @@ impl Core {
         self.reply_at(caller, &report, self.state.applied, after);
     }
 
-    fn limits(&mut self) -> Limits {
-        let servers = self.load_view().servers;
-        self.state.policy.limits(&servers)
+    fn limits(&self) -> Limits {
+        self.state.policy.limits(&self.server_views())
     }
 
-    pub(in crate::core) fn heat(&mut self, asked: &Heat) -> Result<HeatReport, Status> {
+    pub(in crate::core) fn heat(&self, asked: &Heat) -> Result<HeatReport, Status> {
         let most = usize::try_from(asked.most).unwrap_or(CHUNKS_MAX).min(CHUNKS_MAX);
         let chunks: Vec<ChunkId> = match asked.ino {
             Some(ino) => {
@@ -94,7 +93,7 @@ impl Core {
         })
     }
 
-    pub(in crate::core) fn explain_chunk(&mut self, asked: &ExplainChunk) -> Result<ChunkExplained, Status> {
+    pub(in crate::core) fn explain_chunk(&self, asked: &ExplainChunk) -> Result<ChunkExplained, Status> {
         let chunk = match *asked {
             ExplainChunk::Chunk(chunk) => chunk,
             ExplainChunk::At(ino, index) => self.state.ns.chunk_at(ino, index)?.ok_or(Status::NoChunk)?,

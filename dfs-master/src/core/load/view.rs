@@ -11,7 +11,7 @@ use crate::core::policy::{ChunkView, Condition, ServerView, UnderWay, Usual, Vie
 use crate::core::servers::Server;
 
 impl Core {
-    pub(super) fn load_view(&mut self) -> View {
+    pub(super) fn load_view(&self) -> View {
         let servers = self.server_views();
         let load = &self.soft.load;
         let seen: BTreeSet<ChunkId> = load.chunks.keys().chain(&load.above).copied().collect();
@@ -30,12 +30,17 @@ impl Core {
             replicas: meta.members.iter().collect(),
             goal: self.state.goal(),
             max_replicas: None,
-            written: meta.open && self.soft.grants.is_written(meta.ino),
+            written: self.has_writer(&meta),
             // The primary fills, whether it is closed or not.
             closed: false,
             under_way: self.under_way(chunk, &meta),
             memory: watched.map(|watched| watched.memory).unwrap_or_default(),
         })
+    }
+
+    /// Whether somebody has it open for writing, and need not ask before the first write.
+    pub(super) fn has_writer(&self, meta: &ChunkMeta) -> bool {
+        meta.open && self.soft.grants.is_written(meta.ino)
     }
 
     /// What a copy moves: what of the file lies in the chunk.
@@ -60,14 +65,7 @@ impl Core {
         other.then_some(UnderWay::Other)
     }
 
-    fn server_views(&mut self) -> Vec<ServerView> {
-        let now = self.now.mono;
-        for server in self.state.servers.iter() {
-            if let Some(live) = self.soft.servers.get(server.num) {
-                let usual = self.soft.load.usual.entry(server.num).or_default();
-                *usual = std::mem::take(usual).observe(live.load.service_p99_us, now);
-            }
-        }
+    pub(super) fn server_views(&self) -> Vec<ServerView> {
         let (mut copies_in, mut copies_out) = (BTreeMap::new(), BTreeMap::new());
         for step in self.soft.load.raises.values().flatten() {
             *copies_in.entry(step.target).or_insert(0) += 1;
