@@ -43,8 +43,11 @@ enum Writable {
 }
 
 impl Core {
-    /// A server refused a write, because its disk takes none.
-    pub(super) fn refused_by_disk(&mut self, chunk: ChunkId, server: ServerNum) {
+    /// A server refused a write, because its disk takes none. Of the disk of its next process that says nothing.
+    pub(super) fn refused_by_disk(&mut self, chunk: ChunkId, server: ServerNum, boot: BootId) {
+        if self.soft.servers.get(server).is_none_or(|live| live.boot != Some(boot)) {
+            return;
+        }
         let Some(meta) = self.state.chunks.get(chunk) else { return };
         if meta.learners.contains(&server) {
             return self.drop_learner(chunk, server);

@@ -48,6 +48,26 @@ fn one_of_them_is_left_out() {
 }
 
 #[test]
+fn a_late_word_of_the_process_before_says_nothing_of_the_disk() {
+    let mut cluster = Cluster::new(2, 2);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    let [primary, other] = members(&cluster, &place)[..] else { panic!("two members") };
+    let boot = cluster.server(other).boot;
+    cluster.kill(other);
+    cluster.revive(other, false);
+    cluster.until(20_000, |cluster| cluster.map_write(client, attr.ino, 0).is_ok());
+    let conn = cluster.server(other).conn;
+    let what = Suspicion::ReadOnly;
+    let late = SuspectReport { server: other, boot, chunk: Some(place.chunk()), what };
+    cluster.ask(conn, &ReportTrouble { reports: vec![late], failed: Vec::new() }).unwrap();
+    cluster.run(1_000);
+    let both = members(&cluster, &place);
+    assert!(both.contains(&primary) && both.contains(&other), "{both:?}");
+    assert!(cluster.map_write(client, attr.ino, 0).is_ok());
+}
+
+#[test]
 fn with_no_other_server_the_writer_is_told_and_nothing_is_tried_again() {
     let mut cluster = Cluster::new(2, 2);
     let client = cluster.client();

@@ -83,7 +83,7 @@ impl Core {
                 }
                 Suspicion::ReadOnly => {
                     if let Some(chunk) = report.chunk {
-                        self.refused_by_disk(chunk, report.server);
+                        self.refused_by_disk(chunk, report.server, report.boot);
                     }
                 }
                 Suspicion::Stranded => {
