@@ -44,6 +44,8 @@ struct Spot {
     since: (ChunkVersion, Seq),
     /// No member has the block.
     hopeless: bool,
+    /// Someone did not answer: asked again when the timer is due, and not before.
+    later: bool,
 }
 
 impl Damage {
@@ -55,7 +57,7 @@ impl Damage {
             if let Some(spot) = hurt.spots.get_mut(&block) {
                 spot.since = spot.since.max(since);
             } else if self.blocks < BLOCKS_MAX {
-                hurt.spots.insert(block, Spot { since, hopeless: false });
+                hurt.spots.insert(block, Spot { since, hopeless: false, later: false });
                 hurt.tries = 0;
                 self.blocks += 1;
                 fresh.push(block);
@@ -111,6 +113,12 @@ impl Damage {
         news
     }
 
+    /// Blocks that a member may have which did not answer.
+    pub(crate) fn put_off(&mut self, chunk: ChunkId, range: Range) {
+        let spots = self.chunks.get_mut(&chunk).map(|hurt| hurt.spots.range_mut(blocks_of(range)));
+        spots.into_iter().flatten().for_each(|(_, spot)| spot.later = true);
+    }
+
     /// The chunk's bytes here are nobody's concern any more.
     pub(crate) fn forget(&mut self, chunk: ChunkId) {
         if let Some(hurt) = self.chunks.remove(&chunk) {
@@ -157,11 +165,11 @@ impl Damage {
     }
 
     /// Damaged blocks that follow one another, as much as one message carries in each range. Those of which no
-    /// member has a good copy only if they are to be tried again.
+    /// member has a good copy, and those that were put off, only if they are to be tried again.
     pub(crate) fn runs(&self, chunk: ChunkId, again: bool) -> Vec<Range> {
         let mut runs: Vec<Range> = Vec::new();
         let Some(hurt) = self.chunks.get(&chunk) else { return runs };
-        for (&block, _) in hurt.spots.iter().filter(|(_, spot)| again || !spot.hopeless) {
+        for (&block, _) in hurt.spots.iter().filter(|(_, spot)| again || !(spot.hopeless || spot.later)) {
             let offset = block.saturating_mul(BLOCK_SIZE);
             match runs.last_mut() {
                 Some(last) if last.end() == offset && last.len < IO_MAX => last.len += BLOCK_SIZE,
@@ -227,6 +235,8 @@ mod tests {
         assert_eq!(damage.give_up(CHUNK, blocks(0, 12)), 2);
         assert_eq!(damage.give_up(CHUNK, blocks(0, 12)), 0);
         assert_eq!(damage.runs(CHUNK, false), [blocks(10 + full, 1)]);
+        damage.put_off(CHUNK, blocks(10 + full, 1));
+        assert_eq!((damage.runs(CHUNK, false).len(), damage.runs(CHUNK, true).len()), (0, 3));
         assert_eq!((damage.standing(), damage.hopeless(1)), ((3, 2), vec![(CHUNK, 3)]));
         damage.forget(CHUNK);
         assert_eq!((damage.standing(), damage.is_hurt(CHUNK)), ((0, 0), false));
