@@ -23,6 +23,7 @@ mod window;
 mod read;
 mod write;
 mod primary;
+mod pull;
 mod secondary;
 mod sync;
 mod zero;

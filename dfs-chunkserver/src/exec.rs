@@ -60,6 +60,10 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
                 Err(error) => DiskDone::Failed(fault_of(&error)),
             }
         }
+        DiskOp::Table { chunk, range } => match store.entries(*chunk, *range) {
+            Ok(entries) => DiskDone::Table(entries),
+            Err(error) => DiskDone::Failed(fault_of(&error)),
+        },
         DiskOp::Reconcile { chunk, settle } => reconcile(store, *chunk, *settle),
         DiskOp::BeginLearner { header, keep } => done(begin_learner(store, context, header, *keep)),
         DiskOp::Compare { chunk, offset, entries } => match store.compare(*chunk, *offset, entries) {
@@ -90,7 +94,8 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
             DiskDone::Looked(chunks.iter().map(|chunk| store.is_on_disk(*chunk)).collect())
         }
         DiskOp::Examine { chunk } => examine(store, *chunk),
-        DiskOp::Trash { chunk } => done(store.trash(*chunk, context.now_s)),
+        DiskOp::Trash { chunk, at_once: false } => done(store.trash(*chunk, context.now_s)),
+        DiskOp::Trash { chunk, at_once: true } => done(store.discard(*chunk)),
         DiskOp::HighWater { generation, term, index } => {
             let (max_term, max_meta_index) = (*term, *index);
             done(store.set_mhwm(Mhwm { generation: *generation, max_term, max_meta_index }))

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_proto::chunk::{
-    AskMend, Committed, ForwardMeta, ForwardSync, ForwardSyncChunk, Member, Synced, entries_from_bytes,
+    AskMend, Committed, ForwardKind, ForwardMeta, ForwardSync, ForwardSyncChunk, Member, Synced,
+    entries_from_bytes,
 };
 use dfs_proto::conn::{CallError, Conn, Handler, Hello, PeerAddr, Pool};
 use dfs_proto::frame::{Frame, Outgoing};
@@ -24,6 +25,8 @@ use crate::core::io::PeerAnswer;
 
 /// How long a member may take for a FORWARD or a sync (the I/O deadline of one try).
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a learner may take to fetch a part from other members, while nobody waits for it.
+const PULL_LIMIT: Duration = Duration::from_secs(30);
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
 /// `word0` of a FORWARD_SYNC whose answer shall carry the chunk's digest in its first two words.
 pub(crate) const WITH_DIGEST: u64 = 1;
@@ -126,7 +129,8 @@ impl Peers {
         };
         let out = Outgoing::new(Op::Forward).with_words(words);
         let out = out.with_meta(Bytes::from(meta.to_bytes())).with_payload(payload);
-        match self.call(to, out).await {
+        let limit = if meta.kind == ForwardKind::Pull { PULL_LIMIT } else { CALL_LIMIT };
+        match self.call(to, out, limit).await {
             Ok(frame) if !frame.meta.is_empty() => stock_of(&frame),
             Ok(frame) if !frame.payload.is_empty() => PeerAnswer::Compared(frame.payload),
             Ok(_) => PeerAnswer::Ok,
@@ -140,7 +144,7 @@ impl Peers {
             return PeerAnswer::Refused(Status::Malformed);
         };
         let words = Words { word0: if digest { WITH_DIGEST } else { 0 }, ..Words::default() };
-        let frame = match self.call(to, out.with_words(words)).await {
+        let frame = match self.call(to, out.with_words(words), CALL_LIMIT).await {
             Ok(frame) => frame,
             Err(answer) => return answer,
         };
@@ -157,9 +161,9 @@ impl Peers {
         }
     }
 
-    async fn call(&self, to: Member, out: Outgoing) -> Result<Frame, PeerAnswer> {
+    async fn call(&self, to: Member, out: Outgoing, limit: Duration) -> Result<Frame, PeerAnswer> {
         let conn = self.conn(to.server).await?;
-        conn.call_frame(out, CALL_LIMIT).await.map_err(|error| match error {
+        conn.call_frame(out, limit).await.map_err(|error| match error {
             CallError::Status(status, _) => PeerAnswer::Refused(status),
             CallError::Deadline | CallError::Closed | CallError::Connect(_) => PeerAnswer::Silent,
             CallError::Decode(_) | CallError::Encode(_) | CallError::TooLong(_) => {

@@ -125,6 +125,9 @@ pub enum ForwardKind {
     Mend,
     /// A client's write of zeros: no payload, no checksums.
     Punch,
+    /// What the primary has in ranges that a learner lacks, as in a Compare: it fetches them from the members that
+    /// `create` names, and its reply's payload says, as that to a Compare, which blocks it still needs.
+    Pull,
 }
 
 /// What a message carries besides its ranges.
@@ -385,6 +388,7 @@ impl ForwardMeta {
                 ForwardKind::Fetch => 5,
                 ForwardKind::Mend => 6,
                 ForwardKind::Punch => 7,
+                ForwardKind::Pull => 8,
             }
             .into(),
             key: self.given.key.0.into(),
@@ -412,11 +416,12 @@ impl ForwardMeta {
             5 => ForwardKind::Fetch,
             6 => ForwardKind::Mend,
             7 => ForwardKind::Punch,
+            8 => ForwardKind::Pull,
             _ => return Err(BadMeta::Kind),
         };
         let carries = match kind {
             ForwardKind::Write | ForwardKind::Fill => Carries::BytesAndChecksums,
-            ForwardKind::Compare => Carries::Checksums,
+            ForwardKind::Compare | ForwardKind::Pull => Carries::Checksums,
             ForwardKind::Mend => Carries::Entries,
             ForwardKind::Zero | ForwardKind::Fetch | ForwardKind::Punch => Carries::Nothing,
         };

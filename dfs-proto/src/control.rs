@@ -440,6 +440,9 @@ pub struct DeleteChunk {
     /// Replicas at this version or below go; `None` for a chunk's own tombstone: any.
     pub up_to: Option<(ChunkVersion, ConfigNum)>,
     pub tombstone: LogIndex,
+    /// As many others as the goal hold the same, closed: its space comes back at once.
+    #[serde(default)]
+    pub surplus: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

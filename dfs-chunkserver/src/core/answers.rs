@@ -26,8 +26,9 @@ impl Core {
             }
             DiskWork::Fence { job, chunks } => self.fenced_on_disk(job, &chunks, &done, out),
             DiskWork::Reconcile { call, chunk } => self.reconciled_on_disk(call, chunk, &done, out),
-            DiskWork::FillRead { chunk, version } => self.fill_read(now, chunk, version, done, out),
-            DiskWork::FillDigest { chunk, version } => self.fill_digest(now, chunk, version, &done, out),
+            DiskWork::Pulled(pulled) => self.pulled_on_disk(now, pulled, &done, out),
+            DiskWork::FillRead(fill) => self.fill_read(now, fill, done, out),
+            DiskWork::FillDigest(fill) => self.fill_digest(now, fill, &done, out),
             DiskWork::Close { job, chunks } => self.closed_on_disk(job, &chunks, &done, out),
             DiskWork::Stock { chunk, range, call } => {
                 self.stock_on_disk(now, (chunk, range, call), done, out)
@@ -58,7 +59,8 @@ impl Core {
         match work {
             PeerWork::Flight { id, server } => self.flight_answered(now, id, server, &reply, out),
             PeerWork::Sync { job, to, chunks } => self.sync_answered(now, job, to, chunks, &reply, out),
-            PeerWork::Fill { chunk, version } => self.fill_answered(now, chunk, version, &reply, out),
+            PeerWork::Fill(fill) => self.fill_answered(now, fill, &reply, out),
+            PeerWork::Pull(pulled) => self.pull_answered(pulled, reply, out),
             PeerWork::Fetch { chunk, version } => self.fetched(now, chunk, version, reply, out),
             PeerWork::Mend { chunk, version } => self.mend_answered(now, chunk, version, out),
             PeerWork::Agree { chunk, version, member } => {

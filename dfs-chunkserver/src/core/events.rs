@@ -119,6 +119,7 @@ impl Core {
         if config.version > replica.version || (led && config.members.first() != Some(&me)) {
             self.step_down(chunk, Status::Recovering, out);
         }
+        self.stop_pulling(chunk, Status::WrongRole, out);
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
         let before = replica.header();
         replica.adopt(config);

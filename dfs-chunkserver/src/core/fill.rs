@@ -1,61 +1,57 @@
 //! Filling a learner at the primary while writes go on (section 10). It gets every new write from the start;
-//! what was there before is compared piece by piece with what the learner started from, each under a lock of
-//! its blocks, and the blocks that differ are copied. Then it syncs, and with
+//! what was there before is compared part by part with what the learner started from (`part`), and what differs is
+//! copied: by the learner, from all members at once, and what it did not get by the primary. Then it syncs, and with
 //! all blocks locked for a moment it gets the op table and its digest is compared. From then on the primary
 //! acknowledges nothing without it until the master has answered.
 //!
 //! It opens and closes with FORWARDs of kind Zero whose `create` names the learner alone: no client's write
 //! looks like that.
 
+mod part;
+
 use bytes::Bytes;
-use dfs_proto::checksum::{Crc, HOLE, entry_of};
 use dfs_proto::chunk::{ForwardKind, ForwardMeta, ForwardSyncChunk, Given, Member, Range};
 use dfs_proto::control::{AddLearner, LearnerReady, OpRecord};
-use dfs_proto::ids::{BootId, ChunkId, ChunkVersion, OpId, Seq, SessionId};
+use dfs_proto::ids::{BootId, ChunkId, OpId, Seq, SessionId};
 use dfs_proto::planted;
 use dfs_proto::status::Status;
-use dfs_proto::units::{BLOCK_SIZE, IO_MAX, Micros};
+use dfs_proto::units::{BLOCK_SIZE, Micros};
 
-use crate::core::io::{BlockRun, CallToken, DiskDone, DiskOp, Effect, PeerAnswer, Reply};
+use crate::core::fill::part::Part;
+use crate::core::io::{CallToken, DiskDone, DiskOp, Effect, PeerAnswer, Reply};
 use crate::core::lead::{Lead, Waiting};
 use crate::core::read::check_standing;
 use crate::core::replica::{Blocks, Replica};
-use crate::core::work::{DiskWork, PeerWork};
+use crate::core::work::{DiskWork, FillId, PeerWork};
 use crate::core::{Core, answer, refuse};
 
 #[derive(Debug)]
 pub(crate) struct Fill {
     pub(crate) learner: Member,
-    /// Blocks that no write may change now.
-    pub(crate) locked: Option<Blocks>,
+    attempt: u64,
     stage: Stage,
-    /// Everything below was copied.
-    copied: u32,
-    /// Messages on their way.
+    /// Where the next part begins.
+    next: u32,
+    /// Parts under way.
+    parts: Vec<Part>,
+    /// No write may change anything now.
+    locked: bool,
+    /// Messages on their way that concern no part.
     waits: u32,
-    /// The piece that the learner compares with what it has.
-    piece: Vec<BlockRun>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// The learner makes room.
     Beginning,
-    /// Waits for a piece's blocks.
-    Locking,
-    Reading,
-    /// The learner compares.
-    Asking,
-    Sending,
+    /// Parts are compared and copied.
+    Copying,
     /// The learner syncs what it has.
     Syncing,
     /// Waits for all blocks.
     Closing,
     /// Everything is locked; the op table is sent and digests are fetched.
-    Comparing {
-        ours: Option<u128>,
-        theirs: Option<u128>,
-    },
+    Comparing { ours: Option<u128>, theirs: Option<u128> },
     /// The master has it.
     Ready,
     /// It is a member, as soon as the config that says so arrives.
@@ -68,6 +64,11 @@ impl Fill {
         self.stage != Stage::Beginning
     }
 
+    /// Whether no write may change these blocks now.
+    pub(crate) fn locks(&self, blocks: &Blocks) -> bool {
+        self.locked || self.parts.iter().any(|part| part.locks(blocks))
+    }
+
     /// Only the master drops it now.
     fn is_reported(&self) -> bool {
         matches!(self.stage, Stage::Ready | Stage::Taken)
@@ -76,7 +77,7 @@ impl Fill {
     /// The learner once it has everything: syncs wait for it.
     pub(crate) fn mandatory(&self) -> Option<Member> {
         match self.stage {
-            Stage::Beginning | Stage::Locking | Stage::Reading | Stage::Asking | Stage::Sending => None,
+            Stage::Beginning | Stage::Copying => None,
             Stage::Syncing | Stage::Closing | Stage::Comparing { .. } | Stage::Ready | Stage::Taken => {
                 Some(self.learner)
             }
@@ -112,17 +113,18 @@ impl Core {
             Some(_) => return refuse(call, Status::Busy, out),
             None => {}
         }
-        let fill = Fill {
+        let attempt = self.work.number();
+        lead.fill = Some(Fill {
             learner: body.learner,
-            locked: None,
+            attempt,
             stage: Stage::Beginning,
-            copied: 0,
+            next: 0,
+            parts: Vec::new(),
+            locked: false,
             waits: 1,
-            piece: Vec::new(),
-        };
-        lead.fill = Some(fill);
+        });
         let meta = opening(replica, None);
-        let work = PeerWork::Fill { chunk: body.chunk, version: replica.version };
+        let work = PeerWork::Fill(FillId { chunk: body.chunk, attempt, part: None });
         let meta = ForwardMeta { create: vec![body.learner], ..meta };
         self.work.forward(body.learner, work, meta, Bytes::new(), out);
         answer(call, Reply::Done, out);
@@ -149,17 +151,16 @@ impl Core {
     pub(crate) fn fill_answered(
         &mut self,
         now: Micros,
-        chunk: ChunkId,
-        version: ChunkVersion,
+        id: FillId,
         reply: &PeerAnswer,
         out: &mut Vec<Effect>,
     ) {
-        let Some(fill) = self.fill_of(chunk, version) else { return };
+        if let Some(part) = id.part {
+            return self.part_answered(now, id, part, reply, out);
+        }
+        let Some(fill) = self.fill_of(id) else { return };
         let (good, digest) = match reply {
-            PeerAnswer::Compared(bits) if fill.stage == Stage::Asking => {
-                return self.send_differing(now, chunk, version, bits, out);
-            }
-            PeerAnswer::Ok => (fill.stage != Stage::Asking, None),
+            PeerAnswer::Ok => (true, None),
             PeerAnswer::Synced { results, digest } => {
                 (results.iter().all(|status| *status == Status::Ok), *digest)
             }
@@ -170,7 +171,7 @@ impl Core {
             | PeerAnswer::Dead => (false, None),
         };
         if !good {
-            return self.end_fill(now, chunk, out);
+            return self.end_fill(now, id.chunk, out);
         }
         fill.waits = fill.waits.saturating_sub(1);
         if let Stage::Comparing { theirs, .. } = &mut fill.stage {
@@ -180,58 +181,63 @@ impl Core {
             return;
         }
         match fill.stage {
-            Stage::Beginning => self.next_piece(now, chunk, out),
-            Stage::Sending => self.piece_done(now, chunk, out),
-            Stage::Syncing => self.close_fill(now, chunk, out),
-            Stage::Comparing { .. } => self.compare(now, chunk, out),
-            Stage::Locking
-            | Stage::Reading
-            | Stage::Asking
-            | Stage::Closing
-            | Stage::Ready
-            | Stage::Taken => {}
+            Stage::Beginning => self.start_copying(now, id.chunk, out),
+            Stage::Syncing => self.close_fill(now, id.chunk, out),
+            Stage::Comparing { .. } => self.compare(now, id.chunk, out),
+            Stage::Copying | Stage::Closing | Stage::Ready | Stage::Taken => {}
         }
     }
 
-    fn fill_of(&mut self, chunk: ChunkId, version: ChunkVersion) -> Option<&mut Fill> {
-        let replica = self.replicas.get_mut(&chunk).filter(|replica| replica.version == version)?;
-        replica.lead.as_mut()?.fill.as_mut()
-    }
-
-    /// Asks for the blocks of the next piece, or ends the copying.
-    fn next_piece(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
-        let chunk_size = self.chunk_size;
-        let Some(replica) = self.replicas.get_mut(&chunk) else { return };
-        let made = replica.made;
-        let Some(fill) = replica.lead.as_mut().and_then(|lead| lead.fill.as_mut()) else { return };
-        if fill.copied >= chunk_size || !made || planted!(LearnerUnfilled) {
-            fill.stage = Stage::Syncing;
-            fill.waits = 1;
-            return self.sync_learner(chunk, false, out);
-        }
-        fill.stage = Stage::Locking;
-        let piece = piece(fill.copied, chunk_size);
-        self.lock_for_fill(now, chunk, Blocks::of(&[piece]), out);
-    }
-
-    fn close_fill(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
-        let Some(fill) = self.any_fill(chunk) else { return };
-        fill.stage = Stage::Closing;
-        self.lock_for_fill(now, chunk, Blocks::all(), out);
+    /// The fill that `id` names, if it is still under way.
+    fn fill_of(&mut self, id: FillId) -> Option<&mut Fill> {
+        self.any_fill(id.chunk).filter(|fill| fill.attempt == id.attempt)
     }
 
     fn any_fill(&mut self, chunk: ChunkId) -> Option<&mut Fill> {
         self.replicas.get_mut(&chunk)?.lead.as_mut()?.fill.as_mut()
     }
 
-    fn lock_for_fill(&mut self, now: Micros, chunk: ChunkId, blocks: Blocks, out: &mut Vec<Effect>) {
+    fn start_copying(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
+        let chunk_size = self.chunk_size;
+        let Some(replica) = self.replicas.get_mut(&chunk) else { return };
+        let made = replica.made;
+        let Some(fill) = replica.lead.as_mut().and_then(|lead| lead.fill.as_mut()) else { return };
+        fill.stage = Stage::Copying;
+        if !made || planted!(LearnerUnfilled) {
+            fill.next = chunk_size;
+        }
+        self.next_parts(now, chunk, out);
+    }
+
+    /// Every part is copied.
+    fn all_copied(&mut self, chunk: ChunkId, out: &mut Vec<Effect>) {
+        let Some(fill) = self.any_fill(chunk) else { return };
+        fill.stage = Stage::Syncing;
+        fill.waits = 1;
+        self.sync_learner(chunk, false, out);
+    }
+
+    fn close_fill(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
+        let Some(fill) = self.any_fill(chunk) else { return };
+        fill.stage = Stage::Closing;
+        self.lock_for_fill(now, chunk, None, Blocks::all(), out);
+    }
+
+    fn lock_for_fill(
+        &mut self,
+        now: Micros,
+        chunk: ChunkId,
+        part: Option<u32>,
+        blocks: Blocks,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(lead) = self.replicas.get_mut(&chunk).and_then(|replica| replica.lead.as_mut()) else {
             return;
         };
         if lead.must_wait(&blocks) {
-            lead.queue.push_back(Waiting::Fill { blocks });
+            lead.queue.push_back(Waiting::Fill { blocks, part });
         } else {
-            self.fill_locked(now, chunk, blocks, out);
+            self.fill_locked(now, chunk, part, blocks, out);
         }
     }
 
@@ -240,107 +246,17 @@ impl Core {
         &mut self,
         _now: Micros,
         chunk: ChunkId,
+        part: Option<u32>,
         blocks: Blocks,
         out: &mut Vec<Effect>,
     ) {
-        let chunk_size = self.chunk_size;
-        let Some(replica) = self.replicas.get_mut(&chunk) else { return };
-        let (disk, version) = (replica.disk, replica.version);
-        let Some(fill) = replica.lead.as_mut().and_then(|lead| lead.fill.as_mut()) else { return };
-        match fill.stage {
-            Stage::Locking => {
-                fill.locked = Some(blocks);
-                fill.stage = Stage::Reading;
-                let op = DiskOp::ReadBlocks { chunk, range: piece(fill.copied, chunk_size) };
-                self.work.disk(disk, DiskWork::FillRead { chunk, version }, op, out);
-            }
-            Stage::Closing => {
-                fill.locked = Some(blocks);
-                fill.stage = Stage::Comparing { ours: None, theirs: None };
-                self.start_comparing(chunk, out);
-            }
-            Stage::Beginning
-            | Stage::Reading
-            | Stage::Asking
-            | Stage::Sending
-            | Stage::Syncing
-            | Stage::Comparing { .. }
-            | Stage::Ready
-            | Stage::Taken => {}
+        if let Some(part) = part {
+            return self.part_locked(chunk, part, blocks, out);
         }
-    }
-
-    /// A piece was read here: the learner is asked which of its blocks it lacks.
-    pub(crate) fn fill_read(
-        &mut self,
-        now: Micros,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        done: DiskDone,
-        out: &mut Vec<Effect>,
-    ) {
-        let runs = match done {
-            DiskDone::Blocks(runs) => runs,
-            DiskDone::Failed(fault) => {
-                self.fault_found(now, chunk, fault, out);
-                return self.end_fill(now, chunk, out);
-            }
-            _ => return self.end_fill(now, chunk, out),
-        };
-        let chunk_size = self.chunk_size;
-        let Some(fill) = self.fill_of(chunk, version).filter(|fill| fill.stage == Stage::Reading) else {
-            return;
-        };
-        fill.stage = Stage::Asking;
-        fill.waits = 1;
-        let range = piece(fill.copied, chunk_size);
-        let crcs = entries_of(range, &runs);
-        fill.piece = runs;
-        let learner = fill.learner;
-        let Some(replica) = self.replicas.get(&chunk) else { return };
-        let kind = ForwardKind::Compare;
-        let meta = ForwardMeta { kind, ranges: vec![range], crcs, ..opening(replica, None) };
-        self.work.forward(learner, PeerWork::Fill { chunk, version }, meta, Bytes::new(), out);
-    }
-
-    /// The learner has compared: what it lacks is sent. Holes it has made itself.
-    fn send_differing(
-        &mut self,
-        now: Micros,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        bits: &[u8],
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(fill) = self.fill_of(chunk, version) else { return };
-        let from = fill.copied;
-        let differs = |offset: u32| {
-            let block = (offset.saturating_sub(from) / BLOCK_SIZE) as usize;
-            bits.get(block / 8).is_none_or(|byte| byte >> (block % 8) & 1 == 1)
-        };
-        let piece = std::mem::take(&mut fill.piece);
-        let runs: Vec<BlockRun> = piece.iter().flat_map(|run| parts_of(run, differs)).collect();
-        fill.stage = Stage::Sending;
-        fill.waits = u32::try_from(runs.len()).unwrap_or(u32::MAX);
-        let learner = fill.learner;
-        if runs.is_empty() {
-            return self.piece_done(now, chunk, out);
-        }
-        let Some(replica) = self.replicas.get(&chunk) else { return };
-        for BlockRun { range, crcs, data } in runs {
-            let meta =
-                ForwardMeta { kind: ForwardKind::Fill, ranges: vec![range], crcs, ..opening(replica, None) };
-            self.work.forward(learner, PeerWork::Fill { chunk, version }, meta, data, out);
-        }
-    }
-
-    fn piece_done(&mut self, now: Micros, chunk: ChunkId, out: &mut Vec<Effect>) {
-        let Some(fill) = self.any_fill(chunk) else { return };
-        fill.locked = None;
-        fill.copied = fill.copied.saturating_add(IO_MAX);
-        // Before others go on, so that a busy chunk's fill is not starved: its lock queues behind theirs.
-        self.advance(now, chunk, out);
-        self.next_piece(now, chunk, out);
+        let Some(fill) = self.any_fill(chunk).filter(|fill| fill.stage == Stage::Closing) else { return };
+        fill.locked = true;
+        fill.stage = Stage::Comparing { ours: None, theirs: None };
+        self.start_comparing(chunk, out);
     }
 
     fn sync_learner(&mut self, chunk: ChunkId, digest: bool, out: &mut Vec<Effect>) {
@@ -353,43 +269,35 @@ impl Core {
             seq: replica.applied.highest(),
             to: fill.learner.boot,
         };
-        let work = PeerWork::Fill { chunk, version: replica.version };
+        let work = PeerWork::Fill(FillId { chunk, attempt: fill.attempt, part: None });
         self.work.sync(fill.learner, work, vec![ask], digest, out);
     }
 
     /// No write is under way: the op table travels, and both digests are asked for.
     fn start_comparing(&mut self, chunk: ChunkId, out: &mut Vec<Effect>) {
         let Some(replica) = self.replicas.get_mut(&chunk) else { return };
-        let version = replica.version;
         let records = replica.ops.records();
         let Some(fill) = replica.lead.as_mut().and_then(|lead| lead.fill.as_mut()) else { return };
-        let learner = fill.learner;
+        let (learner, id) = (fill.learner, FillId { chunk, attempt: fill.attempt, part: None });
         fill.waits = u32::try_from(records.len()).unwrap_or(u32::MAX).saturating_add(1);
         let Some(replica) = self.replicas.get(&chunk) else { return };
         for record in records {
             let meta = ForwardMeta { create: vec![learner], ..opening(replica, Some(record)) };
-            self.work.forward(learner, PeerWork::Fill { chunk, version }, meta, Bytes::new(), out);
+            self.work.forward(learner, PeerWork::Fill(id), meta, Bytes::new(), out);
         }
-        self.work.disk(replica.disk, DiskWork::FillDigest { chunk, version }, DiskOp::Digest { chunk }, out);
+        self.work.disk(replica.disk, DiskWork::FillDigest(id), DiskOp::Digest { chunk }, out);
         self.sync_learner(chunk, true, out);
     }
 
     /// The own digest is here.
-    pub(crate) fn fill_digest(
-        &mut self,
-        now: Micros,
-        chunk: ChunkId,
-        version: ChunkVersion,
-        done: &DiskDone,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(fill) = self.fill_of(chunk, version) else { return };
+    pub(crate) fn fill_digest(&mut self, now: Micros, id: FillId, done: &DiskDone, out: &mut Vec<Effect>) {
+        let Some(fill) = self.fill_of(id) else { return };
         match (done, &mut fill.stage) {
             (DiskDone::Digest(digest), Stage::Comparing { ours, .. }) => {
                 *ours = Some(*digest);
-                self.compare(now, chunk, out);
+                self.compare(now, id.chunk, out);
             }
-            _ => self.end_fill(now, chunk, out),
+            _ => self.end_fill(now, id.chunk, out),
         }
     }
 
@@ -403,7 +311,7 @@ impl Core {
             return self.end_fill(now, chunk, out);
         }
         fill.stage = Stage::Ready;
-        fill.locked = None;
+        fill.locked = false;
         self.report_learner(now, chunk, out);
         self.advance(now, chunk, out);
     }
@@ -480,42 +388,6 @@ impl Core {
         self.members_changed(now, chunk, out);
         self.advance(now, chunk, out);
     }
-}
-
-/// The next piece from `from`: as much as one message carries.
-fn piece(from: u32, chunk_size: u32) -> Range {
-    Range { offset: from, len: IO_MAX.min(chunk_size.saturating_sub(from)) }
-}
-
-/// A piece's blocks as a table of checksums has them.
-fn entries_of(piece: Range, runs: &[BlockRun]) -> Vec<u32> {
-    let mut entries = vec![HOLE; (piece.len / BLOCK_SIZE) as usize];
-    for run in runs {
-        let first = (run.range.offset.saturating_sub(piece.offset) / BLOCK_SIZE) as usize;
-        for (entry, crc) in entries.iter_mut().skip(first).zip(&run.crcs) {
-            *entry = entry_of(Crc(*crc));
-        }
-    }
-    entries
-}
-
-/// The parts of a run whose blocks the learner lacks.
-fn parts_of(run: &BlockRun, differs: impl Fn(u32) -> bool) -> Vec<BlockRun> {
-    let offsets: Vec<u32> = (run.range.offset..run.range.end()).step_by(BLOCK_SIZE as usize).collect();
-    let mut parts = Vec::new();
-    let mut at = 0;
-    for part in offsets.chunk_by(|left, right| differs(*left) == differs(*right)) {
-        let (from, to) = (at, at + part.len());
-        at = to;
-        let (Some(&offset), Some(crcs)) = (part.first(), run.crcs.get(from..to)) else { continue };
-        if differs(offset) {
-            let block = BLOCK_SIZE as usize;
-            let len = u32::try_from(part.len()).unwrap_or(u32::MAX).saturating_mul(BLOCK_SIZE);
-            let data = run.data.slice(from * block..to * block);
-            parts.push(BlockRun { range: Range { offset, len }, crcs: crcs.to_vec(), data });
-        }
-    }
-    parts
 }
 
 fn ready(replica: &Replica, learner: Member, ready: bool) -> LearnerReady {

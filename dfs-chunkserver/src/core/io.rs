@@ -292,6 +292,8 @@ pub enum DiskOp {
     Digest { chunk: ChunkId },
     /// Reads the written blocks of a range. Answer: `Blocks`.
     ReadBlocks { chunk: ChunkId, range: Range },
+    /// What the table of checksums says of a range. Answer: `Table`.
+    Table { chunk: ChunkId, range: Range },
     /// Makes durable what is there, and settles blocks with invalid checksums. Answer: `Resolved`.
     Reconcile { chunk: ChunkId, settle: Settle },
     /// Which of these chunks have their files on the disk. Answer: `Looked`.
@@ -315,8 +317,8 @@ pub enum DiskOp {
     Scrub { chunk: ChunkId, from: Option<u32>, hurried: bool },
     /// Remembers how far the scrub is. Answer: `Done`.
     KeepScrub(ScrubMark),
-    /// Moves the file to the trash, if there is one. Answer: `Done`.
-    Trash { chunk: ChunkId },
+    /// Moves the file to the trash, if there is one, or unlinks it at once. Answer: `Done`.
+    Trash { chunk: ChunkId, at_once: bool },
     /// Remembers the highest term and durable log index seen. Answer: `Done`.
     HighWater { generation: Generation, term: Term, index: LogIndex },
 }
@@ -353,6 +355,8 @@ pub enum DiskDone {
     Closed(Vec<Result<Option<u128>, DiskFault>>),
     /// Runs of whole blocks, in order.
     Blocks(Vec<BlockRun>),
+    /// One entry a block.
+    Table(Vec<u32>),
     /// One a block compared, and whether it has to be copied.
     Differ(Vec<bool>),
     Resolved {
@@ -450,9 +454,9 @@ pub struct BlockRun {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerAnswer {
     Ok,
-    /// To a comparison: a bit a block, the lowest first, set where the block has to be copied.
+    /// To a comparison or a pull: a bit a block, the lowest first, set where the block has to be copied.
     Compared(Bytes),
-    /// To a Fetch.
+    /// To a fetch.
     Stock {
         entries: Vec<u32>,
         data: Bytes,
@@ -481,7 +485,7 @@ pub enum Reply {
     },
     /// To FORWARD, AddLearner and Zero.
     Done,
-    /// To a FORWARD that compares.
+    /// To a FORWARD that compares, or has a learner pull.
     Compared(Bytes),
     /// To a FORWARD that fetches.
     Stock {

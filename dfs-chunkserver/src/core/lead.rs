@@ -92,15 +92,31 @@ pub(crate) enum AckState {
 /// What waits until the blocks it needs are free.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Write { calls: Vec<CallToken>, meta: Box<WriteMeta>, payload: Bytes, blocks: Blocks },
-    Zero { call: CallToken, offset: u32, size_epoch: SizeEpoch, blocks: Blocks },
-    Fill { blocks: Blocks },
+    Write {
+        calls: Vec<CallToken>,
+        meta: Box<WriteMeta>,
+        payload: Bytes,
+        blocks: Blocks,
+    },
+    Zero {
+        call: CallToken,
+        offset: u32,
+        size_epoch: SizeEpoch,
+        blocks: Blocks,
+    },
+    /// A part of the fill, by its offset, or all of it.
+    Fill {
+        blocks: Blocks,
+        part: Option<u32>,
+    },
 }
 
 impl Waiting {
     pub(crate) fn blocks(&self) -> &Blocks {
         match self {
-            Waiting::Write { blocks, .. } | Waiting::Zero { blocks, .. } | Waiting::Fill { blocks } => blocks,
+            Waiting::Write { blocks, .. } | Waiting::Zero { blocks, .. } | Waiting::Fill { blocks, .. } => {
+                blocks
+            }
         }
     }
 }
@@ -134,11 +150,7 @@ impl Lead {
     /// Whether something that changes or copies `blocks` holds them.
     pub(crate) fn is_locked(&self, blocks: &Blocks) -> bool {
         self.is_written(blocks)
-            || self
-                .fill
-                .as_ref()
-                .and_then(|fill| fill.locked.as_ref())
-                .is_some_and(|held| held.overlaps(blocks))
+            || self.fill.as_ref().is_some_and(|fill| fill.locks(blocks))
             || self.mend.as_ref().is_some_and(|mend| mend.blocks.overlaps(blocks))
     }
 

@@ -75,6 +75,7 @@ impl Core {
         replica.made = keep;
         replica.standing = Standing::Learner;
         replica.applied = SeqWindow::starting_at(meta.seq);
+        replica.filling = Some(Box::default());
         replica.disk_ops = 1;
         let header = replica.header();
         self.replicas.insert(chunk, replica);
@@ -138,6 +139,9 @@ impl Core {
         };
         if replica.standing != Standing::Learner {
             return refuse(call, Status::WrongRole, out);
+        }
+        if let Some(filling) = replica.filling.as_mut() {
+            filling.compared(*range);
         }
         replica.disk_ops += 1;
         let op = DiskOp::Compare { chunk, offset: range.offset, entries: meta.crcs };
@@ -209,7 +213,7 @@ fn may_start_from(old: &Replica) -> bool {
 }
 
 /// A bit a block, the lowest first.
-fn bits_of(differ: &[bool]) -> Bytes {
+pub(crate) fn bits_of(differ: &[bool]) -> Bytes {
     let byte = |part: &[bool]| part.iter().rev().fold(0u8, |byte, bit| byte << 1 | u8::from(*bit));
     differ.chunks(8).map(byte).collect()
 }

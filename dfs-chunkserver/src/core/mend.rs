@@ -321,9 +321,10 @@ impl Core {
             source.insist = true;
             return self.fetch(chunk, out);
         }
-        let silent = source.silent;
-        if !healed && !silent {
-            self.nobody_has(chunk, range);
+        match (healed, source.silent) {
+            (true, _) => {}
+            (false, true) => self.damage.put_off(chunk, range),
+            (false, false) => self.nobody_has(chunk, range),
         }
         self.end_mending(now, chunk, out);
     }
@@ -430,9 +431,9 @@ impl Lead {
     }
 
     fn may_mend(&self, blocks: &Blocks, of: Option<ServerNum>) -> bool {
-        let copied = self.fill.as_ref().and_then(|fill| fill.locked.as_ref());
+        let copied = self.fill.as_ref().is_some_and(|fill| fill.locks(blocks));
         let mut met = self.flights.values().filter(|flight| flight.blocks.overlaps(blocks));
-        !copied.is_some_and(|locked| locked.overlaps(blocks))
+        !copied
             && met.all(|flight| match of {
                 None => flight.local == Local::Damaged,
                 Some(server) => flight

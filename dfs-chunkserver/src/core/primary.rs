@@ -268,7 +268,7 @@ impl Core {
                 Waiting::Zero { call, offset, size_epoch, blocks } => {
                     self.begin_zero(chunk, call, offset, size_epoch, blocks, out);
                 }
-                Waiting::Fill { blocks } => self.fill_locked(now, chunk, blocks, out),
+                Waiting::Fill { blocks, part } => self.fill_locked(now, chunk, part, blocks, out),
             }
         }
         if let Some(replica) = self.replicas.get_mut(&chunk) {
@@ -333,6 +333,7 @@ impl Core {
     /// Ends this server's part as a primary: whatever waits is answered `status`. The disk may still be at
     /// work; what it applies counts in FENCE's answer.
     pub(crate) fn step_down(&mut self, chunk: ChunkId, status: Status, out: &mut Vec<Effect>) {
+        self.stop_pulling(chunk, status, out);
         let Some(lead) = self.replicas.get_mut(&chunk).and_then(|replica| replica.lead.take()) else {
             return;
         };

@@ -22,12 +22,12 @@ impl Core {
             let judged = self.may_delete(asked, body.checkpoint);
             results.push((asked.chunk, judged.err().unwrap_or(Status::Ok)));
             if judged == Ok(true) {
-                goes.push(asked.chunk);
+                goes.push((asked.chunk, asked.surplus));
             }
         }
-        let waits: BTreeSet<ChunkId> = goes.iter().copied().collect();
-        let job = self.jobs.add(Job::Delete(DeleteJob { call, results, waits: waits.clone() }));
-        for chunk in waits {
+        let waits: BTreeSet<ChunkId> = goes.iter().map(|(chunk, _)| *chunk).collect();
+        let job = self.jobs.add(Job::Delete(DeleteJob { call, results, waits }));
+        for (chunk, at_once) in goes {
             self.step_down(chunk, Status::NoChunk, out);
             self.fences.remove(&chunk);
             self.heat.forget(chunk);
@@ -36,7 +36,8 @@ impl Core {
             self.damage.forget(chunk);
             if let Some(replica) = self.replicas.remove(&chunk) {
                 self.trashing.insert(chunk);
-                self.work.disk(replica.disk, DiskWork::Trash { job, chunk }, DiskOp::Trash { chunk }, out);
+                let op = DiskOp::Trash { chunk, at_once };
+                self.work.disk(replica.disk, DiskWork::Trash { job, chunk }, op, out);
             }
         }
         self.settle_delete(job, out);

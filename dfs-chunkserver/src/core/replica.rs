@@ -15,6 +15,7 @@ use dfs_proto::units::{BLOCK_SIZE, ChunkIndex};
 use crate::core::io::{CallToken, DiskIx, FoundReplica, ReplicaHeader};
 use crate::core::lead::Lead;
 use crate::core::ops::OpTable;
+use crate::core::pull::Filling;
 use crate::core::window::SeqWindow;
 
 /// How many begun writes are remembered for R3. A read that more writes overtook is done again.
@@ -63,6 +64,8 @@ pub(crate) struct Replica {
     /// Disk operations under way.
     pub(crate) disk_ops: u32,
     pub(crate) lead: Option<Box<Lead>>,
+    /// What a learner has under way.
+    pub(crate) filling: Option<Box<Filling>>,
 }
 
 /// What is known about the bytes' history.
@@ -120,6 +123,11 @@ impl Blocks {
     /// Every block.
     pub(crate) fn all() -> Blocks {
         Blocks(vec![(0, u32::MAX)])
+    }
+
+    /// One after the other.
+    pub(crate) fn each(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().flat_map(|&(from, to)| from..to)
     }
 
     pub(crate) fn contains(&self, block: u32) -> bool {
@@ -214,6 +222,7 @@ impl Replica {
             begun: Begun::default(),
             disk_ops: 0,
             lead: None,
+            filling: None,
         }
     }
 

@@ -38,6 +38,7 @@ impl Core {
         match meta.kind {
             ForwardKind::Fill => self.take_fill(call, meta, payload, out),
             ForwardKind::Compare => self.take_compare(call, meta, out),
+            ForwardKind::Pull => self.take_pull(call, &meta, out),
             ForwardKind::Fetch => self.take_fetch(call, &meta, out),
             ForwardKind::Mend => self.take_mend(call, meta, payload, out),
             ForwardKind::Write | ForwardKind::Zero | ForwardKind::Punch => {
@@ -57,7 +58,7 @@ impl Core {
         if self.fences.get(&meta.chunk).is_some_and(|&fence| fence > meta.version) {
             return Err(Status::WrongChunkVersion);
         }
-        if !meta.create.is_empty() {
+        if !meta.create.is_empty() && meta.kind != ForwardKind::Pull {
             self.make_replica(&NewChunk {
                 chunk: meta.chunk,
                 version: meta.version,
@@ -89,9 +90,9 @@ impl Core {
                 Err(Status::WrongRole)
             }
             Standing::Learner => Ok(()),
-            _ if matches!(meta.kind, ForwardKind::Fill | ForwardKind::Compare) || replica.lead.is_some() => {
-                Err(Status::WrongRole)
-            }
+            // From any member, the primary too: its learner pulls.
+            _ if meta.kind == ForwardKind::Fetch => Ok(()),
+            _ if fills(meta.kind) || replica.lead.is_some() => Err(Status::WrongRole),
             _ => Ok(()),
         }
     }
@@ -114,6 +115,12 @@ impl Core {
             return;
         }
         let blocks = Blocks::of(&meta.ranges);
+        if let Some(filling) = replica.filling.as_mut() {
+            if filling.is_writing(&blocks) {
+                return filling.hold(call, meta, payload);
+            }
+            filling.written(&blocks);
+        }
         replica.begun.note(&blocks);
         self.damage.written(chunk, &blocks, (meta.version, meta.seq));
         replica.pending.push((meta.seq, blocks));
@@ -217,4 +224,9 @@ impl Core {
         out.push(Effect::Trouble(ReportTrouble { reports: Vec::new(), failed: vec![chunk] }));
         self.step_down(chunk, Status::NotServing, out);
     }
+}
+
+/// What only a learner takes.
+fn fills(kind: ForwardKind) -> bool {
+    matches!(kind, ForwardKind::Fill | ForwardKind::Compare | ForwardKind::Pull)
 }

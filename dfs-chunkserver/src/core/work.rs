@@ -79,16 +79,12 @@ pub(crate) enum DiskWork {
         call: CallToken,
         chunk: ChunkId,
     },
-    /// A piece for a learner, read at the primary.
-    FillRead {
-        chunk: ChunkId,
-        version: ChunkVersion,
-    },
+    /// What a learner pulled from a member, at the learner.
+    Pulled(Pulled),
+    /// What a part of a fill is or holds, at the primary.
+    FillRead(FillId),
     /// The primary's own digest, to compare with the learner's.
-    FillDigest {
-        chunk: ChunkId,
-        version: ChunkVersion,
-    },
+    FillDigest(FillId),
     Close {
         job: JobId,
         chunks: Vec<ChunkId>,
@@ -148,6 +144,27 @@ pub(crate) struct FlightId {
     pub(crate) seq: Seq,
 }
 
+/// Which fill of a primary, and which part of it; `None` for what concerns all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FillId {
+    pub(crate) chunk: ChunkId,
+    /// Of one process: what comes back for an earlier fill is nobody's.
+    pub(crate) attempt: u64,
+    pub(crate) part: Option<u32>,
+}
+
+/// Which piece of a learner's pull.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pulled {
+    pub(crate) chunk: ChunkId,
+    pub(crate) pull: u64,
+    pub(crate) range: Range,
+    /// Who was asked, as the learner counts its sources.
+    pub(crate) from: usize,
+    /// Who was asked for it so far, a bit each.
+    pub(crate) tried: u32,
+}
+
 /// Whose write it was, for the op table once it is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct AppliedOp {
@@ -183,10 +200,9 @@ pub(crate) enum PeerWork {
         to: Member,
         chunks: Vec<ForwardSyncChunk>,
     },
-    Fill {
-        chunk: ChunkId,
-        version: ChunkVersion,
-    },
+    Fill(FillId),
+    /// A learner's, to a member that has what it lacks.
+    Pull(Pulled),
     /// To mend the own blocks.
     Fetch {
         chunk: ChunkId,
@@ -206,7 +222,8 @@ pub(crate) enum PeerWork {
 }
 
 impl Work {
-    fn number(&mut self) -> u64 {
+    /// A number that nothing else has.
+    pub(crate) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }

@@ -6,6 +6,7 @@ use std::sync::{RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use bytes::Bytes;
 use dfs_disk::{Disk, DiskFile};
 use dfs_proto::checksum::{Crc, Digest, crc32c};
+use dfs_proto::chunk::Range;
 use dfs_proto::ids::ChunkId;
 use dfs_proto::units::BLOCK_SIZE;
 
@@ -169,6 +170,21 @@ impl<D: Disk> Store<D> {
         let chunk = self.find(id)?;
         let state = self.with_body(&chunk, ReadMode::MayBlock)?;
         Ok(state.body.as_ref().map_or(0, |body| body.table.extent() * BLOCK_SIZE))
+    }
+
+    /// What the stored table says of the blocks of a range.
+    ///
+    /// # Errors
+    /// When the chunk is not here or its table can't be read.
+    pub fn entries(&self, id: ChunkId, range: Range) -> Result<Vec<u32>, StoreError> {
+        let blocks = range.offset / BLOCK_SIZE..range.end() / BLOCK_SIZE;
+        if blocks.end > self.config.chunk_size.blocks() {
+            return Err(StoreError::Invalid);
+        }
+        let chunk = self.find(id)?;
+        let state = self.with_body(&chunk, ReadMode::MayBlock)?;
+        let entry = |block| state.body.as_ref().map_or(HOLE, |body| body.table.get(block));
+        Ok(blocks.map(entry).collect())
     }
 
     /// The stored table and its digest.

@@ -47,6 +47,19 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
+    /// Unlinks the replica: others are as good, and enough.
+    ///
+    /// # Errors
+    /// When it is not here, or could not be moved: it then stays. One that could be moved goes with the trash.
+    pub fn discard(&self, id: ChunkId) -> Result<(), StoreError> {
+        let n = self.hb_ctr() << 32 | self.trash.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{TRASH}/{}", trash_name(0, id, n));
+        self.take_away(id, &name)?;
+        // As in `empty_trash`.
+        self.disk.sync_dir(TRASH).map_err(StoreError::io("sync the trash"))?;
+        self.disk.remove(&name).map_err(StoreError::io("unlink a chunk"))
+    }
+
     /// Moves the replica into `lost+found`, durably.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ struct Stale {
     /// What the log held when it was known to be stale.
     index: LogIndex,
     since: Micros,
+    /// A configuration was content without it: of a closed chunk, and the others hold the same (D3).
+    surplus: bool,
 }
 
 /// What is under way.
@@ -56,7 +58,14 @@ impl Gc {
     /// A server has a replica that it should not have.
     pub(super) fn stale(&mut self, server: ServerNum, chunk: ChunkId, index: LogIndex, now: Micros) {
         if self.stale.len() < STALE_MAX {
-            self.stale.entry((server, chunk)).or_insert(Stale { index, since: now });
+            self.stale.entry((server, chunk)).or_insert(Stale { index, since: now, surplus: false });
+        }
+    }
+
+    /// A replica above the goal has left, which nobody need wait for.
+    pub(super) fn surplus(&mut self, server: ServerNum, chunk: ChunkId) {
+        if let Some(stale) = self.stale.get_mut(&(server, chunk)) {
+            stale.surplus = true;
         }
     }
 
@@ -155,7 +164,7 @@ impl Core {
             let mut any = false;
             for server in left {
                 any = true;
-                let order = DeleteChunk { chunk, up_to: None, tombstone: tombstone.index };
+                let order = DeleteChunk { chunk, up_to: None, tombstone: tombstone.index, surplus: false };
                 orders.entry(*server).or_default().push(order);
             }
             if !any {
@@ -174,7 +183,9 @@ impl Core {
         let mut wants_snapshot = false;
         for ((server, chunk), stale) in self.soft.gc.stale.iter().take(TOMBSTONES) {
             let kept = self.state.given_up.contains_key(chunk);
-            if kept || self.now.mono.ms_since(stale.since) < self.config.gc_delay_ms {
+            let meta = self.state.chunks.get(*chunk);
+            let surplus = stale.surplus && meta.is_some();
+            if kept || (!surplus && self.now.mono.ms_since(stale.since) < self.config.gc_delay_ms) {
                 continue;
             }
             let tombstone = self.state.tombstones.get(*chunk);
@@ -183,7 +194,7 @@ impl Core {
                 wants_snapshot = true;
                 continue;
             }
-            let up_to = match self.state.chunks.get(*chunk) {
+            let up_to = match meta {
                 None if tombstone.is_some() || planted!(DeleteFromInventory) => None,
                 None => continue,
                 Some(meta) => {
@@ -200,7 +211,7 @@ impl Core {
                     Some((meta.version, before))
                 }
             };
-            let order = DeleteChunk { chunk: *chunk, up_to, tombstone: index };
+            let order = DeleteChunk { chunk: *chunk, up_to, tombstone: index, surplus };
             orders.entry(*server).or_default().push(order);
         }
         wants_snapshot

@@ -8,6 +8,8 @@ use dfs_proto::meta::{
 };
 use dfs_proto::request::Op;
 
+use dfs_master::core::CoreConfig;
+
 use crate::cluster::{Client, Cluster, RO, RW};
 
 /// A hot chunk is raised after three seconds; heartbeats come once a second.
@@ -37,7 +39,11 @@ struct Hot {
 }
 
 fn hot() -> Hot {
-    let mut cluster = Cluster::new(6, 2);
+    hot_with(|_| {})
+}
+
+fn hot_with(change: impl FnOnce(&mut CoreConfig)) -> Hot {
+    let mut cluster = Cluster::with(6, 2, change);
     let client = cluster.client();
     let created = cluster.create(client, "f", 7).unwrap();
     let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
@@ -207,4 +213,17 @@ fn heat_is_told_busiest_first_and_by_file() {
     assert_eq!(&top[0].path[..], b"/f");
     let cold = hot.cluster.ask(tool, &Heat { ino: Some(other.ino), most: 10 }).unwrap().chunks;
     assert_eq!((cold.len(), cold[0].read_milli), (1, 0));
+}
+
+#[test]
+fn the_space_of_a_surplus_replica_comes_back_at_once() {
+    let mut hot = hot_with(|config| config.gc_delay_ms = 3_600_000);
+    hot.read(800, RAISED_MS);
+    assert_eq!(hot.replicas(), 4);
+    hot.read(0, 30_000);
+    assert_eq!(hot.replicas(), 2);
+    let members: Vec<ServerNum> = hot.cluster.meta(hot.chunk).members.iter().collect();
+    for server in &hot.cluster.servers {
+        assert_eq!(server.replicas.contains_key(&hot.chunk), members.contains(&server.num), "{}", server.num);
+    }
 }

@@ -17,7 +17,7 @@ use dfs_chunkserver::core::{Core, ReadRequest, ReadTicket};
 use dfs_chunkserver::exec::{self, Context};
 use dfs_chunkserver::store::{Expect, Label, ReadBlocks, Store, StoreConfig};
 use dfs_disk::sim::{Call, SimDisk};
-use dfs_proto::chunk::{Committed, ForwardSync, Member, Synced, entries_from_bytes};
+use dfs_proto::chunk::{Committed, ForwardKind, ForwardSync, Member, Synced, entries_from_bytes};
 use dfs_proto::conn::Role;
 use dfs_proto::frame::Outgoing;
 use dfs_proto::header::{Header, Words};
@@ -34,6 +34,8 @@ use oracle::Oracle;
 
 /// One try of a message to another server.
 const PEER_DEADLINE_US: u64 = 2_000_000;
+/// That of a learner which fetches from members.
+const PULL_DEADLINE_US: u64 = 8_000_000;
 
 /// What never changes about a server.
 #[derive(Clone, Copy, Debug)]
@@ -343,7 +345,7 @@ impl Running {
         match todo {
             Todo::Disk(task) => {
                 let done = exec::execute(&self.store, self.context, &task.op);
-                if let (DiskOp::Trash { chunk }, DiskDone::Done) = (&task.op, &done) {
+                if let (DiskOp::Trash { chunk, .. }, DiskDone::Done) = (&task.op, &done) {
                     self.oracle.trashed.push(*chunk);
                 }
                 let delay = if fabric.rng.coin() { 0 } else { fabric.between(1, 500) };
@@ -374,13 +376,14 @@ impl Running {
                 let words = Words { word0: meta.chunk.0, ..Words::default() };
                 let out =
                     Outgoing::new(Op::Forward).with_words(words).with_meta(Bytes::from(meta.to_bytes()));
-                self.call_peer(fabric, to, out.with_payload(payload), PeerCall::Forward(token));
+                let limit = if meta.kind == ForwardKind::Pull { PULL_DEADLINE_US } else { PEER_DEADLINE_US };
+                self.call_peer(fabric, to, out.with_payload(payload), PeerCall::Forward(token), limit);
             }
             Effect::ForwardSync { to, token, chunks, digest } => {
                 // Whether the digest is wanted, and the digest, travel in the words of this driver.
                 let words = Words { word2: u32::from(digest), ..Words::default() };
                 let out = encoded(&ForwardSync { chunks }).with_words(words);
-                self.call_peer(fabric, to, out, PeerCall::Sync(token));
+                self.call_peer(fabric, to, out, PeerCall::Sync(token), PEER_DEADLINE_US);
             }
             Effect::Committed { to, chunks } => {
                 if let Some(node) = fabric.server_of(to.server) {
@@ -404,7 +407,7 @@ impl Running {
         }
     }
 
-    fn call_peer(&mut self, fabric: &mut Fabric, to: Member, out: Outgoing, what: PeerCall) {
+    fn call_peer(&mut self, fabric: &mut Fabric, to: Member, out: Outgoing, what: PeerCall, limit_us: u64) {
         let Some(node) = fabric.server_of(to.server) else {
             let token = match what {
                 PeerCall::Forward(token) | PeerCall::Sync(token) => token,
@@ -412,7 +415,7 @@ impl Running {
             self.step(fabric, Input::Peer { token, answer: PeerAnswer::Silent });
             return;
         };
-        let call = self.peers.call(fabric, &self.who, node, out, PEER_DEADLINE_US);
+        let call = self.peers.call(fabric, &self.who, node, out, limit_us);
         self.peer_calls.insert(call, what);
     }
 

@@ -86,6 +86,8 @@ pub(crate) struct Bench {
     pub(crate) given_since: MasterMs,
     /// Bytes that fills sent.
     pub(crate) filled: usize,
+    /// Bytes that learners fetched.
+    pub(crate) pulled: usize,
     /// Bytes of checksums that fills sent to be compared.
     pub(crate) compared: usize,
 }
@@ -143,6 +145,7 @@ impl Bench {
             learners: Vec::new(),
             given_since: MasterMs(0),
             filled: 0,
+            pulled: 0,
             compared: 0,
         };
         for n in 1..=n {
@@ -495,7 +498,10 @@ impl Bench {
             Reply::Failed(status) => PeerAnswer::Refused(status),
             Reply::Synced { results, digest } => PeerAnswer::Synced { results, digest },
             Reply::Compared(bits) => PeerAnswer::Compared(bits),
-            Reply::Stock { entries, data } => PeerAnswer::Stock { entries, data },
+            Reply::Stock { entries, data } => {
+                self.pulled += data.len();
+                PeerAnswer::Stock { entries, data }
+            }
             _ => PeerAnswer::Ok,
         };
         self.queue.push_back(Packet::Answer { to, token, answer });

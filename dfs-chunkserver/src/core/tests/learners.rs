@@ -8,7 +8,7 @@ use dfs_proto::status::Status;
 use dfs_proto::units::IO_MAX;
 
 use super::bench::{Bench, CHUNK, CHUNK_SIZE, Packet, TERM, is_disk_of, is_forward_to, num};
-use crate::core::io::{Input, Reply};
+use crate::core::io::{DiskOp, Input, PeerAnswer, Reply};
 use crate::store::Write;
 
 const BLOCK0: Range = Range { offset: 0, len: 4096 };
@@ -173,8 +173,12 @@ fn a_deposed_primary_begins_no_fill_over_a_newer_one() {
 fn a_learner_begins_when_what_was_there_is_gone() {
     let mut bench = left_behind();
     bench.hold(|packet| is_disk_of(packet, 3));
-    let order =
-        DeleteChunk { chunk: CHUNK, up_to: Some((ChunkVersion(1), ConfigNum(1))), tombstone: LogIndex(1) };
+    let order = DeleteChunk {
+        chunk: CHUNK,
+        up_to: Some((ChunkVersion(1), ConfigNum(1))),
+        tombstone: LogIndex(1),
+        surplus: false,
+    };
     let body = Delete { term: TERM, checkpoint: LogIndex(5), chunks: vec![order] };
     let deleted = bench.ask(3, |call| Input::Delete { call, body });
     assert!(!bench.replies.contains_key(&deleted), "the disk takes its time");
@@ -247,7 +251,7 @@ fn what_a_fill_left_unfinished_is_filled_from_nothing() {
     bench.add_learner(1, 2, 2, 3);
     assert!(bench.learners[0].ready);
     bench.assert_equal(&[1, 2, 3]);
-    assert_eq!(bench.filled, CHUNK_SIZE as usize / 2);
+    assert_eq!((bench.filled, bench.pulled), (0, CHUNK_SIZE as usize / 2));
 }
 
 #[test]
@@ -274,11 +278,11 @@ fn of_a_large_chunk_as_much_is_copied_as_was_missed() {
             assert!(matches!(bench.replies[&call], Reply::Written { .. }));
         }
         bench.restart(num(3));
-        (bench.filled, bench.compared) = (0, 0);
+        (bench.filled, bench.pulled, bench.compared) = (0, 0, 0);
         bench.learners.clear();
         bench.add_learner(1, 2, 2, 3);
         assert!(bench.learners[0].ready);
-        assert_eq!(bench.filled, missed as usize * 4096);
+        assert_eq!(bench.filled + bench.pulled, missed as usize * 4096);
         assert_eq!(bench.compared, 64 << 10, "a table of four bytes a block");
         bench.assert_equal(&[1, 2, 3]);
         bench.step(num(1), Input::LearnerJudged { report: bench.learners[0], status: Status::NoChunk });
@@ -292,4 +296,72 @@ fn a_learner_of_an_empty_chunk() {
     bench.active(&[1], 1, 1, members);
     bench.add_learner(1, 1, 1, 2);
     assert!(bench.learners[0].ready, "{:?}", bench.learners);
+}
+
+/// Bytes on their way to the learner's disk.
+fn is_write_on_3(packet: &Packet) -> bool {
+    is_disk_of(packet, 3)
+        && matches!(packet, Packet::Disk { task, .. } if matches!(task.op, DiskOp::Write { .. }))
+}
+
+/// What a member has, on its way to the learner.
+fn is_stock_for_3(packet: &Packet) -> bool {
+    matches!(packet, Packet::Answer { to, answer: PeerAnswer::Stock { .. }, .. } if *to == num(3))
+}
+
+#[test]
+fn a_write_that_meets_pulled_bytes_waits_for_them() {
+    for range in [BLOCK0, Range { offset: 100, len: 10 }] {
+        let mut bench = Bench::new(3);
+        bench.create(&[1, 2]);
+        bench.hold(is_write_on_3);
+        bench.add_learner(1, 1, 1, 3);
+        let before = bench.held.len();
+        assert!(before > 1, "pieces are being written");
+        let call = bench.write(1, bench.cap(1, 1), 2, range, 2);
+        assert_eq!(bench.held.len(), before, "it is not given to the disk beside them");
+        assert!(!bench.replies.contains_key(&call));
+        bench.release();
+        assert!(bench.replies.contains_key(&call) && bench.learners[0].ready);
+        bench.assert_equal(&[1, 2, 3]);
+    }
+}
+
+#[test]
+fn what_a_write_touched_is_not_pulled_over_it() {
+    for range in [BLOCK0, Range { offset: 100, len: 10 }] {
+        let mut bench = Bench::new(3);
+        bench.create(&[1, 2]);
+        bench.hold(is_stock_for_3);
+        bench.add_learner(1, 1, 1, 3);
+        assert!(!bench.held.is_empty(), "pieces are on their way");
+        let call = bench.write(1, bench.cap(1, 1), 2, range, 2);
+        assert!(bench.replies.contains_key(&call), "nothing is locked meanwhile");
+        bench.release();
+        assert!(bench.learners[0].ready);
+        bench.assert_equal(&[1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_learner_pulls_from_whoever_answers() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2]);
+    bench.cut.push(num(2));
+    bench.add_learner(1, 1, 1, 3);
+    assert!(bench.learners[0].ready);
+    assert_eq!((bench.filled, bench.pulled), (0, CHUNK_SIZE as usize));
+    bench.assert_equal(&[1, 3]);
+}
+
+#[test]
+fn a_learner_that_is_fenced_pulls_no_more() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2]);
+    bench.hold(is_stock_for_3);
+    bench.add_learner(1, 1, 1, 3);
+    bench.fence(3, 2);
+    bench.release();
+    assert!(bench.learners.iter().all(|report| !report.ready), "{:?}", bench.learners);
+    assert!(bench.nodes[&num(3)].store.table(CHUNK).is_ok_and(|table| table.entries.is_empty()));
 }

@@ -192,15 +192,42 @@ fn a_mending_that_a_newer_version_overtook_changes_nothing() {
 }
 
 #[test]
-fn a_fill_that_meets_rot_goes_on_once_it_is_mended() {
+fn a_learner_fetches_from_another_what_one_has_rotten() {
+    for rotten in [1, 2] {
+        let mut bench = Bench::new(3);
+        bench.create(&[1, 2]);
+        flip_block(&bench, rotten, 3);
+        bench.add_learner(1, 1, 1, 3);
+        assert!(bench.learners[0].ready);
+        assert_eq!(bench.filled, 0, "the primary had nothing to send");
+        // Who was asked for it has found its rot, and had it mended.
+        bench.pass(1_000, &[]);
+        let found = bench.troubles.iter().any(|(server, _)| *server == num(rotten));
+        assert_eq!(found, bench.nodes[&num(rotten)].store.verify(CHUNK).unwrap().bad.is_empty());
+        assert!(bench.nodes[&num(3)].store.verify(CHUNK).unwrap().bad.is_empty());
+    }
+}
+
+#[test]
+fn a_fill_that_meets_rot_everywhere_fails() {
     let mut bench = Bench::new(3);
     bench.create(&[1, 2]);
     flip_block(&bench, 1, 3);
+    flip_block(&bench, 2, 3);
     bench.add_learner(1, 1, 1, 3);
     assert!(!bench.learners[0].ready, "its block could not be read");
-    bench.pass(20, &[]);
-    bench.learners.clear();
-    bench.add_learner(1, 1, 1, 3);
-    assert!(bench.learners[0].ready);
-    bench.assert_equal(&[1, 2, 3]);
+}
+
+#[test]
+fn a_member_that_is_away_is_asked_now_and_then() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2]);
+    flip_block(&bench, 1, 3);
+    bench.cut.push(num(2));
+    // Its refusal comes at once, as that of a host whose server is down does.
+    assert_eq!(bench.read(1, bench.cap(1, 1), 3), Err(Status::Corrupt));
+    bench.run();
+    bench.cut.clear();
+    bench.pass(1_500, &[]);
+    assert_eq!(bench.read(1, bench.cap(1, 1), 3), Ok(1));
 }

@@ -215,7 +215,7 @@ fn a_new_generation_begins_its_marks_anew_and_an_older_one_is_not_obeyed() {
 fn an_older_master_is_not_obeyed() {
     let mut bench = Bench::new(1);
     bench.create(&[1]);
-    let chunks = vec![DeleteChunk { chunk: CHUNK, up_to: None, tombstone: LogIndex(1) }];
+    let chunks = vec![DeleteChunk { chunk: CHUNK, up_to: None, tombstone: LogIndex(1), surplus: false }];
     let old = Delete { term: Term(0), checkpoint: LogIndex(5), chunks: chunks.clone() };
     let call = bench.ask(1, |call| Input::Delete { call, body: old });
     assert_eq!(bench.replies[&call], Reply::Failed(Status::Behind));
@@ -236,6 +236,7 @@ fn a_removed_replica_goes_only_at_its_version() {
         chunk: CHUNK,
         up_to: Some((ChunkVersion(1), ConfigNum(config))),
         tombstone: LogIndex(1),
+        surplus: false,
     };
     for (config, status) in [(0, Status::WrongChunkVersion), (1, Status::Ok)] {
         let body = Delete { term: TERM, checkpoint: LogIndex(5), chunks: vec![delete(config)] };

@@ -98,10 +98,13 @@ impl Core {
         let decided = load.lowers.get(&chunk).is_some_and(|going| going.server == server);
         if decided {
             load.lowers.remove(&chunk);
+            // What else of it is not needed goes without waiting for the next second.
+            load.next = self.now.mono;
         }
         if decided || load.shed.contains(&chunk) {
             let what = format!("{} gave it back: {} replicas", self.server_name(server), meta.members.len());
             self.soft.load.past.add(chunk, self.now.wall, what);
+            self.soft.gc.surplus(server, chunk);
         }
         self.push_location(chunk, meta);
         self.shed_on(chunk, meta);

@@ -66,12 +66,13 @@ pub fn observe(memory: Memory, chunk: &ChunkView, limits: &Limits, now: Micros) 
     if past_ms < STEP_MS && seen.replicas == replicas {
         return memory;
     }
-    let hot = read.exceeds(limits.max, replicas) && !falls(seen.read, read, past_ms);
     let since = memory.hot_since.filter(|_| seen.replicas == replicas).unwrap_or(now);
     let mut before = memory.before;
     before.rotate_right(1);
     before[0] = Some((seen.at, seen.read));
     let recent = recent(&before, begins).unwrap_or(read);
+    // The measured load takes seconds to follow a crowd that has come.
+    let hot = recent.max(read).exceeds(limits.max, replicas) && !falls(seen.read, read, past_ms);
     let (peaks, slot) = peaks(memory.peaks, seen.slot, recent, limits, now);
     let seen = Seen { slot, since: seen.since, ..begins };
     Memory { seen: Some(seen), before, hot_since: hot.then_some(since), peaks, ..memory }
