@@ -80,6 +80,14 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
         let text = format!("{} blocks, {lost}; see `dfs scrub status`", report.blocks_damaged);
         lines.push(("damaged", text, Tone::Bad));
     }
+    for away in &report.maintained {
+        let up = if away.up { "up" } else { "down" };
+        lines.push((
+            "maintenance",
+            format!("{} ({up}), {} left", away.server, span(away.left_ms)),
+            Tone::Plain,
+        ));
+    }
     pairs(&lines);
     Ok(())
 }

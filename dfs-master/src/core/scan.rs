@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use dfs_proto::ids::{ChunkId, ServerNum};
+use dfs_proto::meta::ServerStake;
 use dfs_proto::units::Micros;
 
 use super::Core;
@@ -37,6 +38,10 @@ pub(super) struct Scan {
     woken: bool,
     counting: Counts,
     counted: Counts,
+    /// Of each server, by its number.
+    staking: Vec<ServerStake>,
+    staked: Vec<ServerStake>,
+    passes: u64,
     /// Servers that have unconfirmed members, as far as the pass has come.
     unsettled: BTreeSet<ServerNum>,
     /// Chunks with more members than their goal, of the slice.
@@ -53,6 +58,8 @@ enum Need {
     Learner,
     /// This member should leave.
     Leave(ServerNum),
+    /// A member is about to go.
+    HandOver,
     Departure,
 }
 
@@ -66,6 +73,26 @@ impl Scan {
     pub(super) fn counts(&self) -> Counts {
         self.counted
     }
+
+    /// What hangs on a server, by the last pass; `None` before the first.
+    #[must_use]
+    pub(super) fn stake(&self, server: ServerNum) -> Option<ServerStake> {
+        let known = self.staked.get(usize::from(server.0)).copied();
+        (self.passes > 0).then(|| known.unwrap_or_default())
+    }
+
+    #[must_use]
+    pub(super) fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    fn stake_mut(&mut self, server: ServerNum) -> &mut ServerStake {
+        let at = usize::from(server.0);
+        if self.staking.len() <= at {
+            self.staking.resize(at + 1, ServerStake::default());
+        }
+        &mut self.staking[at]
+    }
 }
 
 impl Core {
@@ -75,8 +102,9 @@ impl Core {
             if !self.soft.scan.woken && now < self.soft.scan.next {
                 return;
             }
-            let counted = self.soft.scan.counted;
-            self.soft.scan = Scan { cursor: Some(ChunkId(0)), next: now, counted, ..Scan::default() };
+            let Scan { counted, staked, passes, .. } = std::mem::take(&mut self.soft.scan);
+            self.soft.scan =
+                Scan { cursor: Some(ChunkId(0)), next: now, counted, staked, passes, ..Scan::default() };
         }
         let from = self.soft.scan.cursor.unwrap_or_default();
         let mut needs = Vec::new();
@@ -103,6 +131,7 @@ impl Core {
                     self.soft.closing.seen_idle(chunk, due);
                 }
                 Need::Learner => self.adopt_learner(chunk, &meta),
+                Need::HandOver => self.recover_in_background(chunk, &meta),
                 Need::Leave(server) => self.let_go(chunk, &meta, server),
                 Need::Departure => self.adopt_departure(chunk, &meta),
             }
@@ -115,10 +144,11 @@ impl Core {
 
     fn look(&self, chunk: ChunkId, meta: &ChunkMeta, goal: usize, scan: &mut Scan) -> Option<Need> {
         let now = self.now.mono;
-        let (mut serving, mut gone, mut unconfirmed, mut overdue) = (0, 0, false, false);
+        let (mut gone, mut unconfirmed, mut overdue, mut kept) = (0, false, false, false);
+        let mut serve = Vec::with_capacity(meta.members.len());
         for (at, server) in meta.members.iter().enumerate() {
             match self.member_standing(chunk, meta, at, server) {
-                MemberStanding::Serving(_) => serving += 1,
+                MemberStanding::Serving(_) => serve.push(server),
                 MemberStanding::Waiting => {
                     scan.unsettled.insert(server);
                 }
@@ -129,11 +159,20 @@ impl Core {
                 MemberStanding::Gone => {
                     gone += 1;
                     let live = self.soft.servers.get(server);
-                    overdue |=
+                    let late =
                         live.is_none_or(|live| now.ms_since(live.heard) >= self.config.repair_delay_ms);
+                    if self.is_maintained(server) {
+                        kept |= late;
+                    } else {
+                        overdue |= late;
+                    }
                 }
             }
         }
+        // What a server in maintenance has is waited for, as long as enough is elsewhere.
+        overdue |= kept && meta.members.len() - gone < self.state.min_write();
+        self.note_stakes(meta, &serve, scan);
+        let serving = serve.len();
         scan.counting.below_goal += u64::from(meta.members.len() - gone < self.state.goal());
         scan.counting.open += u64::from(meta.open && (meta.written || meta.synced));
         scan.counting.recovering += u64::from(!meta.is_active());
@@ -151,15 +190,35 @@ impl Core {
             scan.above.insert(chunk);
         }
         let urgent = meta.members.len() < self.state.min_write();
-        if meta.members.iter().filter(|server| !self.should_leave(chunk, *server)).count() < goal {
+        let complete = serving == meta.members.len();
+        if complete && self.should_hand_over(chunk, meta) {
+            return Some(Need::HandOver);
+        }
+        if self.counting(chunk, meta) < goal {
             return Some(Need::Repair { urgent });
         }
-        if serving == meta.members.len()
-            && let Some(server) = self.surplus(chunk, meta)
-        {
+        if complete && let Some(server) = self.surplus(chunk, meta) {
             return Some(Need::Leave(server));
         }
-        (serving == meta.members.len() && self.is_idle(chunk, meta)).then_some(Need::Close)
+        (complete && self.is_idle(chunk, meta)).then_some(Need::Close)
+    }
+
+    /// Adds what of the chunk hangs on each of its members.
+    fn note_stakes(&self, meta: &ChunkMeta, serve: &[ServerNum], scan: &mut Scan) {
+        let bytes = self.chunk_bytes(meta);
+        for server in meta.members.iter() {
+            // What is away itself is no help.
+            let others =
+                serve.iter().filter(|other| **other != server && !self.is_maintained(**other)).count();
+            let stake = scan.stake_mut(server);
+            stake.bytes += bytes;
+            stake.sole += u64::from(others == 0);
+            stake.thin += u64::from(others > 0 && others < self.state.min_write());
+        }
+        let led = meta.members.primary().filter(|server| self.is_maintained(*server));
+        if let Some(server) = led.filter(|_| self.has_writer(meta)) {
+            scan.stake_mut(server).leads += 1;
+        }
     }
 
     fn end_pass(&mut self) {
@@ -167,6 +226,8 @@ impl Core {
         let unsettled = std::mem::take(&mut self.soft.scan.unsettled);
         let began = self.soft.scan.next;
         self.soft.scan.counted = self.soft.scan.counting;
+        self.soft.scan.staked = std::mem::take(&mut self.soft.scan.staking);
+        self.soft.scan.passes += 1;
         self.soft.scan.cursor = None;
         // A pass over many chunks takes a while, and then rests in proportion.
         self.soft.scan.next = now.plus_ms(REST_MS.max(2 * now.ms_since(began)));

@@ -18,6 +18,7 @@ use super::grants::Grants;
 use super::holes::Drops;
 use super::leave::Leaving;
 use super::load::LoadPolicy;
+use super::maintenance::Away;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
 use super::read_only::ReadOnly;
@@ -116,6 +117,7 @@ pub struct Soft {
     pub(super) repair: Repair,
     pub(super) load: LoadPolicy,
     pub(super) leaving: Leaving,
+    pub(super) away: Away,
     pub(super) closing: Closing,
     pub(super) drops: Drops,
     pub(super) truncate: Truncates,
@@ -170,6 +172,7 @@ impl Soft {
             repair: Repair::default(),
             load: LoadPolicy::default(),
             leaving: Leaving::default(),
+            away: Away::default(),
             closing: Closing::default(),
             drops: Drops::default(),
             truncate: Truncates::default(),
@@ -208,6 +211,7 @@ impl Soft {
         self.repair.forget(chunk);
         self.load.forget(chunk);
         self.leaving.forget(chunk);
+        self.away.forget(chunk);
         self.closing.forget(chunk);
     }
 }

@@ -16,6 +16,7 @@ mod garbage;
 mod grants;
 mod leave;
 mod load;
+mod maintenance;
 mod read_only;
 mod holes;
 mod recovery;

@@ -59,6 +59,18 @@ pub struct ClusterReport {
     /// What each server has of the master's own log.
     #[serde(default)]
     pub copies: Vec<LogCopy>,
+    /// Servers that are away on purpose, or about to be.
+    #[serde(default)]
+    pub maintained: Vec<Maintained>,
+}
+
+/// A server in maintenance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Maintained {
+    pub server: String,
+    pub up: bool,
+    /// When it ends by itself.
+    pub left_ms: u64,
 }
 
 /// A server's copy of the master's snapshots and log.
@@ -117,6 +129,22 @@ request!(ServerList => ServerReports);
 pub struct ServerReports {
     pub servers: Vec<ServerReport>,
     pub now: MasterMs,
+    /// Walks over all chunks since this master leads: what [`ServerReport::stake`] says is of the last one.
+    #[serde(default)]
+    pub passes: u64,
+}
+
+/// What of the cluster's chunks hangs on one server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ServerStake {
+    /// Of its replicas, by their files' sizes.
+    pub bytes: u64,
+    /// Chunks of which no other server has a good replica that can be reached.
+    pub sole: u64,
+    /// Chunks that would have fewer replicas than a write needs without it, and one at least.
+    pub thin: u64,
+    /// Chunks that are being written, whose writes it numbers; of a server in maintenance.
+    pub leads: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -142,6 +170,12 @@ pub struct ServerReport {
     /// An operator wants it empty: it gets nothing new, and gives away what it has.
     #[serde(default)]
     pub draining: bool,
+    /// It is away on purpose, or about to be, for so much longer.
+    #[serde(default)]
+    pub maintenance_ms: Option<u64>,
+    /// As the last walk over the chunks found it; `None` before the first one.
+    #[serde(default)]
+    pub stake: Option<ServerStake>,
 }
 
 /// An operator wants a server empty, or no longer. Answered when that is durable.
@@ -151,6 +185,30 @@ pub struct DrainServer {
     pub drain: bool,
 }
 request!(DrainServer => Done);
+
+/// A server will be away for a while on purpose: meanwhile its chunks are not made anew elsewhere, and it gets none.
+/// Answered when that is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MaintainServer {
+    pub server: ServerNum,
+    /// For how long; `None` ends it.
+    pub for_ms: Option<u64>,
+    /// Although chunks can't be read meanwhile, or not be written.
+    #[serde(default)]
+    pub force: bool,
+}
+request!(MaintainServer => OrderReport);
+
+/// What came of an operator's order about a server.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct OrderReport {
+    /// Why nothing was changed, and what would work.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// What it means for the chunks, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileInfo {

@@ -51,6 +51,7 @@ impl Core {
                 let report = self.explain_chunk(&decode(body)?)?;
                 self.reply(caller, &report);
             }
+            Op::MaintainServer => return self.maintain_server(caller, decode(body)?),
             Op::DrainServer => return self.drain_server(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }

@@ -65,11 +65,13 @@ impl Core {
             Verdict::Again => self.soft.recovery.restart(chunk),
             Verdict::Reconcile { base, settle } => self.reconcile(chunk, base, settle),
             Verdict::Go(plan) => {
+                let members: Vec<ServerNum> = plan.members.iter().map(|process| process.server).collect();
+                self.goes_on_with(chunk, &members);
                 let activation = Activation {
                     chunk,
                     version: plan.version,
                     config: ConfigNum(meta.config.0 + 1),
-                    members: plan.members.iter().map(|process| process.server).collect(),
+                    members,
                     lossy: plan.lossy,
                 };
                 self.soft.recovery.jobs.insert(chunk, Phase::Activating(plan));
@@ -176,6 +178,7 @@ impl Core {
         } else {
             members.sort_by_key(drained);
         }
+        self.put_maintained_last(chunk, members, |process| process.server);
     }
 
     /// No member that answered has a file.
