@@ -1,12 +1,13 @@
 //! `dfs server`: the chunk servers, their disks and load, emptying one, and having one away for a while.
 
+mod drain;
 mod maintenance;
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Subcommand;
-use dfs_proto::meta::{ClusterStatus, DrainServer, ServerList, ServerReport, ServerReports};
+use dfs_proto::meta::{ServerList, ServerReport, ServerReports};
 
 use crate::connect::Target;
 use crate::output::{Table, Tone, bytes, span};
@@ -25,6 +26,9 @@ pub(crate) enum Command {
         /// Return when it is empty, and say how far it is until then
         #[arg(long)]
         wait: bool,
+        /// Although not all that it has can be elsewhere as it should be: what has no other place stays
+        #[arg(long)]
+        force: bool,
     },
     /// A server will be away for a while on purpose: what it has is kept for its return instead of being made anew
     /// elsewhere, and it gets nothing new. Says when it can be stopped
@@ -51,10 +55,10 @@ pub(crate) enum Command {
 pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::List => list(target),
-        Command::Drain { server, wait } => {
+        Command::Drain { server, wait, force } => {
             let server = find(&target.ask(&ServerList {}, None)?, server)?;
-            drain(target, &server)?;
-            if *wait { follow(target, &server) } else { Ok(()) }
+            drain::begin(target, &server, *force)?;
+            if *wait { drain::follow(target, &server) } else { Ok(()) }
         }
         Command::Maintenance { server, span, force, end } => {
             let server = find(&target.ask(&ServerList {}, None)?, server)?;
@@ -66,9 +70,7 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
         }
         Command::Undrain { server } => {
             let server = find(&target.ask(&ServerList {}, None)?, server)?;
-            target.ask(&DrainServer { server: server.addr.num, drain: false }, None)?;
-            println!("{} takes replicas again", server.name);
-            Ok(())
+            drain::end(target, &server)
         }
     }
 }
@@ -83,42 +85,6 @@ pub(crate) fn find(reports: &ServerReports, text: &str) -> anyhow::Result<Server
             bail!("{text:?} is the name of several servers: give a number of `dfs server list`")
         }
         (None, _) => bail!("no server {text:?}: `dfs server list` shows names and numbers"),
-    }
-}
-
-fn drain(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
-    target
-        .ask(&DrainServer { server: server.addr.num, drain: true }, None)
-        .with_context(|| format!("{} is not drained", server.name))?;
-    let reports = target.ask(&ServerList {}, None)?;
-    let goal = target.ask(&ClusterStatus {}, None)?.goal;
-    let others = reports.servers.iter().filter(|other| other.up && !other.draining).count();
-    println!("{} is being drained: {} replicas to go", server.name, server.replicas);
-    if others < usize::from(goal) {
-        println!(
-            "only {others} other servers are up and the goal is {goal}: what has no other place stays there \
-             until more servers join"
-        );
-    }
-    Ok(())
-}
-
-fn follow(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
-    let mut last = None;
-    loop {
-        let report = find(&target.ask(&ServerList {}, None)?, &server.addr.num.to_string())?;
-        if !report.draining {
-            bail!("{} is not drained any more", server.name);
-        }
-        if report.replicas == 0 {
-            println!("{} holds nothing that counts: it is safe to remove", server.name);
-            return Ok(());
-        }
-        if last != Some(report.replicas) {
-            println!("{} replicas left", report.replicas);
-            last = Some(report.replicas);
-        }
-        std::thread::sleep(LOOK_EVERY);
     }
 }
 
@@ -143,10 +109,10 @@ fn state(server: &ServerReport) -> (String, Tone) {
         // It is down because somebody wanted it to be.
         return (format!("{text}, maintenance for {}", span(left)), Tone::Plain);
     }
-    match (server.draining, server.replicas) {
+    match (server.draining, server.removable) {
         (false, _) => (text.to_owned(), tone),
-        (true, 0) => (format!("{text}, drained"), tone),
-        (true, _) => (format!("{text}, draining"), tone),
+        (true, true) => (format!("{text}, drained"), tone),
+        (true, false) => (format!("{text}, draining"), tone),
     }
 }
 
@@ -233,6 +199,8 @@ mod tests {
                 draining: false,
                 maintenance_ms: None,
                 stake: None,
+                removable: false,
+                given_up: 0,
             })
         };
         assert_eq!(said(1_250_000_000, false), "1250 MB/s");

@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
-//! [`grants`], [`lease`], [`placement`], [`policy`], `recovery`, `read_only`, `repair`, `leave`, `maintenance`, `load`, `close`, `holes`, `truncate`, `gc`, `scan`, [`check`]
+//! [`grants`], [`lease`], [`placement`], [`policy`], `recovery`, `read_only`, `repair`, `leave`, `drain`, `maintenance`, `load`, `close`, `holes`, `truncate`, `gc`, `scan`, [`check`]
 //! and `fsck`, `damage`, `paths` and [`rebuild`].
 
 pub mod contract;
@@ -41,6 +41,7 @@ mod recovery;
 mod read_only;
 mod repair;
 mod leave;
+mod drain;
 mod maintenance;
 mod load;
 mod close;

@@ -86,6 +86,8 @@ impl Core {
                 draining: server.draining,
                 maintenance_ms: self.maintenance_left_ms(server.num),
                 stake: self.soft.scan.stake(server.num),
+                removable: self.is_removable(server.num),
+                given_up: self.given_up_on(server.num),
             }
         };
         let servers = self.state.servers.iter().map(report).collect();

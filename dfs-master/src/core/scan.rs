@@ -215,7 +215,12 @@ impl Core {
             stake.sole += u64::from(others == 0);
             stake.thin += u64::from(others > 0 && others < self.state.min_write());
         }
-        let led = meta.members.primary().filter(|server| self.is_maintained(*server));
+        let primary = meta.members.primary();
+        let ready = meta.is_active() && primary.is_some_and(|primary| serve.contains(&primary));
+        for server in meta.members.iter().filter(|server| self.state.servers.is_draining(*server)) {
+            self.note_what_stays(meta, ready, scan.stake_mut(server));
+        }
+        let led = primary.filter(|server| self.is_maintained(*server));
         if let Some(server) = led.filter(|_| self.has_writer(meta)) {
             scan.stake_mut(server).leads += 1;
         }

@@ -197,7 +197,7 @@ fn orders_that_make_no_sense_are_refused_in_words() {
     assert_eq!(cluster.ask(tool, &unknown), Err(Status::NotFound));
     order(&mut cluster, away, Some(AWAY_MS), false);
     // It will not come back after all.
-    cluster.ask(tool, &DrainServer { server: away, drain: true }).unwrap();
+    cluster.ask(tool, &DrainServer { server: away, drain: true, force: true }).unwrap();
     assert_eq!(report(&mut cluster, away).maintenance_ms, None);
     assert!(refused(&mut cluster, Some(1000)).contains("is being drained"));
 }

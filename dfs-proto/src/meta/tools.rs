@@ -6,7 +6,7 @@ use crate::control::DiskReport;
 use crate::ids::{
     ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex, OpenNum, ServerNum, Term,
 };
-use crate::meta::{Attr, Done, ServerAddr, request};
+use crate::meta::{Attr, ServerAddr, request};
 use crate::request::{Op, Request};
 use crate::units::{ChunkIndex, ChunkSize, MasterMs};
 
@@ -145,6 +145,17 @@ pub struct ServerStake {
     pub thin: u64,
     /// Chunks that are being written, whose writes it numbers; of a server in maintenance.
     pub leads: u64,
+    /// Of a server that is drained, chunks that no other server could take: since all that take replicas have them, since
+    /// the others have no room, since no disk of the others takes writes; and chunks that are being recovered or wait for
+    /// their servers.
+    #[serde(default)]
+    pub no_server: u64,
+    #[serde(default)]
+    pub no_space: u64,
+    #[serde(default)]
+    pub no_disk: u64,
+    #[serde(default)]
+    pub unready: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -176,6 +187,12 @@ pub struct ServerReport {
     /// As the last walk over the chunks found it; `None` before the first one.
     #[serde(default)]
     pub stake: Option<ServerStake>,
+    /// It is drained, and durably no chunk counts on it: it can go.
+    #[serde(default)]
+    pub removable: bool,
+    /// Replicas there of chunks that were given up: nothing counts on them, and only a person removes them.
+    #[serde(default)]
+    pub given_up: u64,
 }
 
 /// An operator wants a server empty, or no longer. Answered when that is durable.
@@ -183,8 +200,11 @@ pub struct ServerReport {
 pub struct DrainServer {
     pub server: ServerNum,
     pub drain: bool,
+    /// Although not all that it has can be elsewhere as it should be.
+    #[serde(default)]
+    pub force: bool,
 }
-request!(DrainServer => Done);
+request!(DrainServer => OrderReport);
 
 /// A server will be away for a while on purpose: meanwhile its chunks are not made anew elsewhere, and it gets none.
 /// Answered when that is durable.

@@ -88,7 +88,7 @@ async fn give_orders(shared: &Arc<Shared>, mut operator: Operator, duties: Dutie
             continue;
         }
         let server = ServerNum(u16::try_from(1 + rng.below(servers)).unwrap_or(1));
-        let order = DrainServer { server, drain: rng.coin() };
+        let order = DrainServer { server, drain: rng.coin(), force: rng.coin() };
         let done = operator.order(&order).await;
         shared.act(|world| {
             world.note([80, u64::from(server.0), u64::from(order.drain)], || format!("{order:?}: {done:?}"));
@@ -134,7 +134,7 @@ async fn orders(operator: &mut Operator, drained: Option<ServerNum>) -> Result<(
     for server in servers {
         let drain = drained == Some(server.addr.num);
         if server.draining != drain {
-            operator.order(&DrainServer { server: server.addr.num, drain }).await?;
+            operator.order(&DrainServer { server: server.addr.num, drain, force: true }).await?;
         }
     }
     let cold = Policy { max_replicas: Some(1), cooldown_ms: Some(1), ..Policy::default() };

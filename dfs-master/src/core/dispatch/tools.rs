@@ -17,7 +17,10 @@ impl Core {
             }
             Op::ServerList => {
                 let report = self.server_reports();
-                self.reply(caller, &report);
+                // Who is told that a server can go must not find, after a power cut, that it can't.
+                let index = self.state.applied;
+                let after = self.after_durable(index);
+                self.reply_at(caller, &report, index, after);
             }
             Op::FileInfo => {
                 let FileInfo { ino, from } = decode(body)?;
