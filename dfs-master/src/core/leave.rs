@@ -73,13 +73,15 @@ impl Leaving {
 }
 
 impl Core {
-    /// Who should leave a chunk that has more members than its goal: whoever is drained, then whom the load does not need.
+    /// Who should leave a chunk that has more members than its goal: whoever is drained, then whose place
+    /// another has taken, then whom the load does not need.
     pub(super) fn surplus(&self, chunk: ChunkId, meta: &ChunkMeta) -> Option<ServerNum> {
         if meta.members.len() <= self.state.goal() {
             return None;
         }
         let drained = meta.members.iter().filter(|server| self.should_leave(chunk, *server)).last();
-        drained.or_else(|| self.leaves_for_load(chunk, meta))
+        let moved = || self.moved_off(chunk, meta);
+        drained.or_else(moved).or_else(|| self.leaves_for_load(chunk, meta))
     }
 
     /// A scan found that this member should leave. All members serve.

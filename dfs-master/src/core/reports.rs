@@ -48,6 +48,7 @@ impl Core {
             blocks_hopeless,
             copies: self.state.servers.iter().map(|server| self.log_copy(server)).collect(),
             maintained: self.maintained_servers(),
+            moving: self.soft.balance.moving(),
         }
     }
 

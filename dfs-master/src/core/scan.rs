@@ -8,6 +8,7 @@ use dfs_proto::meta::ServerStake;
 use dfs_proto::units::Micros;
 
 use super::Core;
+use super::balance::Offers;
 use super::chunks::ChunkMeta;
 use super::command::Command;
 use super::recovery::MemberStanding;
@@ -41,6 +42,7 @@ pub(super) struct Scan {
     /// Of each server, by its number.
     staking: Vec<ServerStake>,
     staked: Vec<ServerStake>,
+    offers: Offers,
     passes: u64,
     /// Servers that have unconfirmed members, as far as the pass has come.
     unsettled: BTreeSet<ServerNum>,
@@ -171,7 +173,9 @@ impl Core {
         }
         // What a server in maintenance has is waited for, as long as enough is elsewhere.
         overdue |= kept && meta.members.len() - gone < self.state.min_write();
-        self.note_stakes(meta, &serve, scan);
+        let bytes = self.chunk_bytes(meta);
+        self.note_stakes(meta, bytes, &serve, scan);
+        self.note_space(chunk, meta, bytes, &mut scan.offers);
         let serving = serve.len();
         scan.counting.below_goal += u64::from(meta.members.len() - gone < self.state.goal());
         scan.counting.open += u64::from(meta.open && (meta.written || meta.synced));
@@ -200,12 +204,14 @@ impl Core {
         if complete && let Some(server) = self.surplus(chunk, meta) {
             return Some(Need::Leave(server));
         }
+        if complete {
+            self.offer_to_move(chunk, meta, bytes, &mut scan.offers);
+        }
         (complete && self.is_idle(chunk, meta)).then_some(Need::Close)
     }
 
     /// Adds what of the chunk hangs on each of its members.
-    fn note_stakes(&self, meta: &ChunkMeta, serve: &[ServerNum], scan: &mut Scan) {
-        let bytes = self.chunk_bytes(meta);
+    fn note_stakes(&self, meta: &ChunkMeta, bytes: u64, serve: &[ServerNum], scan: &mut Scan) {
         for server in meta.members.iter() {
             // What is away itself is no help.
             let others =
@@ -233,6 +239,8 @@ impl Core {
         self.soft.scan.counted = self.soft.scan.counting;
         self.soft.scan.staked = std::mem::take(&mut self.soft.scan.staking);
         self.soft.scan.passes += 1;
+        let offers = std::mem::take(&mut self.soft.scan.offers);
+        self.balance(&offers);
         self.soft.scan.cursor = None;
         // A pass over many chunks takes a while, and then rests in proportion.
         self.soft.scan.next = now.plus_ms(REST_MS.max(2 * now.ms_since(began)));

@@ -8,6 +8,7 @@ use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
+use super::balance::Balance;
 use super::chunks::confirm::Confirmed;
 use super::close::Closing;
 use super::damage::Damage;
@@ -118,6 +119,7 @@ pub struct Soft {
     pub(super) load: LoadPolicy,
     pub(super) leaving: Leaving,
     pub(super) away: Away,
+    pub(super) balance: Balance,
     pub(super) closing: Closing,
     pub(super) drops: Drops,
     pub(super) truncate: Truncates,
@@ -173,6 +175,7 @@ impl Soft {
             load: LoadPolicy::default(),
             leaving: Leaving::default(),
             away: Away::default(),
+            balance: Balance::default(),
             closing: Closing::default(),
             drops: Drops::default(),
             truncate: Truncates::default(),
@@ -212,6 +215,7 @@ impl Soft {
         self.load.forget(chunk);
         self.leaving.forget(chunk);
         self.away.forget(chunk);
+        self.balance.forget(chunk);
         self.closing.forget(chunk);
     }
 }

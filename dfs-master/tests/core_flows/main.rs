@@ -6,6 +6,7 @@
 mod cluster;
 mod fake;
 
+mod balance;
 mod chaos;
 mod close;
 mod damage;

@@ -62,6 +62,9 @@ pub struct ClusterReport {
     /// Servers that are away on purpose, or about to be.
     #[serde(default)]
     pub maintained: Vec<Maintained>,
+    /// Replicas that are on their way from fuller servers to emptier ones.
+    #[serde(default)]
+    pub moving: u64,
 }
 
 /// A server in maintenance.

@@ -172,7 +172,9 @@ impl Core {
 
     /// Members whose replicas are to be elsewhere go, where as many as the goal are left; else they lead nothing.
     fn put_drained_last(&self, chunk: ChunkId, members: &mut Vec<Process>) {
-        let drained = |process: &Process| self.should_leave(chunk, process.server);
+        let moved = self.state.chunks.get(chunk).and_then(|meta| self.moved_off(chunk, &meta));
+        let drained =
+            |process: &Process| self.should_leave(chunk, process.server) || moved == Some(process.server);
         if members.iter().filter(|process| !drained(process)).count() >= self.state.goal() {
             members.retain(|process| !drained(process));
         } else {
