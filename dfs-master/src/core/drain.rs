@@ -103,7 +103,9 @@ impl Core {
 
     /// Whether durably no configuration names the server, which is drained.
     pub(super) fn is_removable(&self, server: ServerNum) -> bool {
-        let copying = self.soft.repair.copies_to().contains_key(&server);
+        // Copies that were begun before the order: by this leader, or by one before as a walk found them.
+        let copying = self.soft.repair.copies_to().contains_key(&server)
+            || self.soft.scan.stake(server).is_none_or(|stake| stake.coming > 0);
         self.state.servers.is_draining(server) && self.state.chunks.replicas_on(server) == 0 && !copying
     }
 

@@ -112,9 +112,10 @@ impl Core {
         let mut needs = Vec::new();
         let mut last = None;
         let all = self.state.servers.iter().map(|server| server.num);
-        let drained_up =
-            all.filter(|server| self.is_emptied(*server) && self.soft.servers.is_up(*server, now)).count();
-        let goal = self.state.goal().min(self.soft.servers.up(now) - drained_up);
+        let takes_nothing = |server: &ServerNum| self.is_emptied(*server) || self.is_maintained(*server);
+        let idle_up =
+            all.filter(|server| takes_nothing(server) && self.soft.servers.is_up(*server, now)).count();
+        let goal = self.state.goal().min(self.soft.servers.up(now) - idle_up);
         let mut scan = std::mem::take(&mut self.soft.scan);
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
             last = Some(chunk);
@@ -225,6 +226,9 @@ impl Core {
         let ready = meta.is_active() && primary.is_some_and(|primary| serve.contains(&primary));
         for server in meta.members.iter().filter(|server| self.state.servers.is_draining(*server)) {
             self.note_what_stays(meta, ready, scan.stake_mut(server));
+        }
+        for server in meta.learners.iter().filter(|server| self.state.servers.is_draining(**server)) {
+            scan.stake_mut(*server).coming += 1;
         }
         let led = primary.filter(|server| self.is_maintained(*server));
         if let Some(server) = led.filter(|_| self.has_writer(meta)) {

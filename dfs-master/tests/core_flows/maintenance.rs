@@ -1,8 +1,10 @@
 //! Servers that are away for a while on purpose.
 
 use dfs_proto::conn::Role;
-use dfs_proto::ids::{ChunkId, ServerNum};
-use dfs_proto::meta::{ChunkPlace, DrainServer, MaintainServer, OrderReport, ServerList, ServerReport};
+use dfs_proto::ids::{ChunkId, Handle, ServerNum};
+use dfs_proto::meta::{
+    ChunkPlace, DrainServer, MaintainServer, OrderReport, Release, ServerList, ServerReport,
+};
 use dfs_proto::status::Status;
 
 use crate::cluster::{Client, Cluster};
@@ -149,6 +151,24 @@ fn with_two_replicas_it_only_hands_over() {
     order(&mut cluster, away, Some(AWAY_MS), false);
     cluster.run(5_000);
     assert_eq!(members(&cluster, chunk), [place.members[1].server, away]);
+}
+
+#[test]
+fn what_is_made_meanwhile_waits_for_nothing() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    order(&mut cluster, ServerNum(3), Some(600_000), false);
+    let created = cluster.create(client, "f", 7).unwrap();
+    let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
+    cluster.write(&place, 1, 11);
+    cluster.commit_synced(client, &attr, &place, 10_000);
+    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))] }).unwrap();
+    cluster.run(60_000);
+    let meta = cluster.meta(place.chunk());
+    assert!(meta.members.len() == 2 && !meta.open, "it is closed with the two that there are: {meta:?}");
+    assert!(order(&mut cluster, ServerNum(3), None, false).refused.is_none());
+    run_filling(&mut cluster, 10_000);
+    assert_eq!(members(&cluster, place.chunk()).len(), 3);
 }
 
 #[test]

@@ -159,6 +159,9 @@ pub struct ServerStake {
     pub no_disk: u64,
     #[serde(default)]
     pub unready: u64,
+    /// Of such a server, chunks that are being copied to it still.
+    #[serde(default)]
+    pub coming: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
