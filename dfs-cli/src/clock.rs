@@ -2,6 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+/// How long something takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch {
+    began: Instant,
+}
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "this is the crate's clock")]
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch { began: Instant::now() }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
 /// A bound on waiting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {

@@ -1,10 +1,13 @@
-//! `dfs server`: the chunk servers, their disks and load, and emptying one.
+//! `dfs server`: the chunk servers, their disks and load, emptying one, and having one away for a while.
+
+mod drain;
+mod maintenance;
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Subcommand;
-use dfs_proto::meta::{ClusterStatus, DrainServer, ServerList, ServerReport, ServerReports};
+use dfs_proto::meta::{ServerList, ServerReport, ServerReports};
 
 use crate::connect::Target;
 use crate::output::{Table, Tone, bytes, span};
@@ -23,6 +26,24 @@ pub(crate) enum Command {
         /// Return when it is empty, and say how far it is until then
         #[arg(long)]
         wait: bool,
+        /// Although not all that it has can be elsewhere as it should be: what has no other place stays
+        #[arg(long)]
+        force: bool,
+    },
+    /// A server will be away for a while on purpose: what it has is kept for its return instead of being made anew
+    /// elsewhere, and it gets nothing new. Says when it can be stopped
+    Maintenance {
+        /// Its name or number
+        server: String,
+        /// How long: 90s, 30m, 2h; it ends by itself then
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_span, default_value = "30m")]
+        span: Duration,
+        /// Although chunks can't be read, or written, while it is away
+        #[arg(long)]
+        force: bool,
+        /// It is back, or stays: its replicas are brought up to date, and it takes new ones
+        #[arg(long, conflicts_with_all = ["span", "force"])]
+        end: bool,
     },
     /// Let a server take replicas again
     Undrain {
@@ -34,16 +55,22 @@ pub(crate) enum Command {
 pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::List => list(target),
-        Command::Drain { server, wait } => {
+        Command::Drain { server, wait, force } => {
             let server = find(&target.ask(&ServerList {}, None)?, server)?;
-            drain(target, &server)?;
-            if *wait { follow(target, &server) } else { Ok(()) }
+            drain::begin(target, &server, *force)?;
+            if *wait { drain::follow(target, &server) } else { Ok(()) }
+        }
+        Command::Maintenance { server, span, force, end } => {
+            let server = find(&target.ask(&ServerList {}, None)?, server)?;
+            if *end {
+                maintenance::end(target, &server)
+            } else {
+                maintenance::begin(target, &server, *span, *force)
+            }
         }
         Command::Undrain { server } => {
             let server = find(&target.ask(&ServerList {}, None)?, server)?;
-            target.ask(&DrainServer { server: server.addr.num, drain: false }, None)?;
-            println!("{} takes replicas again", server.name);
-            Ok(())
+            drain::end(target, &server)
         }
     }
 }
@@ -61,48 +88,31 @@ pub(crate) fn find(reports: &ServerReports, text: &str) -> anyhow::Result<Server
     }
 }
 
-fn drain(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
-    target
-        .ask(&DrainServer { server: server.addr.num, drain: true }, None)
-        .with_context(|| format!("{} is not drained", server.name))?;
-    let reports = target.ask(&ServerList {}, None)?;
-    let goal = target.ask(&ClusterStatus {}, None)?.goal;
-    let others = reports.servers.iter().filter(|other| other.up && !other.draining).count();
-    println!("{} is being drained: {} replicas to go", server.name, server.replicas);
-    if others < usize::from(goal) {
-        println!(
-            "only {others} other servers are up and the goal is {goal}: what has no other place stays there \
-             until more servers join"
-        );
-    }
-    Ok(())
-}
-
-fn follow(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
-    let mut last = None;
-    loop {
-        let report = find(&target.ask(&ServerList {}, None)?, &server.addr.num.to_string())?;
-        if !report.draining {
-            bail!("{} is not drained any more", server.name);
-        }
-        if report.replicas == 0 {
-            println!("{} holds nothing that counts: it is safe to remove", server.name);
-            return Ok(());
-        }
-        if last != Some(report.replicas) {
-            println!("{} replicas left", report.replicas);
-            last = Some(report.replicas);
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
+/// A time as people write it: a number and s, m, h or d.
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time: give a number and s, m, h or d, as in 30m");
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_no_number| wrong())?;
+    number.checked_mul(each).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 fn state(server: &ServerReport) -> (String, Tone) {
     let (text, tone) = if server.up { ("up", Tone::Good) } else { ("down", Tone::Bad) };
-    match (server.draining, server.replicas) {
+    if let Some(left) = server.maintenance_ms {
+        // It is down because somebody wanted it to be.
+        return (format!("{text}, maintenance for {}", span(left)), Tone::Plain);
+    }
+    match (server.draining, server.removable) {
         (false, _) => (text.to_owned(), tone),
-        (true, 0) => (format!("{text}, drained"), tone),
-        (true, _) => (format!("{text}, draining"), tone),
+        (true, true) => (format!("{text}, drained"), tone),
+        (true, false) => (format!("{text}, draining"), tone),
     }
 }
 
@@ -187,11 +197,27 @@ mod tests {
                 capacity_bytes_per_s,
                 capacity_learned,
                 draining: false,
+                maintenance_ms: None,
+                stake: None,
+                removable: false,
+                given_up: 0,
             })
         };
         assert_eq!(said(1_250_000_000, false), "1250 MB/s");
         assert_eq!(said(48_712_345, true), "48 MB/s, learned");
         assert_eq!(said(1_270_000, true), "1.2 MB/s, learned");
         assert_eq!(said(0, false), "-");
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let secs = |text: &str| parse_span(text).map(|span| span.as_secs());
+        assert_eq!(
+            (secs("90s"), secs("30m"), secs("2h"), secs("1d")),
+            (Ok(90), Ok(1800), Ok(7200), Ok(86_400))
+        );
+        for wrong in ["", "30", "m", "-1s", "1w", "99999999999999999999d", "1\u{b5}"] {
+            assert!(secs(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

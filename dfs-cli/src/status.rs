@@ -80,6 +80,17 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
         let text = format!("{} blocks, {lost}; see `dfs scrub status`", report.blocks_damaged);
         lines.push(("damaged", text, Tone::Bad));
     }
+    if report.moving > 0 {
+        lines.push(("space", format!("{} replicas move to emptier servers", report.moving), Tone::Plain));
+    }
+    for away in &report.maintained {
+        let up = if away.up { "up" } else { "down" };
+        lines.push((
+            "maintenance",
+            format!("{} ({up}), {} left", away.server, span(away.left_ms)),
+            Tone::Plain,
+        ));
+    }
     pairs(&lines);
     Ok(())
 }

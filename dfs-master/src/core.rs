@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`contract`] and [`config`] (the border), [`command`] and [`state`] (the log), `pump`
 //! (from a proposal to its effects), `dispatch` (requests), then the concerns, each in its file:
-//! [`grants`], [`lease`], [`placement`], [`policy`], `recovery`, `read_only`, `repair`, `leave`, `load`, `close`, `holes`, `truncate`, `gc`, `scan`, [`check`]
+//! [`grants`], [`lease`], [`placement`], [`policy`], `recovery`, `read_only`, `repair`, `leave`, `drain`, `maintenance`, `balance`, `load`, `close`, `holes`, `truncate`, `gc`, `scan`, [`check`]
 //! and `fsck`, `damage`, `paths` and [`rebuild`].
 
 pub mod contract;
@@ -41,6 +41,9 @@ mod recovery;
 mod read_only;
 mod repair;
 mod leave;
+mod drain;
+mod maintenance;
+mod balance;
 mod load;
 mod close;
 mod holes;
@@ -190,10 +193,12 @@ impl Core {
         self.expire_sessions();
         self.refresh_candidates();
         self.settle_lost_servers();
+        self.maintenance_tick();
         self.scan_slice();
         self.recovery_tick();
         self.load_tick();
         self.repair_tick();
+        self.balance_tick();
         self.leave_tick();
         self.close_tick();
         self.truncate_tick();

@@ -136,6 +136,7 @@ ops! {
     Policy = 204;
     Heat = 205;
     ExplainChunk = 206;
+    MaintainServer = 207;
 
     // Tools to chunk servers.
     ListHeaders = 208;

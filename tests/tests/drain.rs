@@ -93,12 +93,17 @@ fn the_last_that_take_replicas_are_not_drained() {
     cluster.wait_for("two replicas", |_| cluster.holders(&path).len() == 2);
     let names = cluster.json(&["server", "list"]);
     let [one, other] = [0, 1].map(|at| names["servers"][at]["name"].as_str().unwrap());
-    let said = cluster.dfs(&["server", "drain", one]);
-    assert!(said.contains("only 1 other servers are up and the goal is 2"), "{said}");
-    let mut drain = Command::new(binaries().join("dfs"));
-    drain.args(["server", "drain", other]).env("DFS_MASTER", cluster.dev("addr", &[]).trim());
-    let said = refusal(&drain.output().unwrap());
-    assert!(said.contains("is not drained"), "nobody would be left to write to: {said}");
+    let refused = |server: &str| {
+        let mut drain = Command::new(binaries().join("dfs"));
+        drain.args(["server", "drain", server]).env("DFS_MASTER", cluster.dev("addr", &[]).trim());
+        refusal(&drain.output().unwrap())
+    };
+    let said = refused(one);
+    assert!(said.contains("1 other servers take replicas, and the goal is 2"), "{said}");
+    let said = cluster.dfs(&["server", "drain", one, "--force"]);
+    assert!(said.contains("is being drained: 1 replicas left"), "{said}");
+    let said = refused(other);
+    assert!(said.contains("is not drained: 0 other servers"), "nobody would be left to write to: {said}");
     let list = cluster.json(&["server", "list"]);
     assert_eq!(
         (&server(&list, one)["draining"], &server(&list, other)["draining"]),

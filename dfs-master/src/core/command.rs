@@ -149,6 +149,11 @@ pub enum Command {
     },
     /// How the number of replicas follows the load from here on.
     SetPolicy(Thresholds),
+    /// See [`super::servers::Maintenance`]; `None` ends it.
+    MaintainServer {
+        server: ServerNum,
+        for_ms: Option<u64>,
+    },
 }
 
 /// A chunk to be.

@@ -14,7 +14,7 @@ mod tools;
 
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{ChunkId, Ino, LogIndex, RequestId, SessionId};
-use dfs_proto::meta::{self, Done};
+use dfs_proto::meta::{self, Done, OrderReport};
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
@@ -54,6 +54,8 @@ pub(super) enum Then {
     CloseSession(Caller),
     Recovered(Caller),
     Policy(Caller),
+    /// An order about a server, which means this for chunks.
+    Ordered(Caller, Vec<String>),
     Register(Box<Registration>),
     Promote(Promotion),
     /// The next step of a truncation.
@@ -71,7 +73,8 @@ impl Then {
             | Then::OpenSession(caller)
             | Then::CloseSession(caller)
             | Then::Recovered(caller)
-            | Then::Policy(caller) => Some(caller),
+            | Then::Policy(caller)
+            | Then::Ordered(caller, _) => Some(caller),
             Then::Open(flow) => Some(&mut flow.caller),
             Then::Register(registration) => Some(&mut registration.caller),
             Then::Promote(promotion) => Some(&mut promotion.caller),
@@ -151,7 +154,8 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::DrainServer
         | Op::Policy
         | Op::Heat
-        | Op::ExplainChunk => Some(Role::Tool),
+        | Op::ExplainChunk
+        | Op::MaintainServer => Some(Role::Tool),
         // The driver answers these two: they are of files.
         Op::ListLog
         | Op::ReadLog
@@ -336,6 +340,10 @@ impl Core {
                 self.reply_at(caller, &report, index, after);
             }
             Then::Policy(caller) => self.reply_policy(caller, None),
+            Then::Ordered(caller, notes) => {
+                let after = self.after_durable(index);
+                self.reply_at(caller, &OrderReport { refused: None, notes }, index, after);
+            }
             Then::Register(registration) => self.server_logged(*registration, answer, index),
             Then::Promote(promotion) => self.promoted(&promotion, answer, index),
             Then::Cut(cut) => self.cut_goes_on(*cut, origin, answer, index),

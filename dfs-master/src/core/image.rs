@@ -14,7 +14,7 @@ use super::chunks::{ChunkMeta, Chunks};
 use super::command::Origin;
 use super::namespace::{LoadError, NamespaceReader};
 use super::policy::Thresholds;
-use super::servers::Server;
+use super::servers::{Maintenance, Server};
 use super::sessions::Session;
 use super::state::{Cluster, State, Trail};
 use super::tombstones::Tombstone;
@@ -30,9 +30,14 @@ const SERVERS: u16 = 6;
 const TRAIL: u16 = 7;
 /// Absent from what builds wrote that had no policy, and empty while nobody has set it.
 const POLICY: u16 = 8;
+/// Absent from what builds wrote that had no maintenance, and empty while no server is in it. 9 is left for tables that
+/// are being made elsewhere.
+const MAINTENANCE: u16 = 10;
 /// Of every section as this build writes it.
 const VERSION: u16 = 1;
-const ALL: [u16; 8] = [HEAD, NAMESPACE, CHUNKS, TOMBSTONES, SESSIONS, SERVERS, TRAIL, POLICY];
+const ALL: [u16; 9] = [HEAD, NAMESPACE, CHUNKS, TOMBSTONES, SESSIONS, SERVERS, TRAIL, POLICY, MAINTENANCE];
+/// Later builds made these: a snapshot without them is an older one.
+const LATER: [u16; 2] = [POLICY, MAINTENANCE];
 
 /// A block is closed when it has grown to this: far below a block's limit, whatever one entry takes.
 const BLOCK_BYTES: usize = 128 << 10;
@@ -173,7 +178,12 @@ impl State {
         if self.policy != Thresholds::default() {
             policy.put(&self.policy)?;
         }
-        policy.end()
+        policy.end()?;
+        let mut maintained = Blocks::new(MAINTENANCE, sink);
+        for entry in self.servers.maintained() {
+            maintained.put(&entry)?;
+        }
+        maintained.end()
     }
 
     /// A number that equal states share.
@@ -275,7 +285,7 @@ impl ImageReader {
                 return Err(ImageError::Newer { id: *id, version: *version });
             }
         }
-        let mut needed = ALL.into_iter().filter(|id| *id != POLICY);
+        let mut needed = ALL.into_iter().filter(|id| !LATER.contains(id));
         if let Some(missing) = needed.find(|id| !sections.iter().any(|section| section.id == *id)) {
             return Err(ImageError::Missing(missing));
         }
@@ -313,6 +323,9 @@ impl ImageReader {
             SERVERS => each(section, bytes, |server: Server| state.servers.restore(server)),
             TRAIL => each(section, bytes, |trail: Trail| state.trail = trail),
             POLICY => each(section, bytes, |policy: Thresholds| state.policy = policy),
+            MAINTENANCE => each(section, bytes, |(server, maintenance): (ServerNum, Maintenance)| {
+                state.servers.restore_maintenance(server, maintenance);
+            }),
             id => Err(ImageError::Newer { id, version: VERSION }),
         }
     }

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use dfs_proto::control::{COMMAND_BATCH, ServerEvent, Withdraw, WithdrawChunk, Withdrawn};
 use dfs_proto::ids::{ChunkId, ConfigNum, LogIndex, Seq, ServerNum};
-use dfs_proto::meta::DrainServer;
 use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
@@ -18,9 +17,8 @@ use dfs_proto::units::Micros;
 use super::Core;
 use super::chunks::ChunkMeta;
 use super::command::{Command, Departure};
-use super::dispatch::Then;
 use super::recovery::Process;
-use super::reply::{Asked, CALL_DEADLINE_MS, Caller};
+use super::reply::{Asked, CALL_DEADLINE_MS};
 
 /// Members that leave at once: writers of these chunks wait for one more round trip.
 const JOBS_MAX: usize = 256;
@@ -75,30 +73,15 @@ impl Leaving {
 }
 
 impl Core {
-    /// An operator wants a server empty, or no longer.
-    pub(super) fn drain_server(&mut self, caller: Caller, request: DrainServer) -> Result<(), Status> {
-        let DrainServer { server, drain } = request;
-        self.state.servers.get(server).ok_or(Status::NotFound)?;
-        let takes = |other: &super::servers::Server| {
-            other.num != server
-                && !self.is_emptied(other.num)
-                && self.soft.servers.is_up(other.num, self.now.mono)
-        };
-        // New chunks need so many, wherever the old ones are.
-        if drain && self.state.servers.iter().filter(|other| takes(other)).count() < self.state.min_write() {
-            return Err(Status::NoServers);
-        }
-        self.propose(None, Command::DrainServer { server, drain }, Then::ReplyDurable(caller))?;
-        Ok(())
-    }
-
-    /// Who should leave a chunk that has more members than its goal: whoever is drained, then whom the load does not need.
+    /// Who should leave a chunk that has more members than its goal: whoever is drained, then whose place
+    /// another has taken, then whom the load does not need.
     pub(super) fn surplus(&self, chunk: ChunkId, meta: &ChunkMeta) -> Option<ServerNum> {
         if meta.members.len() <= self.state.goal() {
             return None;
         }
         let drained = meta.members.iter().filter(|server| self.should_leave(chunk, *server)).last();
-        drained.or_else(|| self.leaves_for_load(chunk, meta))
+        let moved = || self.moved_off(chunk, meta);
+        drained.or_else(moved).or_else(|| self.leaves_for_load(chunk, meta))
     }
 
     /// A scan found that this member should leave. All members serve.

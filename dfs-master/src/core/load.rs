@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dfs_proto::control::ChunkHeat;
 use dfs_proto::ids::{ChunkId, ServerNum};
-use dfs_proto::units::Micros;
+use dfs_proto::units::{Micros, Timespec};
 
 use super::Core;
 use super::chunks::ChunkMeta;
@@ -102,6 +102,25 @@ impl LoadPolicy {
     /// Whether a copy of the chunk is made, or to be made, for its load.
     pub(super) fn is_raising(&self, chunk: ChunkId) -> bool {
         self.raises.contains_key(&chunk)
+    }
+
+    /// What reading the chunk costs a second, as its servers say.
+    pub(super) fn read_milli(&self, chunk: ChunkId) -> u64 {
+        self.chunks.get(&chunk).map_or(0, |watched| watched.read().0)
+    }
+
+    /// Takes what a copy moves out of the budget. Whether it was there: decisions for the load come first, once a second.
+    pub(super) fn pay(&mut self, bytes: u64) -> bool {
+        let enough = self.purse.is_some_and(|purse| purse.bytes() >= bytes);
+        if enough {
+            self.purse = self.purse.map(|purse| purse.spend(bytes));
+        }
+        enough
+    }
+
+    /// Something was decided or done about a chunk.
+    pub(super) fn note(&mut self, chunk: ChunkId, wall: Timespec, what: String) {
+        self.past.add(chunk, wall, what);
     }
 
     pub(super) fn forget(&mut self, chunk: ChunkId) {

@@ -44,6 +44,12 @@ impl Candidate {
         self.free_bytes > self.total_bytes / FULL_PARTS
     }
 
+    /// Bytes that it would still take.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.free_bytes.saturating_sub(self.total_bytes / FULL_PARTS)
+    }
+
     /// More is better: free permille, less what is in use of its speed.
     fn score(&self) -> u64 {
         let free = u128::from(self.free_bytes) * 1000 / u128::from(self.total_bytes.max(1));
@@ -108,15 +114,26 @@ pub fn choose(
         taken.push(pick);
         chosen.push(pick.server);
     }
-    if chosen.len() >= least && !chosen.is_empty() {
-        Ok(chosen)
-    } else if up.clone().count() < least.max(1) {
-        Err(NoPlace::Servers)
+    if chosen.len() >= least && !chosen.is_empty() { Ok(chosen) } else { Err(why_none(up, least)) }
+}
+
+fn why_none<'a>(up: impl Iterator<Item = &'a Candidate> + Clone, least: usize) -> NoPlace {
+    if up.clone().count() < least.max(1) {
+        NoPlace::Servers
     } else if up.clone().all(|candidate| candidate.total_bytes == 0) {
-        Err(NoPlace::Disks)
+        NoPlace::Disks
     } else {
-        Err(NoPlace::Space)
+        NoPlace::Space
     }
+}
+
+/// Whether one more replica beside `holders` has a place.
+///
+/// # Errors
+/// When it has none.
+pub fn has_place(cluster: &[Candidate], holders: &[ServerNum]) -> Result<(), NoPlace> {
+    let up = cluster.iter().filter(|candidate| !holders.contains(&candidate.server));
+    if up.clone().any(Candidate::has_room) { Ok(()) } else { Err(why_none(up, 1)) }
 }
 
 /// The one of `preferred` that is as far apart from `holders` as any server that could be chosen, if there is

@@ -216,6 +216,7 @@ impl Core {
                 self.refresh_candidates();
                 self.soft.scan.wake();
             }
+            Command::MaintainServer { .. } => self.maintenance_applied(),
             Command::CloseChunks { chunks } => self.close_applied(chunks),
             Command::DropHoles { chunks } => self.holes_applied(chunks),
             Command::Reopen { chunk, .. } => self.soft.closing.opened(*chunk, index),

@@ -151,8 +151,7 @@ impl Core {
     /// What can be done for a chunk now. A copy that begins is noted at once, so that it counts.
     fn repair_step(&mut self, chunk: ChunkId) -> Step {
         let Some(meta) = self.state.chunks.get(chunk) else { return Step::Done };
-        let staying = meta.members.iter().filter(|server| !self.should_leave(chunk, *server)).count();
-        if staying >= self.state.goal() || !meta.learners.is_empty() {
+        if self.counting(chunk, &meta) >= self.state.goal() || !meta.learners.is_empty() {
             return Step::Done;
         }
         if !meta.is_active()

@@ -47,6 +47,8 @@ impl Core {
             blocks_damaged,
             blocks_hopeless,
             copies: self.state.servers.iter().map(|server| self.log_copy(server)).collect(),
+            maintained: self.maintained_servers(),
+            moving: self.soft.balance.moving(),
         }
     }
 
@@ -83,9 +85,14 @@ impl Core {
                 capacity_bytes_per_s: load.capacity_bytes_per_s,
                 capacity_learned: load.capacity_learned,
                 draining: server.draining,
+                maintenance_ms: self.maintenance_left_ms(server.num),
+                stake: self.soft.scan.stake(server.num),
+                removable: self.is_removable(server.num),
+                given_up: self.given_up_on(server.num),
             }
         };
-        ServerReports { servers: self.state.servers.iter().map(report).collect(), now: self.clock() }
+        let servers = self.state.servers.iter().map(report).collect();
+        ServerReports { servers, now: self.clock(), passes: self.soft.scan.passes() }
     }
 
     pub(super) fn file_report(&self, ino: Ino, from: ChunkIndex) -> Result<FileReport, Status> {

@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 
 use dfs_proto::ids::{ChunkId, ServerNum};
+use dfs_proto::meta::ServerStake;
 use dfs_proto::units::Micros;
 
 use super::Core;
+use super::balance::Offers;
 use super::chunks::ChunkMeta;
 use super::command::Command;
 use super::recovery::MemberStanding;
@@ -37,6 +39,11 @@ pub(super) struct Scan {
     woken: bool,
     counting: Counts,
     counted: Counts,
+    /// Of each server, by its number.
+    staking: Vec<ServerStake>,
+    staked: Vec<ServerStake>,
+    offers: Offers,
+    passes: u64,
     /// Servers that have unconfirmed members, as far as the pass has come.
     unsettled: BTreeSet<ServerNum>,
     /// Chunks with more members than their goal, of the slice.
@@ -53,6 +60,8 @@ enum Need {
     Learner,
     /// This member should leave.
     Leave(ServerNum),
+    /// A member is about to go.
+    HandOver,
     Departure,
 }
 
@@ -66,6 +75,26 @@ impl Scan {
     pub(super) fn counts(&self) -> Counts {
         self.counted
     }
+
+    /// What hangs on a server, by the last pass; `None` before the first.
+    #[must_use]
+    pub(super) fn stake(&self, server: ServerNum) -> Option<ServerStake> {
+        let known = self.staked.get(usize::from(server.0)).copied();
+        (self.passes > 0).then(|| known.unwrap_or_default())
+    }
+
+    #[must_use]
+    pub(super) fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    fn stake_mut(&mut self, server: ServerNum) -> &mut ServerStake {
+        let at = usize::from(server.0);
+        if self.staking.len() <= at {
+            self.staking.resize(at + 1, ServerStake::default());
+        }
+        &mut self.staking[at]
+    }
 }
 
 impl Core {
@@ -75,16 +104,18 @@ impl Core {
             if !self.soft.scan.woken && now < self.soft.scan.next {
                 return;
             }
-            let counted = self.soft.scan.counted;
-            self.soft.scan = Scan { cursor: Some(ChunkId(0)), next: now, counted, ..Scan::default() };
+            let Scan { counted, staked, passes, .. } = std::mem::take(&mut self.soft.scan);
+            self.soft.scan =
+                Scan { cursor: Some(ChunkId(0)), next: now, counted, staked, passes, ..Scan::default() };
         }
         let from = self.soft.scan.cursor.unwrap_or_default();
         let mut needs = Vec::new();
         let mut last = None;
         let all = self.state.servers.iter().map(|server| server.num);
-        let drained_up =
-            all.filter(|server| self.is_emptied(*server) && self.soft.servers.is_up(*server, now)).count();
-        let goal = self.state.goal().min(self.soft.servers.up(now) - drained_up);
+        let takes_nothing = |server: &ServerNum| self.is_emptied(*server) || self.is_maintained(*server);
+        let idle_up =
+            all.filter(|server| takes_nothing(server) && self.soft.servers.is_up(*server, now)).count();
+        let goal = self.state.goal().min(self.soft.servers.up(now) - idle_up);
         let mut scan = std::mem::take(&mut self.soft.scan);
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
             last = Some(chunk);
@@ -103,6 +134,7 @@ impl Core {
                     self.soft.closing.seen_idle(chunk, due);
                 }
                 Need::Learner => self.adopt_learner(chunk, &meta),
+                Need::HandOver => self.recover_in_background(chunk, &meta),
                 Need::Leave(server) => self.let_go(chunk, &meta, server),
                 Need::Departure => self.adopt_departure(chunk, &meta),
             }
@@ -115,10 +147,11 @@ impl Core {
 
     fn look(&self, chunk: ChunkId, meta: &ChunkMeta, goal: usize, scan: &mut Scan) -> Option<Need> {
         let now = self.now.mono;
-        let (mut serving, mut gone, mut unconfirmed, mut overdue) = (0, 0, false, false);
+        let (mut gone, mut unconfirmed, mut overdue, mut kept) = (0, false, false, false);
+        let mut serve = Vec::with_capacity(meta.members.len());
         for (at, server) in meta.members.iter().enumerate() {
             match self.member_standing(chunk, meta, at, server) {
-                MemberStanding::Serving(_) => serving += 1,
+                MemberStanding::Serving(_) => serve.push(server),
                 MemberStanding::Waiting => {
                     scan.unsettled.insert(server);
                 }
@@ -129,11 +162,22 @@ impl Core {
                 MemberStanding::Gone => {
                     gone += 1;
                     let live = self.soft.servers.get(server);
-                    overdue |=
+                    let late =
                         live.is_none_or(|live| now.ms_since(live.heard) >= self.config.repair_delay_ms);
+                    if self.is_maintained(server) {
+                        kept |= late;
+                    } else {
+                        overdue |= late;
+                    }
                 }
             }
         }
+        // What a server in maintenance has is waited for, as long as enough is elsewhere.
+        overdue |= kept && meta.members.len() - gone < self.state.min_write();
+        let bytes = self.chunk_bytes(meta);
+        self.note_stakes(meta, bytes, &serve, scan);
+        self.note_space(chunk, meta, bytes, &mut scan.offers);
+        let serving = serve.len();
         scan.counting.below_goal += u64::from(meta.members.len() - gone < self.state.goal());
         scan.counting.open += u64::from(meta.open && (meta.written || meta.synced));
         scan.counting.recovering += u64::from(!meta.is_active());
@@ -151,15 +195,45 @@ impl Core {
             scan.above.insert(chunk);
         }
         let urgent = meta.members.len() < self.state.min_write();
-        if meta.members.iter().filter(|server| !self.should_leave(chunk, *server)).count() < goal {
+        let complete = serving == meta.members.len();
+        if complete && self.should_hand_over(chunk, meta) {
+            return Some(Need::HandOver);
+        }
+        if self.counting(chunk, meta) < goal {
             return Some(Need::Repair { urgent });
         }
-        if serving == meta.members.len()
-            && let Some(server) = self.surplus(chunk, meta)
-        {
+        if complete && let Some(server) = self.surplus(chunk, meta) {
             return Some(Need::Leave(server));
         }
-        (serving == meta.members.len() && self.is_idle(chunk, meta)).then_some(Need::Close)
+        if complete {
+            self.offer_to_move(chunk, meta, bytes, &mut scan.offers);
+        }
+        (complete && self.is_idle(chunk, meta)).then_some(Need::Close)
+    }
+
+    /// Adds what of the chunk hangs on each of its members.
+    fn note_stakes(&self, meta: &ChunkMeta, bytes: u64, serve: &[ServerNum], scan: &mut Scan) {
+        for server in meta.members.iter() {
+            // What is away itself is no help.
+            let others =
+                serve.iter().filter(|other| **other != server && !self.is_maintained(**other)).count();
+            let stake = scan.stake_mut(server);
+            stake.bytes += bytes;
+            stake.sole += u64::from(others == 0);
+            stake.thin += u64::from(others > 0 && others < self.state.min_write());
+        }
+        let primary = meta.members.primary();
+        let ready = meta.is_active() && primary.is_some_and(|primary| serve.contains(&primary));
+        for server in meta.members.iter().filter(|server| self.state.servers.is_draining(*server)) {
+            self.note_what_stays(meta, ready, scan.stake_mut(server));
+        }
+        for server in meta.learners.iter().filter(|server| self.state.servers.is_draining(**server)) {
+            scan.stake_mut(*server).coming += 1;
+        }
+        let led = primary.filter(|server| self.is_maintained(*server));
+        if let Some(server) = led.filter(|_| self.has_writer(meta)) {
+            scan.stake_mut(server).leads += 1;
+        }
     }
 
     fn end_pass(&mut self) {
@@ -167,6 +241,10 @@ impl Core {
         let unsettled = std::mem::take(&mut self.soft.scan.unsettled);
         let began = self.soft.scan.next;
         self.soft.scan.counted = self.soft.scan.counting;
+        self.soft.scan.staked = std::mem::take(&mut self.soft.scan.staking);
+        self.soft.scan.passes += 1;
+        let offers = std::mem::take(&mut self.soft.scan.offers);
+        self.balance(&offers);
         self.soft.scan.cursor = None;
         // A pass over many chunks takes a while, and then rests in proportion.
         self.soft.scan.next = now.plus_ms(REST_MS.max(2 * now.ms_since(began)));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use dfs_proto::ids::{BootId, OsBootId, ServerId, ServerNum};
 use dfs_proto::meta::{ServerAddr, Servers};
+use dfs_proto::units::Timespec;
 use serde::{Deserialize, Serialize};
 
 /// What a registration says that must outlive this master's process.
@@ -55,11 +56,20 @@ impl Server {
     }
 }
 
+/// A server is away for a while on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// When an operator said so, by the time of day of the leader of then.
+    pub since: Timespec,
+    pub for_ms: u64,
+}
+
 /// All servers.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     list: BTreeMap<ServerNum, Arc<Server>>,
     by_id: BTreeMap<ServerId, ServerNum>,
+    maintained: BTreeMap<ServerNum, Maintenance>,
     last: ServerNum,
     /// Raised by every change.
     epoch: u64,
@@ -131,6 +141,10 @@ impl Registry {
 
     /// Whether there is such a server.
     pub fn drain(&mut self, num: ServerNum, drain: bool) -> bool {
+        if drain {
+            // What it has goes elsewhere now: nothing is kept for its return.
+            self.maintained.remove(&num);
+        }
         let server = self.list.get_mut(&num);
         server.map(|server| Arc::make_mut(server).draining = drain).is_some()
     }
@@ -138,6 +152,27 @@ impl Registry {
     #[must_use]
     pub fn is_draining(&self, num: ServerNum) -> bool {
         self.get(num).is_some_and(|server| server.draining)
+    }
+
+    /// Begins, changes or ends a maintenance. Whether there is such a server.
+    pub fn maintain(&mut self, num: ServerNum, maintenance: Option<Maintenance>) -> bool {
+        match maintenance {
+            Some(maintenance) if self.list.contains_key(&num) => {
+                self.maintained.insert(num, maintenance);
+            }
+            Some(_) => {}
+            None => drop(self.maintained.remove(&num)),
+        }
+        self.list.contains_key(&num)
+    }
+
+    #[must_use]
+    pub fn maintenance(&self, num: ServerNum) -> Option<Maintenance> {
+        self.maintained.get(&num).copied()
+    }
+
+    pub fn maintained(&self) -> impl Iterator<Item = (ServerNum, Maintenance)> + '_ {
+        self.maintained.iter().map(|(num, maintenance)| (*num, *maintenance))
     }
 
     /// The directory as clients get it.
@@ -151,6 +186,10 @@ impl Registry {
         self.last = self.last.max(server.num);
         self.by_id.insert(server.info.id, server.num);
         self.list.insert(server.num, Arc::new(server));
+    }
+
+    pub(super) fn restore_maintenance(&mut self, num: ServerNum, maintenance: Maintenance) {
+        self.maintained.insert(num, maintenance);
     }
 
     pub(super) fn restore_epoch(&mut self, epoch: u64) {

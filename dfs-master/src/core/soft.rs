@@ -8,6 +8,7 @@ use dfs_proto::planted;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
+use super::balance::Balance;
 use super::chunks::confirm::Confirmed;
 use super::close::Closing;
 use super::damage::Damage;
@@ -18,6 +19,7 @@ use super::grants::Grants;
 use super::holes::Drops;
 use super::leave::Leaving;
 use super::load::LoadPolicy;
+use super::maintenance::Away;
 use super::paths::Paths;
 use super::placement::{self, Candidate, NoPlace, Rng};
 use super::read_only::ReadOnly;
@@ -116,6 +118,8 @@ pub struct Soft {
     pub(super) repair: Repair,
     pub(super) load: LoadPolicy,
     pub(super) leaving: Leaving,
+    pub(super) away: Away,
+    pub(super) balance: Balance,
     pub(super) closing: Closing,
     pub(super) drops: Drops,
     pub(super) truncate: Truncates,
@@ -170,6 +174,8 @@ impl Soft {
             repair: Repair::default(),
             load: LoadPolicy::default(),
             leaving: Leaving::default(),
+            away: Away::default(),
+            balance: Balance::default(),
             closing: Closing::default(),
             drops: Drops::default(),
             truncate: Truncates::default(),
@@ -208,6 +214,8 @@ impl Soft {
         self.repair.forget(chunk);
         self.load.forget(chunk);
         self.leaving.forget(chunk);
+        self.away.forget(chunk);
+        self.balance.forget(chunk);
         self.closing.forget(chunk);
     }
 }

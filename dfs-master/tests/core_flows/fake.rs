@@ -80,6 +80,7 @@ pub(crate) struct FakeServer {
     pub(crate) generation: Generation,
     /// Its disk takes no writes.
     pub(crate) read_only: bool,
+    pub(crate) total_bytes: u64,
     pub(crate) labels: Vec<(String, String)>,
     /// As its heartbeats say.
     pub(crate) load: ServerLoad,
@@ -122,6 +123,7 @@ impl FakeServer {
             max_term: Term(0),
             generation: Generation(1),
             read_only: false,
+            total_bytes: 1 << 40,
             labels: Vec::new(),
             load: ServerLoad::default(),
             hot: Vec::new(),
@@ -165,8 +167,8 @@ impl FakeServer {
         vec![DiskReport {
             disk: DiskId(self.id.0),
             path: "/d".into(),
-            total_bytes: 1 << 40,
-            free_bytes: 1 << 39,
+            total_bytes: self.total_bytes,
+            free_bytes: self.total_bytes / 2,
             replicas: self.replicas.len() as u64,
             failed: self.read_only.then(|| "a sync failed".to_owned()),
         }]

@@ -126,6 +126,7 @@ fn samples() -> Vec<Command> {
         Command::DrainServer { server, drain: true },
         Command::DropHoles { chunks: closed() },
         Command::SetPolicy(Thresholds::default()),
+        Command::MaintainServer { server, for_ms: Some(1_800_000) },
     ]
 }
 

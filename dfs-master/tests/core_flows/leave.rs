@@ -11,7 +11,14 @@ use crate::cluster::{Client, Cluster};
 
 fn drain(cluster: &mut Cluster, server: ServerNum, drain: bool) -> Result<(), Status> {
     let tool = cluster.connect(Role::Tool);
-    cluster.ask(tool, &DrainServer { server, drain }).map(drop)
+    let report = cluster.ask(tool, &DrainServer { server, drain, force: true })?;
+    report.refused.map_or(Ok(()), |_why| Err(Status::NoServers))
+}
+
+/// Why it is refused to who does not insist.
+fn refused(cluster: &mut Cluster, server: ServerNum) -> Option<String> {
+    let tool = cluster.connect(Role::Tool);
+    cluster.ask(tool, &DrainServer { server, drain: true, force: false }).unwrap().refused
 }
 
 fn report(cluster: &mut Cluster, server: ServerNum) -> ServerReport {
@@ -178,6 +185,54 @@ fn what_has_no_other_place_stays() {
     // Two of three servers are left: the goal of new chunks needs two at least.
     let other = place.members[0].server;
     assert_eq!(drain(&mut cluster, other, true), Err(Status::NoServers));
+}
+
+#[test]
+fn a_drain_that_the_cluster_has_no_place_for_is_refused_in_words() {
+    let mut cluster = Cluster::new(3, 3);
+    let why = refused(&mut cluster, ServerNum(1)).unwrap();
+    assert!(why.contains("2 other servers take replicas") && why.contains("the goal is 3"), "{why}");
+    // A fourth one, in the only other rack.
+    let mut cluster = Cluster::new(0, 2);
+    for (id, rack) in [(1, "a"), (2, "a"), (3, "b")] {
+        cluster.add_server(id, &[("rack", rack)]);
+    }
+    cluster.run(1_000);
+    let why = refused(&mut cluster, ServerNum(3)).unwrap();
+    assert!(why.contains("the other servers are of 1 racks") && why.contains("--force"), "{why}");
+    assert!(!report(&mut cluster, ServerNum(3)).draining);
+    assert_eq!(refused(&mut cluster, ServerNum(1)), None);
+    assert!(report(&mut cluster, ServerNum(1)).draining);
+}
+
+#[test]
+fn a_drain_says_what_is_left_what_stops_it_and_when_the_server_can_go() {
+    let mut cluster = Cluster::new(3, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    cluster.commit_synced(client, &attr, &place, 10_000);
+    let drained = place.members[2].server;
+    drain(&mut cluster, drained, true).unwrap();
+    run_filling(&mut cluster, 10_000);
+    let said = report(&mut cluster, drained);
+    let stake = said.stake.unwrap();
+    assert_eq!((said.replicas, stake.bytes, stake.no_server, said.removable), (1, 10_000, 1, false));
+    // Thought better of it half-way: all is as it was.
+    drain(&mut cluster, drained, false).unwrap();
+    run_filling(&mut cluster, 5_000);
+    assert_eq!(report(&mut cluster, drained).stake.unwrap().no_server, 0);
+    drain(&mut cluster, drained, true).unwrap();
+    cluster.add_server(4, &[]);
+    run_filling(&mut cluster, 20_000);
+    let said = report(&mut cluster, drained);
+    assert!(said.removable && said.replicas == 0 && said.stake.unwrap().no_server == 0, "{said:?}");
+    // Without the record on the disk it is not said.
+    cluster.power_held = true;
+    cluster.written_file(client, "g");
+    let tool = cluster.connect(Role::Tool);
+    let asked = cluster.send(tool, &ServerList {}, 0, 0);
+    let answer = cluster.answer(tool, asked).unwrap();
+    assert_ne!(answer.after, dfs_master::core::After::Now);
 }
 
 #[test]

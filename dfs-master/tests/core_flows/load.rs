@@ -162,7 +162,7 @@ fn a_drained_holder_is_replaced_and_what_the_load_needs_stays() {
     hot.read(800, RAISED_MS);
     let server = hot.cluster.meta(hot.chunk).members.iter().last().unwrap();
     let tool = hot.cluster.connect(Role::Tool);
-    hot.cluster.ask(tool, &DrainServer { server, drain: true }).unwrap();
+    hot.cluster.ask(tool, &DrainServer { server, drain: true, force: true }).unwrap();
     hot.read(800, 10_000);
     let meta = hot.cluster.meta(hot.chunk);
     assert!(!meta.members.contains(server) && meta.members.len() >= 3, "{meta:?}");

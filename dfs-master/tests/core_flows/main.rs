@@ -6,6 +6,7 @@
 mod cluster;
 mod fake;
 
+mod balance;
 mod chaos;
 mod close;
 mod damage;
@@ -16,6 +17,7 @@ mod garbage;
 mod grants;
 mod leave;
 mod load;
+mod maintenance;
 mod read_only;
 mod holes;
 mod recovery;

@@ -6,7 +6,7 @@ use crate::control::DiskReport;
 use crate::ids::{
     ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex, OpenNum, ServerNum, Term,
 };
-use crate::meta::{Attr, Done, ServerAddr, request};
+use crate::meta::{Attr, ServerAddr, request};
 use crate::request::{Op, Request};
 use crate::units::{ChunkIndex, ChunkSize, MasterMs};
 
@@ -59,6 +59,21 @@ pub struct ClusterReport {
     /// What each server has of the master's own log.
     #[serde(default)]
     pub copies: Vec<LogCopy>,
+    /// Servers that are away on purpose, or about to be.
+    #[serde(default)]
+    pub maintained: Vec<Maintained>,
+    /// Replicas that are on their way from fuller servers to emptier ones.
+    #[serde(default)]
+    pub moving: u64,
+}
+
+/// A server in maintenance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Maintained {
+    pub server: String,
+    pub up: bool,
+    /// When it ends by itself.
+    pub left_ms: u64,
 }
 
 /// A server's copy of the master's snapshots and log.
@@ -117,6 +132,36 @@ request!(ServerList => ServerReports);
 pub struct ServerReports {
     pub servers: Vec<ServerReport>,
     pub now: MasterMs,
+    /// Walks over all chunks since this master leads: what [`ServerReport::stake`] says is of the last one.
+    #[serde(default)]
+    pub passes: u64,
+}
+
+/// What of the cluster's chunks hangs on one server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ServerStake {
+    /// Of its replicas, by their files' sizes.
+    pub bytes: u64,
+    /// Chunks of which no other server has a good replica that can be reached.
+    pub sole: u64,
+    /// Chunks that would have fewer replicas than a write needs without it, and one at least.
+    pub thin: u64,
+    /// Chunks that are being written, whose writes it numbers; of a server in maintenance.
+    pub leads: u64,
+    /// Of a server that is drained, chunks that no other server could take: since all that take replicas have them, since
+    /// the others have no room, since no disk of the others takes writes; and chunks that are being recovered or wait for
+    /// their servers.
+    #[serde(default)]
+    pub no_server: u64,
+    #[serde(default)]
+    pub no_space: u64,
+    #[serde(default)]
+    pub no_disk: u64,
+    #[serde(default)]
+    pub unready: u64,
+    /// Of such a server, chunks that are being copied to it still.
+    #[serde(default)]
+    pub coming: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -142,6 +187,18 @@ pub struct ServerReport {
     /// An operator wants it empty: it gets nothing new, and gives away what it has.
     #[serde(default)]
     pub draining: bool,
+    /// It is away on purpose, or about to be, for so much longer.
+    #[serde(default)]
+    pub maintenance_ms: Option<u64>,
+    /// As the last walk over the chunks found it; `None` before the first one.
+    #[serde(default)]
+    pub stake: Option<ServerStake>,
+    /// It is drained, and durably no chunk counts on it: it can go.
+    #[serde(default)]
+    pub removable: bool,
+    /// Replicas there of chunks that were given up: nothing counts on them, and only a person removes them.
+    #[serde(default)]
+    pub given_up: u64,
 }
 
 /// An operator wants a server empty, or no longer. Answered when that is durable.
@@ -149,8 +206,35 @@ pub struct ServerReport {
 pub struct DrainServer {
     pub server: ServerNum,
     pub drain: bool,
+    /// Although not all that it has can be elsewhere as it should be.
+    #[serde(default)]
+    pub force: bool,
 }
-request!(DrainServer => Done);
+request!(DrainServer => OrderReport);
+
+/// A server will be away for a while on purpose: meanwhile its chunks are not made anew elsewhere, and it gets none.
+/// Answered when that is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MaintainServer {
+    pub server: ServerNum,
+    /// For how long; `None` ends it.
+    pub for_ms: Option<u64>,
+    /// Although chunks can't be read meanwhile, or not be written.
+    #[serde(default)]
+    pub force: bool,
+}
+request!(MaintainServer => OrderReport);
+
+/// What came of an operator's order about a server.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct OrderReport {
+    /// Why nothing was changed, and what would work.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// What it means for the chunks, a sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileInfo {

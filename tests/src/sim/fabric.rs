@@ -145,6 +145,9 @@ pub struct Fabric {
     numbers: BTreeMap<ServerNum, Node>,
     /// Servers call themselves busy.
     pub heat: bool,
+    /// Servers say that they have disks of so many bytes, and twice as many every other one: what files have there is a
+    /// good part of it, and replicas move.
+    pub disks_of: Option<u64>,
     /// An invariant that a node was seen to break, and how: the world ends the run.
     pub broken: Option<(&'static str, String)>,
 }
@@ -164,6 +167,7 @@ impl Fabric {
             hosts: BTreeMap::new(),
             numbers: BTreeMap::new(),
             heat: false,
+            disks_of: None,
             broken: None,
         }
     }

@@ -1,4 +1,4 @@
-//! An operator who empties servers, sets how replicas follow the load, and changes their mind, while faults strike.
+//! An operator who empties servers, has them away on purpose and stops them, sets how replicas follow the load, and changes their mind, while faults strike.
 
 use std::sync::Arc;
 
@@ -6,12 +6,13 @@ use dfs_client::net::{LinkId, Net, NetError};
 use dfs_disk::sim::Rng;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::ServerNum;
-use dfs_proto::meta::{DrainServer, Policy, ServerList};
+use dfs_proto::meta::{DrainServer, MaintainServer, Policy, ServerList};
 use dfs_proto::request::Request;
 use tokio::sync::mpsc;
 
 use super::Shared;
 use super::client::SimNet;
+use super::faults::Fault;
 use super::world::NewClient;
 
 /// Once the faults are over, an order gets through within this time.
@@ -51,6 +52,7 @@ impl Operator {
 pub(super) struct Duties {
     pub drains: bool,
     pub heat: bool,
+    pub maintains: bool,
 }
 
 /// Gives orders until the faults are over; a tool that was killed is started again.
@@ -83,17 +85,42 @@ async fn give_orders(shared: &Arc<Shared>, mut operator: Operator, duties: Dutie
             sets = false;
             continue;
         }
+        if duties.maintains && rng.coin() {
+            maintain(shared, &mut operator, &mut rng, servers).await;
+            continue;
+        }
         sets = duties.heat && (!duties.drains || rng.coin());
         if sets || !duties.drains {
             continue;
         }
         let server = ServerNum(u16::try_from(1 + rng.below(servers)).unwrap_or(1));
-        let order = DrainServer { server, drain: rng.coin() };
+        let order = DrainServer { server, drain: rng.coin(), force: true };
         let done = operator.order(&order).await;
         shared.act(|world| {
             world.note([80, u64::from(server.0), u64::from(order.drain)], || format!("{order:?}: {done:?}"));
         });
     }
+}
+
+/// Has a server away for a while, and stops it for less, or more, or not at all; or thinks better of it.
+async fn maintain(shared: &Arc<Shared>, operator: &mut Operator, rng: &mut Rng, servers: u64) {
+    let server = ServerNum(u16::try_from(1 + rng.below(servers)).unwrap_or(1));
+    let for_ms = (rng.below(4) > 0).then(|| 200 + rng.below(8_000));
+    let order = MaintainServer { server, for_ms, force: rng.coin() };
+    let done = operator.order(&order).await;
+    shared.act(|world| {
+        world.note([82, u64::from(server.0), for_ms.unwrap_or(0)], || format!("{order:?}: {done:?}"));
+    });
+    let (wait_us, down_us) = (rng.below(1_500_000), 10_000 + rng.below(6_000_000));
+    if done.is_err() || for_ms.is_none() || rng.coin() {
+        return;
+    }
+    shared.sleep_us(wait_us).await;
+    shared.act(|world| {
+        if let Some(node) = world.fabric.server_of(server).filter(|_| !world.quiet) {
+            Fault::Kill(node, down_us).strike(world);
+        }
+    });
 }
 
 /// Replicas that come at once and go soon, or none.
@@ -109,7 +136,7 @@ fn any_policy(rng: &mut Rng) -> Policy {
     }
 }
 
-/// Leaves one server drained or none, as `drained` says, and no chunk more replicas than its goal, however often that has to
+/// Leaves one server drained or none, as `drained` says, none in maintenance, and no chunk more replicas than its goal, however often that has to
 /// be said.
 pub(super) async fn settle(shared: &Arc<Shared>, drained: Option<ServerNum>) {
     let new = shared.act(|world| world.new_client(Role::Tool, None));
@@ -132,9 +159,13 @@ async fn orders(operator: &mut Operator, drained: Option<ServerNum>) -> Result<(
     // Servers are let in first: the last that takes replicas is not drained.
     servers.sort_by_key(|server| drained == Some(server.addr.num));
     for server in servers {
+        if server.maintenance_ms.is_some() {
+            let end = MaintainServer { server: server.addr.num, for_ms: None, force: false };
+            operator.order(&end).await?;
+        }
         let drain = drained == Some(server.addr.num);
         if server.draining != drain {
-            operator.order(&DrainServer { server: server.addr.num, drain }).await?;
+            operator.order(&DrainServer { server: server.addr.num, drain, force: true }).await?;
         }
     }
     let cold = Policy { max_replicas: Some(1), cooldown_ms: Some(1), ..Policy::default() };

@@ -29,6 +29,9 @@ use crate::model::{Actor, FileNum};
 /// it, a session's lease, because waits follow one another.
 const REST_LIMIT_US: u64 = 100_000_000;
 const LOOK_EVERY_US: u64 = 300_000;
+/// Where replicas move, none has for so many looks: longer than the master's walk over the chunks takes to come by again,
+/// three times.
+const STILL_LOOKS: u32 = 30;
 /// As `dfs fsck` does it.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS_US: u64 = 1_200_000;
@@ -220,7 +223,10 @@ fn look(world: &mut World, report: &ClusterReport) -> bool {
         );
     }
     let servers = u32::from(world.shape.servers);
-    report.hold.is_none()
+    world.still_looks = if report.moving > 0 { 0 } else { world.still_looks.saturating_add(1) };
+    let still = !world.shape.small_disks || world.still_looks > STILL_LOOKS;
+    still
+        && report.hold.is_none()
         && report.servers_up == servers
         && report.chunks_below_goal == 0
         && report.chunks_recovering == 0

@@ -93,8 +93,9 @@ pub(super) async fn script(shared: Arc<Shared>) {
         slots.spawn(run_slot(Arc::clone(&shared), slot));
     }
     let drains = shared.act(|world| world.fabric.one_in(3));
-    let duties = operator::Duties { drains, heat: shared.act(|world| world.shape.heat) };
-    if duties.drains || duties.heat {
+    let shape = shared.act(|world| world.shape);
+    let duties = operator::Duties { drains, heat: shape.heat, maintains: shape.maintains };
+    if duties.drains || duties.heat || duties.maintains {
         slots.spawn(operator::run(Arc::clone(&shared), duties));
     }
     let now_us = shared.act(|world| world.fabric.now_us());

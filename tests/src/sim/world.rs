@@ -44,6 +44,10 @@ pub struct Shape {
     pub bad_disks: bool,
     /// Servers call themselves busy, and little is enough to make a chunk hot: replicas come and go all the time.
     pub heat: bool,
+    /// Disks are so small that replicas move between them.
+    pub small_disks: bool,
+    /// An operator has servers away on purpose, and stops them.
+    pub maintains: bool,
 }
 
 /// A client that was just made.
@@ -73,6 +77,8 @@ pub struct World {
     pub files: Vec<(FileNum, Ino)>,
     /// What the master said of the cluster last.
     pub last_look: String,
+    /// Looks since the last one that saw a replica move.
+    pub still_looks: u32,
     /// How many passes each server's scrub has to have made.
     pub scrubs_due: BTreeMap<ServerNum, u64>,
     pub history: History,
@@ -111,6 +117,8 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         bad_disk: seed % 16 == 9 && goal == 3,
         bad_disks: seed % 64 == 41,
         heat: seed % 3 == 1,
+        small_disks: seed % 4 == 2,
+        maintains: seed % 5 == 3,
     }
 }
 
@@ -138,6 +146,7 @@ impl World {
         let mut fabric = Fabric::new(seed, Trace::new(options.text, options.echo));
         let shape = shape_of(seed, &mut fabric, options);
         fabric.heat = shape.heat;
+        fabric.disks_of = shape.small_disks.then_some(16 * u64::from(CHUNK_BYTES));
         let config = core_config(&mut fabric, shape);
         let cluster = config.cluster;
         let chunk_size = config.chunk_size;
@@ -165,6 +174,7 @@ impl World {
             homes: BTreeMap::new(),
             files: Vec::new(),
             last_look: String::new(),
+            still_looks: 0,
             scrubs_due: BTreeMap::new(),
             history: History::default(),
             directories: BTreeMap::new(),

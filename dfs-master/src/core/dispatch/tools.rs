@@ -17,7 +17,10 @@ impl Core {
             }
             Op::ServerList => {
                 let report = self.server_reports();
-                self.reply(caller, &report);
+                // Who is told that a server can go must not find, after a power cut, that it can't.
+                let index = self.state.applied;
+                let after = self.after_durable(index);
+                self.reply_at(caller, &report, index, after);
             }
             Op::FileInfo => {
                 let FileInfo { ino, from } = decode(body)?;
@@ -51,6 +54,7 @@ impl Core {
                 let report = self.explain_chunk(&decode(body)?)?;
                 self.reply(caller, &report);
             }
+            Op::MaintainServer => return self.maintain_server(caller, decode(body)?),
             Op::DrainServer => return self.drain_server(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }

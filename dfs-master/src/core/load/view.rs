@@ -39,12 +39,12 @@ impl Core {
     }
 
     /// Whether somebody has it open for writing, and need not ask before the first write.
-    pub(super) fn has_writer(&self, meta: &ChunkMeta) -> bool {
+    pub(in crate::core) fn has_writer(&self, meta: &ChunkMeta) -> bool {
         meta.open && self.soft.grants.is_written(meta.ino)
     }
 
     /// What a copy moves: what of the file lies in the chunk.
-    fn chunk_bytes(&self, meta: &ChunkMeta) -> u64 {
+    pub(in crate::core) fn chunk_bytes(&self, meta: &ChunkMeta) -> u64 {
         let size = u64::from(self.state.ns.chunk_size().bytes());
         let file = self.state.ns.getattr(meta.ino).map_or(0, |attr| attr.size);
         file.saturating_sub(meta.index.0.saturating_mul(size)).min(size)

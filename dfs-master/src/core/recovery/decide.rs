@@ -65,11 +65,13 @@ impl Core {
             Verdict::Again => self.soft.recovery.restart(chunk),
             Verdict::Reconcile { base, settle } => self.reconcile(chunk, base, settle),
             Verdict::Go(plan) => {
+                let members: Vec<ServerNum> = plan.members.iter().map(|process| process.server).collect();
+                self.goes_on_with(chunk, &members);
                 let activation = Activation {
                     chunk,
                     version: plan.version,
                     config: ConfigNum(meta.config.0 + 1),
-                    members: plan.members.iter().map(|process| process.server).collect(),
+                    members,
                     lossy: plan.lossy,
                 };
                 self.soft.recovery.jobs.insert(chunk, Phase::Activating(plan));
@@ -170,12 +172,15 @@ impl Core {
 
     /// Members whose replicas are to be elsewhere go, where as many as the goal are left; else they lead nothing.
     fn put_drained_last(&self, chunk: ChunkId, members: &mut Vec<Process>) {
-        let drained = |process: &Process| self.should_leave(chunk, process.server);
+        let moved = self.state.chunks.get(chunk).and_then(|meta| self.moved_off(chunk, &meta));
+        let drained =
+            |process: &Process| self.should_leave(chunk, process.server) || moved == Some(process.server);
         if members.iter().filter(|process| !drained(process)).count() >= self.state.goal() {
             members.retain(|process| !drained(process));
         } else {
             members.sort_by_key(drained);
         }
+        self.put_maintained_last(chunk, members, |process| process.server);
     }
 
     /// No member that answered has a file.

@@ -15,6 +15,7 @@ impl Core {
             let live = self.soft.servers.get(server.num)?;
             // What it has may show that this log is not the newest, and then no id must be given out.
             let told = live.inventory == Inventory::Complete && !server.draining;
+            let told = told && !self.is_maintained(server.num);
             if live.standing(now) != Standing::Up || !live.is_reachable() || !told {
                 return None;
             }

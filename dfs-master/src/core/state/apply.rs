@@ -13,6 +13,7 @@ use super::{Cluster, State, namespace};
 use crate::core::chunks::{ChunkMeta, Members};
 use crate::core::command::{Answer, CloseDone, Command, CommitFile, NewChunk, Record, Unused};
 use crate::core::ops::{ClearChunk, Create, NsCommand, NsOutcome, SetChunk};
+use crate::core::servers::Maintenance;
 use crate::core::tombstones::Tombstone;
 
 /// What a record did.
@@ -134,6 +135,11 @@ impl State {
             Command::Left { left } => Outcome::of(self.left(left)),
             Command::DrainServer { server, drain } => {
                 let known = self.servers.drain(*server, *drain);
+                Outcome::of(if known { Answer::Done } else { Answer::Failed(Status::NotFound) })
+            }
+            Command::MaintainServer { server, for_ms } => {
+                let maintenance = for_ms.map(|for_ms| Maintenance { since: at.wall, for_ms });
+                let known = self.servers.maintain(*server, maintenance);
                 Outcome::of(if known { Answer::Done } else { Answer::Failed(Status::NotFound) })
             }
             Command::SetPolicy(policy) => {

@@ -115,7 +115,7 @@ impl Running {
             tcp: super::super::address_of(self.node),
             unix: None,
             labels: Vec::new(),
-            disks: vec![self.disk_report()],
+            disks: vec![self.disk_report(fabric)],
             max_term,
             max_meta_index,
             max_chunk: max_chunk(&self.core),
@@ -123,16 +123,21 @@ impl Running {
         self.call_master(fabric, encoded(&register), MasterCall::Register);
     }
 
-    fn disk_report(&self) -> DiskReport {
+    fn disk_report(&self, fabric: &Fabric) -> DiskReport {
         let space = self.store.space().ok();
+        let told = fabric.disks_of.map(|bytes| bytes * if self.node_is_odd() { 2 } else { 1 });
         DiskReport {
             disk: self.disk_id,
             path: "sim".into(),
-            total_bytes: space.as_ref().map_or(0, |space| space.total),
-            free_bytes: space.as_ref().map_or(0, |space| space.free),
+            total_bytes: told.or(space.as_ref().map(|space| space.total)).unwrap_or(0),
+            free_bytes: told.map(|bytes| bytes / 2).or(space.as_ref().map(|space| space.free)).unwrap_or(0),
             replicas: self.store.count(),
             failed: self.store.suspect().then(|| "a sync failed".to_owned()),
         }
+    }
+
+    fn node_is_odd(&self) -> bool {
+        matches!(self.node, Node::Server(place) if place % 2 == 1)
     }
 
     pub(super) fn master_answered(&mut self, fabric: &mut Fabric, call: CallRef, end: CallEnd) {
@@ -212,7 +217,7 @@ impl Running {
             t_send,
             applied: self.core.applied_events(),
             load: self.load(fabric, t_send),
-            disks: vec![self.disk_report()],
+            disks: vec![self.disk_report(fabric)],
             hot: self.core.hottest(t_send, HOT_MAX),
             lost: self.core.lost(t_send),
             key: self.core.newest_key(),
