@@ -125,6 +125,9 @@ pub(crate) struct Run {
     /// Take a snapshot after so many bytes of log
     #[arg(long, default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(4096..))]
     pub(crate) snapshot_bytes: u64,
+    /// MiB that the log of loads may take in `load` of the directory, the oldest of it going first; 0 writes none
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub(crate) load_log_mib: u64,
     /// error, warn, info, debug or trace; RUST_LOG overrides
     #[arg(long, default_value = "info")]
     pub(crate) log_level: String,

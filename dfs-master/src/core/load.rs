@@ -7,6 +7,7 @@
 
 mod act;
 mod history;
+mod record;
 mod report;
 mod view;
 
@@ -19,9 +20,12 @@ use dfs_proto::units::Micros;
 use super::Core;
 use super::chunks::ChunkMeta;
 use super::placement;
-use super::policy::{CopyStep, CostRate, Held, Kind, Memory, Pace, Purse, Usual, decide, observe};
+use super::policy::{CopyStep, CostRate, Held, Kind, Limits, Memory, Pace, Purse, Usual, decide, look};
+
+pub use record::{ChunkSeen, LoadSecond, Rest};
 
 use history::History;
+use record::Seen;
 
 /// The policy's second.
 const STEP_MS: u64 = 1_000;
@@ -45,6 +49,9 @@ pub(super) struct LoadPolicy {
     /// Written while they have more members than their goal.
     shed: BTreeSet<ChunkId>,
     past: History,
+    /// Of which the last second's record says that they had more members than their goal, or that they changed: the next one
+    /// says what has become of them.
+    told: BTreeSet<ChunkId>,
     next: Micros,
 }
 
@@ -127,25 +134,25 @@ impl Core {
         let now = self.now.mono;
         self.forget_the_cold();
         self.note_usual_times();
-        let mut view = self.load_view();
         let thresholds = self.state.policy;
-        let limits = thresholds.limits(&view.servers);
+        let servers = self.server_views();
+        let limits = thresholds.limits(&servers);
+        self.note_loads(&limits);
+        let mut view = self.load_view(servers, &limits);
         let load = &mut self.soft.load;
         load.pace = load.pace.observe(&view.chunks, &view.servers);
+        let first = load.purse.is_none();
         let purse = load.purse.unwrap_or_else(|| Purse::new(&limits, load.pace, now));
         let purse = purse.fill(&limits, load.pace, now);
         view.budget_bytes = purse.bytes();
-        for chunk in &mut view.chunks {
-            chunk.memory = observe(chunk.memory, chunk, &limits, now);
-        }
         let outcome = decide(&view, &thresholds, now);
         load.purse = Some(purse.spend(outcome.copied_bytes));
-        for chunk in &view.chunks {
-            let watched = load.chunks.entry(chunk.chunk).or_default();
-            (watched.memory, watched.held) = (chunk.memory, None);
+        if self.config.load_log {
+            let (decisions, held) = (outcome.decisions.clone(), outcome.held.clone());
+            self.log_load(view, Seen { first, limits, decisions, held });
         }
         for (chunk, held) in outcome.held {
-            load.chunks.entry(chunk).or_default().held = Some(held);
+            self.soft.load.chunks.entry(chunk).or_default().held = Some(held);
         }
         for decision in outcome.decisions {
             let (chunk, direction) = (decision.chunk, decision.direction());
@@ -170,6 +177,20 @@ impl Core {
                     self.soft.leaving.want(chunk, server);
                 }
             }
+        }
+    }
+
+    /// Takes in what every chunk's load is now.
+    fn note_loads(&mut self, limits: &Limits) {
+        let now = self.now.mono;
+        let load = &mut self.soft.load;
+        for chunk in &load.above {
+            load.chunks.entry(*chunk).or_default();
+        }
+        for (chunk, watched) in &mut load.chunks {
+            let Some(meta) = self.state.chunks.get(*chunk) else { continue };
+            watched.memory = look(watched.memory, watched.read(), meta.members.len(), limits, now);
+            watched.held = None;
         }
     }
 
