@@ -6,3 +6,4 @@
 pub mod core;
 pub mod load_log;
 pub mod log;
+pub mod replay;

@@ -7,6 +7,7 @@ mod config;
 mod driver;
 mod listing;
 mod rebuild;
+mod replayed;
 mod restore;
 mod start;
 
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     };
     let level = match &cli.command {
         Command::Init(_) => "info",
-        Command::Check(_) | Command::Rebuild(_) => "warn",
+        Command::Check(_) | Command::Rebuild(_) | Command::Replay(_) => "warn",
         // What stands in the way is in the report.
         Command::Restore(_) => "off",
         Command::Run(run) => run.log_level.as_str(),
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(check) => return check::run(check),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Restore(args) => restore::run(args),
+        Command::Replay(args) => replayed::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,15 +29,23 @@ fn numbers() -> Policy {
 }
 
 /// A file of a goal of two in a cluster of six, that nobody has open.
-struct Hot {
-    cluster: Cluster,
+pub(crate) struct Hot {
+    pub(crate) cluster: Cluster,
     client: Client,
     attr: Attr,
     chunk: ChunkId,
 }
 
 fn hot() -> Hot {
-    let mut cluster = Cluster::new(6, 2);
+    hot_in(Cluster::new(6, 2))
+}
+
+/// Whose loads are logged.
+pub(crate) fn hot_logged() -> Hot {
+    hot_in(Cluster::with(6, 2, |config| config.load_log = true))
+}
+
+fn hot_in(mut cluster: Cluster) -> Hot {
     let client = cluster.client();
     let created = cluster.create(client, "f", 7).unwrap();
     let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
@@ -50,7 +58,7 @@ fn hot() -> Hot {
 
 impl Hot {
     /// Lets time pass while the chunk is read so much, by all of its replicas alike, whose servers are busy with it.
-    fn read(&mut self, units: u64, ms: u64) {
+    pub(crate) fn read(&mut self, units: u64, ms: u64) {
         for _ in 0..ms / 100 {
             let members: Vec<ServerNum> = self.cluster.meta(self.chunk).members.iter().collect();
             for server in &mut self.cluster.servers {
@@ -71,7 +79,7 @@ impl Hot {
         }
     }
 
-    fn replicas(&self) -> usize {
+    pub(crate) fn replicas(&self) -> usize {
         self.cluster.meta(self.chunk).members.len()
     }
 

@@ -16,6 +16,7 @@ mod garbage;
 mod grants;
 mod leave;
 mod load;
+mod load_log;
 mod read_only;
 mod holes;
 mod recovery;
