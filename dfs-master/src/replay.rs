@@ -18,8 +18,7 @@ use dfs_proto::units::Micros;
 
 use crate::core::LoadSecond;
 use crate::core::policy::{
-    ChunkView, CopyStep, CostRate, Decision, Kind, Limits, Memory, Pace, Purse, Thresholds, UnderWay, View,
-    decide, look,
+    ChunkView, CopyStep, CostRate, Decision, Kind, Limits, Memory, Pace, Purse, UnderWay, View, decide, look,
 };
 use crate::load_log::{Begins, Decoded};
 
@@ -75,16 +74,19 @@ impl Replay {
         if decoded.begins == Some(Begins::Leader) {
             self.forget();
         }
-        self.take_in(second, thresholds);
+        self.take_in(second);
         for tracked in self.chunks.values_mut() {
             tracked.go_on(second, now);
         }
         let servers = servers::as_here(second, &self.chunks);
         let limits = thresholds.limits(&servers);
-        for tracked in self.chunks.values_mut() {
+        self.chunks.retain(|_, tracked| {
             let (read, replicas) = (tracked.view.read, tracked.replicas().len());
             tracked.view.memory = look(tracked.view.memory, read, replicas, &limits, now);
-        }
+            // As the master forgets them.
+            let idle = read.0 == 0 && tracked.view.write.0 == 0 && tracked.is_settled();
+            !(idle && tracked.view.memory.is_forgettable(limits.cooldown_ms, now))
+        });
         let mut view =
             View { chunks: self.chunks.values().map(Tracked::here).collect(), servers, budget_bytes: 0 };
         let purse = self.purse_of(&view, &limits, second);
@@ -114,7 +116,7 @@ impl Replay {
         }
     }
 
-    fn take_in(&mut self, second: &LoadSecond, thresholds: Thresholds) {
+    fn take_in(&mut self, second: &LoadSecond) {
         for chunk in &second.gone {
             self.chunks.remove(chunk);
         }
@@ -131,10 +133,6 @@ impl Replay {
             let done = tracked.recorded_copies_done(second.at);
             done.into_iter().for_each(|time| self.copy_times.add(time));
         }
-        self.chunks.retain(|_, tracked| {
-            let idle = tracked.view.read.0 == 0 && tracked.view.write.0 == 0 && tracked.is_settled();
-            !(idle && tracked.view.memory.is_forgettable(thresholds.cooldown_ms, second.at))
-        });
     }
 
     fn purse_of(&mut self, view: &View, limits: &Limits, second: &LoadSecond) -> Purse {

@@ -8,6 +8,7 @@ mod fake;
 
 mod chaos;
 mod close;
+mod cost;
 mod damage;
 mod files;
 mod format;
