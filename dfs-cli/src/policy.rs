@@ -1,6 +1,9 @@
 //! `dfs policy`: how the number of replicas follows the load.
 
-use anyhow::bail;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use dfs_proto::meta::{Policy, PolicyReport};
 
@@ -13,11 +16,39 @@ pub(crate) enum Command {
     Show,
     /// Change settings; those that are not named stay
     Set(Set),
+    /// What other settings would have done with what a master has recorded of loads
+    Replay(Replay),
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
+pub(crate) struct Replay {
+    /// A file of the log of loads, or the directory of them: `load` in the master's directory
+    log: PathBuf,
+    /// Those that are not named are as they were recorded
+    #[command(flatten)]
+    set: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("some").args(NAMES).required(true).multiple(true))]
 pub(crate) struct Set {
+    #[command(flatten)]
+    set: Settings,
+}
+
+const NAMES: [&str; 8] = [
+    "max_threshold",
+    "min_threshold",
+    "max_replicas",
+    "replication_budget",
+    "raise_after",
+    "lower_after",
+    "cooldown",
+    "surplus",
+];
+
+#[derive(Debug, clap::Args)]
+struct Settings {
     /// A replica that is read more is hot: cost a second, or auto, a quarter of what the median server can
     #[arg(long, value_name = "COST")]
     max_threshold: Option<String>,
@@ -48,7 +79,8 @@ pub(crate) struct Set {
 pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
     let change = match command {
         Command::Show => Policy::default(),
-        Command::Set(set) => change(set),
+        Command::Set(set) => change(&set.set),
+        Command::Replay(replay) => return self::replay(target, replay),
     };
     let report = target.ask(&change, None)?;
     if let Some(why) = &report.refused {
@@ -57,7 +89,38 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
     show(target, &report)
 }
 
-fn change(set: &Set) -> Policy {
+/// The policy is the master's: its binary replays.
+fn replay(target: &Target, replay: &Replay) -> anyhow::Result<()> {
+    let master = crate::dev::find("dfs-master")?;
+    let mut command = std::process::Command::new(&master);
+    command.arg("replay");
+    let Settings { max_threshold, min_threshold, replication_budget, .. } = &replay.set;
+    let Settings { max_replicas, raise_after, lower_after, cooldown, surplus, .. } = replay.set;
+    let number = |number: Option<u64>| number.map(|number| number.to_string());
+    let settings = [
+        ("--max-threshold", max_threshold.clone()),
+        ("--min-threshold", min_threshold.clone()),
+        ("--replication-budget", replication_budget.clone()),
+        ("--max-replicas", number(max_replicas)),
+        ("--raise-after", number(raise_after)),
+        ("--lower-after", number(lower_after)),
+        ("--cooldown", number(cooldown)),
+        ("--surplus", number(surplus)),
+    ];
+    for (name, value) in settings {
+        command.args(value.map(|value| format!("{name}={value}")));
+    }
+    command.args(target.json.then_some("--json")).arg("--").arg(&replay.log);
+    let done = command.stderr(Stdio::piped()).spawn().and_then(std::process::Child::wait_with_output);
+    let done = done.with_context(|| format!("cannot start {}", master.display()))?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        bail!("{}", said.trim_end().trim_start_matches("dfs-master: "));
+    }
+    Ok(())
+}
+
+fn change(set: &Settings) -> Policy {
     let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1000));
     Policy {
         max_threshold: set.max_threshold.clone(),

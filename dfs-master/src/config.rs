@@ -28,6 +28,34 @@ pub(crate) enum Command {
     /// Make a new master's directory of the best of the copies that standard input lists. `dfs recover --from-servers`
     /// runs it
     Restore(Restore),
+    /// What other thresholds would have done with a log of loads. `dfs policy replay` runs it
+    Replay(ReplayArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// A file of the log, or the directory of them
+    pub(crate) log: PathBuf,
+    /// As `dfs policy set` takes them; what is not given is as it was recorded
+    #[arg(long)]
+    pub(crate) max_threshold: Option<String>,
+    #[arg(long)]
+    pub(crate) min_threshold: Option<String>,
+    #[arg(long)]
+    pub(crate) max_replicas: Option<u64>,
+    #[arg(long)]
+    pub(crate) replication_budget: Option<String>,
+    #[arg(long)]
+    pub(crate) raise_after: Option<u64>,
+    #[arg(long)]
+    pub(crate) lower_after: Option<u64>,
+    #[arg(long)]
+    pub(crate) cooldown: Option<u64>,
+    #[arg(long)]
+    pub(crate) surplus: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +153,9 @@ pub(crate) struct Run {
     /// Take a snapshot after so many bytes of log
     #[arg(long, default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(4096..))]
     pub(crate) snapshot_bytes: u64,
+    /// MiB that the log of loads may take in `load` of the directory, the oldest of it going first; 0 writes none
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub(crate) load_log_mib: u64,
     /// error, warn, info, debug or trace; RUST_LOG overrides
     #[arg(long, default_value = "info")]
     pub(crate) log_level: String,

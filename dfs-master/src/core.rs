@@ -68,6 +68,7 @@ use dfs_proto::units::{MasterMs, Micros};
 pub use config::{CoreConfig, MetadataSync, Recovered, RecoveredSnapshot, StartError};
 pub use contract::{After, CallNum, ConnId, Effect, Input, Now, Peer, ReqId};
 pub use hold::Copyable;
+pub use load::{ChunkSeen, LoadSecond, Rest};
 
 use pump::{LogProgress, Pending};
 use raft::RaftNode;

@@ -8,6 +8,7 @@
 
 mod copies;
 mod held;
+mod load_log;
 mod service;
 mod snapshots;
 mod sync;
@@ -27,6 +28,7 @@ use dfs_proto::status::Status;
 use crate::clock;
 use crate::driver::held::Held;
 
+pub(crate) use load_log::LoadLog;
 pub(crate) use service::Service;
 
 /// The driver, shared by the connections' tasks, the clock's task and the sync and snapshot threads.
@@ -39,6 +41,7 @@ pub(crate) struct Driver {
     identity: Identity,
     runtime: tokio::runtime::Handle,
     copies: copies::Copies,
+    load_log: Option<LoadLog>,
 }
 
 #[derive(Debug)]
@@ -68,6 +71,7 @@ impl Driver {
         log: LogWriter<RealDisk>,
         disk: RealDisk,
         identity: Identity,
+        load_log: Option<LoadLog>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Driver> {
         let inner = Inner {
@@ -85,7 +89,7 @@ impl Driver {
             stopping: false,
         };
         let (inner, dirty, copies) = (Mutex::new(inner), Condvar::new(), copies::Copies::default());
-        Arc::new(Driver { inner, dirty, disk, identity, runtime, copies })
+        Arc::new(Driver { inner, dirty, disk, identity, runtime, copies, load_log })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -146,6 +150,11 @@ impl Driver {
                 self.send(inner, conn, after, Send::Notify { out: Outgoing::new(op).with_meta(body) });
             }
             Effect::Snapshot { index, term, image } => self.start_snapshot(inner, index, term, image),
+            Effect::LogLoad { second } => {
+                if let Some(log) = &self.load_log {
+                    log.push(second);
+                }
+            }
             Effect::CloseConn { conn } => {
                 if let Some(conn) = inner.conns.get(&conn) {
                     conn.close();

@@ -7,6 +7,7 @@ mod config;
 mod driver;
 mod listing;
 mod rebuild;
+mod replayed;
 mod restore;
 mod start;
 
@@ -24,7 +25,7 @@ use dfs_proto::words::{in_words, wrong_usage};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Cli, Command, Run};
-use crate::driver::{Driver, Service};
+use crate::driver::{Driver, LoadLog, Service};
 
 /// How often the core hears of time.
 const TICK: Duration = Duration::from_millis(50);
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     };
     let level = match &cli.command {
         Command::Init(_) => "info",
-        Command::Check(_) | Command::Rebuild(_) => "warn",
+        Command::Check(_) | Command::Rebuild(_) | Command::Replay(_) => "warn",
         // What stands in the way is in the report.
         Command::Restore(_) => "off",
         Command::Run(run) => run.log_level.as_str(),
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(check) => return check::run(check),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Restore(args) => restore::run(args),
+        Command::Replay(args) => replayed::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,8 +88,9 @@ async fn serve_on(run: &Run) -> anyhow::Result<()> {
     }
     let started = start::recover(run)?;
     let identity = started.identity;
-    let driver =
-        Driver::new(started.core, started.log, started.disk, identity, tokio::runtime::Handle::current());
+    let load_log = load_log(run)?;
+    let runtime = tokio::runtime::Handle::current();
+    let driver = Driver::new(started.core, started.log, started.disk, identity, load_log, runtime);
     let sync = driver.start_sync()?;
     driver.input(Input::Tick);
 
@@ -111,6 +114,12 @@ async fn serve_on(run: &Run) -> anyhow::Result<()> {
         Some(why) => bail!(why),
         None => Ok(()),
     }
+}
+
+fn load_log(run: &Run) -> anyhow::Result<Option<LoadLog>> {
+    let bytes = run.load_log_mib << 20;
+    let log = (bytes > 0).then(|| LoadLog::start(&run.data.join("load"), bytes));
+    log.transpose().context("the log of loads; --load-log-mib 0 writes none")
 }
 
 async fn run_until_end(driver: &Arc<Driver>) -> anyhow::Result<()> {

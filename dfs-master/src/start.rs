@@ -140,6 +140,7 @@ fn config(run: &Run, identity: &Identity) -> anyhow::Result<CoreConfig> {
         },
         snapshot_bytes: run.snapshot_bytes,
         snapshot_records: run.snapshot_records,
+        load_log: run.load_log_mib > 0,
         seed: random()?,
         secret: secret()?,
         ..CoreConfig::new(identity.cluster)

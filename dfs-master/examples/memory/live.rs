@@ -236,7 +236,7 @@ impl Live {
                 };
                 self.inputs.push_back(Input::Answer { call, result });
             }
-            Effect::Notify { .. } | Effect::CloseConn { .. } => {}
+            Effect::Notify { .. } | Effect::CloseConn { .. } | Effect::LogLoad { .. } => {}
             Effect::Snapshot { index, term, image } => {
                 self.due += 1;
                 if self.snapshots == Snapshots::Lose {

@@ -62,7 +62,11 @@ fn init(dir: &Path) -> anyhow::Result<Run> {
     start::init(&init)?;
     match Cli::parse_from(["dfs-master", "run", "--data", &data]).command {
         Command::Run(run) => Ok(*run),
-        Command::Init(_) | Command::Check(_) | Command::Rebuild(_) | Command::Restore(_) => {
+        Command::Init(_)
+        | Command::Replay(_)
+        | Command::Check(_)
+        | Command::Rebuild(_)
+        | Command::Restore(_) => {
             bail!("run is run")
         }
     }

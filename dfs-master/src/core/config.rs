@@ -50,6 +50,8 @@ pub struct CoreConfig {
     pub secret: [u8; 16],
     /// How long a key seals capabilities before the next one does.
     pub key_life_ms: u64,
+    /// Whether each second of the policy comes out, as [`super::contract::Effect::LogLoad`].
+    pub load_log: bool,
     /// This build, for people.
     pub version: String,
 }
@@ -79,6 +81,7 @@ impl CoreConfig {
             seed: 1,
             secret: [0; 16],
             key_life_ms: 3_600_000,
+            load_log: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

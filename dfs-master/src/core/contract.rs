@@ -15,6 +15,7 @@ use dfs_proto::status::Status;
 use dfs_proto::units::{Micros, Timespec};
 
 use super::image::StateImage;
+use super::load::LoadSecond;
 use crate::log::entry::{HardState, LogEntry};
 
 /// The time of a step: the process's monotonic clock for all decisions, the time of day for stamps in
@@ -133,6 +134,8 @@ pub enum Effect {
     /// Write the image as a snapshot, on another thread, then [`Input::SnapshotDone`]. The log is on the
     /// disk up to it.
     Snapshot { index: LogIndex, term: Term, image: StateImage },
+    /// Write it down for whoever looks at loads later. Nothing rests on it: it may be lost.
+    LogLoad { second: Box<LoadSecond> },
     /// Close the connection after what was sent before.
     CloseConn { conn: ConnId },
 }

@@ -6,7 +6,9 @@
 //! with its first write.
 
 mod act;
+mod heat;
 mod history;
+mod record;
 mod report;
 mod view;
 
@@ -19,20 +21,23 @@ use dfs_proto::units::{Micros, Timespec};
 use super::Core;
 use super::chunks::ChunkMeta;
 use super::placement;
-use super::policy::{CopyStep, CostRate, Held, Kind, Memory, Pace, Purse, Usual, decide, observe};
+use super::policy::{CopyStep, CostRate, Held, Kind, Limits, Memory, Pace, Purse, Usual, decide, look};
 
+pub use record::{ChunkSeen, LoadSecond, Rest};
+
+use heat::Heat;
 use history::History;
+use record::Seen;
 
 /// The policy's second.
 const STEP_MS: u64 = 1_000;
-/// A report is good for so long: one more heartbeat may be late.
-const REPORT_MS: u64 = 2_500;
 /// A replica that was to leave and did not: the policy looks again.
 const LOWER_MS: u64 = 30_000;
 
 /// What is known of load, and what is being done about it.
 #[derive(Debug, Default)]
 pub(super) struct LoadPolicy {
+    heat: Heat,
     chunks: BTreeMap<ChunkId, Watched>,
     /// Chunks that have more members than their goal, or had.
     above: BTreeSet<ChunkId>,
@@ -45,22 +50,19 @@ pub(super) struct LoadPolicy {
     /// Written while they have more members than their goal.
     shed: BTreeSet<ChunkId>,
     past: History,
+    /// Of which the last second's record says that they had more members than their goal, or that they changed: the next one
+    /// says what has become of them.
+    told: BTreeSet<ChunkId>,
     next: Micros,
 }
 
-/// What servers said of a chunk, and what the policy remembers of it.
+/// What servers said of a chunk by the last second, and what the policy remembers of it.
 #[derive(Debug, Default)]
 struct Watched {
-    reports: BTreeMap<ServerNum, Report>,
-    memory: Memory,
-    held: Option<Held>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Report {
-    at: Micros,
     read: CostRate,
     write: CostRate,
+    memory: Memory,
+    held: Option<Held>,
 }
 
 /// A replica that leaves because the load does not need it.
@@ -71,27 +73,26 @@ struct Going {
 }
 
 impl Watched {
-    fn sum(&self, of: impl Fn(&Report) -> CostRate) -> CostRate {
-        CostRate(self.reports.values().fold(0, |sum: u64, report| sum.saturating_add(of(report).0)))
-    }
-
     fn read(&self) -> CostRate {
-        self.sum(|report| report.read)
+        self.read
     }
 
     fn write(&self) -> CostRate {
-        self.sum(|report| report.write)
+        self.write
+    }
+
+    fn note(&mut self, said: Option<&ChunkHeat>, replicas: usize, limits: &Limits, now: Micros) {
+        self.read = CostRate(said.map_or(0, |heat| heat.read_milli));
+        self.write = CostRate(said.map_or(0, |heat| heat.write_milli));
+        self.memory = look(self.memory, self.read, replicas, limits, now);
+        self.held = None;
     }
 }
 
 impl LoadPolicy {
     /// A server's heartbeat.
-    pub(super) fn heard(&mut self, server: ServerNum, hot: &[ChunkHeat], now: Micros) {
-        for heat in hot {
-            let report =
-                Report { at: now, read: CostRate(heat.read_milli), write: CostRate(heat.write_milli) };
-            self.chunks.entry(heat.chunk).or_default().reports.insert(server, report);
-        }
+    pub(super) fn heard(&mut self, server: ServerNum, hot: Vec<ChunkHeat>, now: Micros) {
+        self.heat.heard(server, hot, now);
     }
 
     /// The chunk has more members than its goal.
@@ -144,27 +145,27 @@ impl Core {
 
     fn decide_on_load(&mut self) {
         let now = self.now.mono;
-        self.forget_the_cold();
+        self.forget_the_past();
         self.note_usual_times();
-        let mut view = self.load_view();
         let thresholds = self.state.policy;
-        let limits = thresholds.limits(&view.servers);
+        let servers = self.server_views();
+        let limits = thresholds.limits(&servers);
+        self.note_loads(&limits);
+        let mut view = self.load_view(servers, &limits);
         let load = &mut self.soft.load;
         load.pace = load.pace.observe(&view.chunks, &view.servers);
+        let first = load.purse.is_none();
         let purse = load.purse.unwrap_or_else(|| Purse::new(&limits, load.pace, now));
         let purse = purse.fill(&limits, load.pace, now);
         view.budget_bytes = purse.bytes();
-        for chunk in &mut view.chunks {
-            chunk.memory = observe(chunk.memory, chunk, &limits, now);
-        }
         let outcome = decide(&view, &thresholds, now);
         load.purse = Some(purse.spend(outcome.copied_bytes));
-        for chunk in &view.chunks {
-            let watched = load.chunks.entry(chunk.chunk).or_default();
-            (watched.memory, watched.held) = (chunk.memory, None);
+        if self.config.load_log {
+            let (decisions, held) = (outcome.decisions.clone(), outcome.held.clone());
+            self.log_load(view, Seen { first, limits, decisions, held });
         }
         for (chunk, held) in outcome.held {
-            load.chunks.entry(chunk).or_default().held = Some(held);
+            self.soft.load.chunks.entry(chunk).or_default().held = Some(held);
         }
         for decision in outcome.decisions {
             let (chunk, direction) = (decision.chunk, decision.direction());
@@ -192,6 +193,35 @@ impl Core {
         }
     }
 
+    /// Takes in what every chunk's load is now. Those of which nothing is said, and nothing has to be remembered, are forgotten.
+    fn note_loads(&mut self, limits: &Limits) {
+        let now = self.now.mono;
+        let load = &mut self.soft.load;
+        for chunk in &load.above {
+            load.chunks.entry(*chunk).or_default();
+        }
+        let mut sums = load.heat.sums(now).into_iter().peekable();
+        let (mut new, chunks) = (Vec::new(), &self.state.chunks);
+        let (above, raises) = (&load.above, &load.raises);
+        load.chunks.retain(|chunk, watched| {
+            while let Some(sum) = sums.next_if(|sum| sum.chunk < *chunk) {
+                new.push(sum);
+            }
+            let said = sums.next_if(|sum| sum.chunk == *chunk);
+            let Some(meta) = chunks.get(*chunk) else { return false };
+            watched.note(said.as_ref(), meta.members.len(), limits, now);
+            let idle = said.is_none() && watched.memory.is_forgettable(limits.cooldown_ms, now);
+            !idle || above.contains(chunk) || raises.contains_key(chunk)
+        });
+        for sum in new.into_iter().chain(sums) {
+            if let Some(meta) = chunks.get(sum.chunk) {
+                let mut watched = Watched::default();
+                watched.note(Some(&sum), meta.members.len(), limits, now);
+                load.chunks.insert(sum.chunk, watched);
+            }
+        }
+    }
+
     /// What each server's service time is as a rule.
     fn note_usual_times(&mut self) {
         let now = self.now.mono;
@@ -201,22 +231,15 @@ impl Core {
         }
     }
 
-    /// Drops reports that are old, and chunks of which nothing has to be remembered.
-    fn forget_the_cold(&mut self) {
+    /// Drops what has come to its end.
+    fn forget_the_past(&mut self) {
         let now = self.now.mono;
-        let cooldown_ms = self.state.policy.cooldown_ms;
-        let chunks = &self.state.chunks;
-        let goal = self.state.goal();
+        let (chunks, goal) = (&self.state.chunks, self.state.goal());
         let load = &mut self.soft.load;
         load.above.retain(|chunk| chunks.get(*chunk).is_some_and(|meta| meta.members.len() > goal));
         load.lowers.retain(|_, going| now.ms_since(going.since) < LOWER_MS);
-        let (above, raises) = (&load.above, &load.raises);
+        let above = &load.above;
         load.shed.retain(|chunk| above.contains(chunk));
-        load.chunks.retain(|chunk, watched| {
-            watched.reports.retain(|_, report| now.ms_since(report.at) <= REPORT_MS);
-            let idle = watched.reports.is_empty() && watched.memory.is_forgettable(cooldown_ms, now);
-            chunks.get(*chunk).is_some() && (!idle || above.contains(chunk) || raises.contains_key(chunk))
-        });
     }
 
     /// Who should leave of the members that a chunk has for its load.

@@ -17,6 +17,7 @@ mod memory;
 mod planner;
 mod raise;
 mod reason;
+mod settings;
 mod thresholds;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use dfs_proto::units::Micros;
 use serde::{Deserialize, Serialize};
 
 pub use budget::{Pace, Purse, Usual};
-pub use memory::{Memory, observe};
+pub use memory::{Memory, look, observe};
 pub use reason::{Held, Lack, Reason};
 pub use thresholds::{BadThreshold, BadThresholds, CopyBudget, Limits, Threshold, Thresholds};
 
@@ -99,7 +100,8 @@ impl fmt::Display for CostRate {
 /// The cluster as it was last seen.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Those that anybody reported as read, and all with more replicas than their goal.
+    /// All that are hot, that have more replicas than their goal, or whose replicas change. Others may be among them, and are
+    /// of no consequence.
     pub chunks: Vec<ChunkView>,
     /// All of them.
     pub servers: Vec<ServerView>,
@@ -130,7 +132,8 @@ pub struct ChunkView {
 }
 
 /// A change of a chunk's members that is not done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UnderWay {
     /// So many replicas are still to come, for the load's sake.
     Raise { to_come: usize },
@@ -141,7 +144,8 @@ pub enum UnderWay {
 }
 
 /// What a server can be used for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// Up, and takes replicas.
     Serving,
@@ -154,7 +158,7 @@ pub enum Condition {
 }
 
 /// A server, as its last heartbeat described it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ServerView {
     pub server: ServerNum,
     /// The label `rack`, if it has one.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use dfs_master::core::image::ImageReader;
 use dfs_master::core::{
-    After, ConnId, Core, CoreConfig, Effect, Input, Now, Peer, Recovered, RecoveredSnapshot, ReqId,
+    After, ConnId, Core, CoreConfig, Effect, Input, LoadSecond, Now, Peer, Recovered, RecoveredSnapshot,
+    ReqId,
 };
 use dfs_master::log::entry::{ConfState, HardState, LogEntry, NodeId};
 use dfs_master::log::snapshot::Section;
@@ -58,6 +59,7 @@ pub(crate) struct Cluster {
     pub(crate) snapshot: Option<Blocks>,
     pub(crate) notified: Vec<(ConnId, Op, Bytes)>,
     pub(crate) closed: Vec<ConnId>,
+    pub(crate) loads: Vec<LoadSecond>,
     answers: BTreeMap<(ConnId, ReqId), Answered>,
     inputs: VecDeque<Input>,
     next: u64,
@@ -131,6 +133,7 @@ impl Cluster {
             snapshot: None,
             notified: Vec::new(),
             closed: Vec::new(),
+            loads: Vec::new(),
             answers: BTreeMap::new(),
             inputs: VecDeque::new(),
             next: 1,
@@ -201,6 +204,7 @@ impl Cluster {
                 self.inputs.push_back(Input::SnapshotDone { index, term });
             }
             Effect::CloseConn { conn } => self.closed.push(conn),
+            Effect::LogLoad { second } => self.loads.push(*second),
         }
     }
 

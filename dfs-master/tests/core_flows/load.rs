@@ -8,8 +8,6 @@ use dfs_proto::meta::{
 };
 use dfs_proto::request::Op;
 
-use dfs_master::core::CoreConfig;
-
 use crate::cluster::{Client, Cluster, RO, RW};
 
 /// A hot chunk is raised after three seconds; heartbeats come once a second.
@@ -31,19 +29,23 @@ fn numbers() -> Policy {
 }
 
 /// A file of a goal of two in a cluster of six, that nobody has open.
-struct Hot {
-    cluster: Cluster,
+pub(crate) struct Hot {
+    pub(crate) cluster: Cluster,
     client: Client,
     attr: Attr,
     chunk: ChunkId,
 }
 
 fn hot() -> Hot {
-    hot_with(|_| {})
+    hot_in(Cluster::new(6, 2))
 }
 
-fn hot_with(change: impl FnOnce(&mut CoreConfig)) -> Hot {
-    let mut cluster = Cluster::with(6, 2, change);
+/// Whose loads are logged.
+pub(crate) fn hot_logged() -> Hot {
+    hot_in(Cluster::with(6, 2, |config| config.load_log = true))
+}
+
+fn hot_in(mut cluster: Cluster) -> Hot {
     let client = cluster.client();
     let created = cluster.create(client, "f", 7).unwrap();
     let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
@@ -56,7 +58,7 @@ fn hot_with(change: impl FnOnce(&mut CoreConfig)) -> Hot {
 
 impl Hot {
     /// Lets time pass while the chunk is read so much, by all of its replicas alike, whose servers are busy with it.
-    fn read(&mut self, units: u64, ms: u64) {
+    pub(crate) fn read(&mut self, units: u64, ms: u64) {
         for _ in 0..ms / 100 {
             let members: Vec<ServerNum> = self.cluster.meta(self.chunk).members.iter().collect();
             for server in &mut self.cluster.servers {
@@ -77,7 +79,7 @@ impl Hot {
         }
     }
 
-    fn replicas(&self) -> usize {
+    pub(crate) fn replicas(&self) -> usize {
         self.cluster.meta(self.chunk).members.len()
     }
 
@@ -217,7 +219,7 @@ fn heat_is_told_busiest_first_and_by_file() {
 
 #[test]
 fn the_space_of_a_surplus_replica_comes_back_at_once() {
-    let mut hot = hot_with(|config| config.gc_delay_ms = 3_600_000);
+    let mut hot = hot_in(Cluster::with(6, 2, |config| config.gc_delay_ms = 3_600_000));
     hot.read(800, RAISED_MS);
     assert_eq!(hot.replicas(), 4);
     hot.read(0, 30_000);

@@ -317,6 +317,8 @@ impl Running {
                 fabric.timer(ME, delay, TIMER_SNAPSHOT);
             }
             Effect::CloseConn { conn } => fabric.close(ME, ConnRef(conn.0)),
+            // Nothing rests on it.
+            Effect::LogLoad { .. } => {}
         }
     }
 

@@ -226,7 +226,7 @@ impl Core {
         }
         self.reply_heartbeat(caller, &reply, index);
         if granted {
-            self.soft.load.heard(server, &request.hot, now);
+            self.soft.load.heard(server, request.hot, now);
             request.lost.iter().for_each(|chunk| self.lost_at(*chunk, server));
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::Watched;
 use crate::core::Core;
 use crate::core::command::Command;
 use crate::core::dispatch::Then;
-use crate::core::policy::{CopyBudget, Limits, Threshold, Thresholds};
+use crate::core::policy::Limits;
 use crate::core::reply::Caller;
 
 /// Chunks that one answer names.
@@ -19,7 +19,7 @@ const CHUNKS_MAX: usize = 1_000;
 
 impl Core {
     pub(in crate::core) fn policy(&mut self, caller: Caller, change: &Policy) -> Result<(), Status> {
-        let changed = change_of(self.state.policy, change);
+        let changed = self.state.policy.changed_by(change);
         match changed {
             Ok(thresholds) if thresholds != self.state.policy => {
                 self.propose(None, Command::SetPolicy(thresholds), Then::Policy(caller))?;
@@ -34,7 +34,7 @@ impl Core {
         let limits = self.limits();
         let report = PolicyReport {
             refused,
-            set: setting(&self.state.policy),
+            set: self.state.policy.as_written(),
             max_milli: limits.max.0,
             min_milli: limits.min.0,
             budget_bytes_per_s: limits.budget_bytes_per_s,
@@ -117,48 +117,5 @@ impl Core {
     /// What people call the server.
     pub(in crate::core) fn server_name(&self, server: ServerNum) -> String {
         self.state.servers.get(server).map_or_else(|| server.to_string(), |server| server.info.name.clone())
-    }
-}
-
-fn change_of(old: Thresholds, change: &Policy) -> Result<Thresholds, String> {
-    let threshold = |text: &Option<String>, old: Threshold| {
-        text.as_ref().map_or(Ok(old), |text| text.parse().map_err(|bad| format!("{bad}")))
-    };
-    let budget = |text: &Option<String>, old: CopyBudget| {
-        text.as_ref().map_or(Ok(old), |text| text.parse().map_err(|bad| format!("{bad}")))
-    };
-    let replicas = |wanted: u64| usize::try_from(wanted).unwrap_or(usize::MAX);
-    let new = Thresholds {
-        max: threshold(&change.max_threshold, old.max)?,
-        min: threshold(&change.min_threshold, old.min)?,
-        max_replicas: change.max_replicas.map_or(old.max_replicas, replicas),
-        raise_after_ms: change.raise_after_ms.unwrap_or(old.raise_after_ms),
-        lower_after_ms: change.lower_after_ms.unwrap_or(old.lower_after_ms),
-        cooldown_ms: change.cooldown_ms.unwrap_or(old.cooldown_ms),
-        budget: budget(&change.replication_budget, old.budget)?,
-        surplus_permille: change.surplus_permille.unwrap_or(old.surplus_permille),
-    };
-    new.check().map_err(|bad| bad.to_string())?;
-    Ok(new)
-}
-
-fn setting(of: &Thresholds) -> Policy {
-    let units = |threshold: Threshold| match threshold {
-        Threshold::Auto => "auto".to_owned(),
-        Threshold::PerSecond(rate) => (rate.0 / 1000).to_string(),
-    };
-    let budget = match of.budget {
-        CopyBudget::Auto => "auto".to_owned(),
-        CopyBudget::PerSecond(bytes) => bytes.to_string(),
-    };
-    Policy {
-        max_threshold: Some(units(of.max)),
-        min_threshold: Some(units(of.min)),
-        max_replicas: Some(of.max_replicas as u64),
-        replication_budget: Some(budget),
-        raise_after_ms: Some(of.raise_after_ms),
-        lower_after_ms: Some(of.lower_after_ms),
-        cooldown_ms: Some(of.cooldown_ms),
-        surplus_permille: Some(of.surplus_permille),
     }
 }

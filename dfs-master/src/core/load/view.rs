@@ -1,20 +1,38 @@
 //! What the policy sees.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::ids::{ChunkId, ServerNum};
 
 use super::Watched;
+use super::record::BUSIEST;
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
-use crate::core::policy::{ChunkView, Condition, ServerView, UnderWay, Usual, View};
+use crate::core::policy::{ChunkView, Condition, Limits, ServerView, UnderWay, Usual, View};
 use crate::core::servers::Server;
 
 impl Core {
-    pub(super) fn load_view(&self) -> View {
-        let servers = self.server_views();
+    /// The chunks that the policy could do something about; those that are busy besides, if they are to be told of.
+    pub(super) fn load_view(&self, servers: Vec<ServerView>, limits: &Limits) -> View {
         let load = &self.soft.load;
-        let seen: BTreeSet<ChunkId> = load.chunks.keys().chain(&load.above).copied().collect();
+        let mut seen: BTreeSet<ChunkId> =
+            load.above.iter().chain(load.raises.keys()).chain(&load.told).copied().collect();
+        let mut busy = Vec::new();
+        for (chunk, watched) in &load.chunks {
+            let (read, write) = (watched.read(), watched.write());
+            let replicas = || self.state.chunks.get(*chunk).map_or(0, |meta| meta.members.len());
+            // One that is below it is hot with no number of replicas.
+            if read.exceeds(limits.max, 1) && read.exceeds(limits.max, replicas()) {
+                seen.insert(*chunk);
+            } else if self.config.load_log && (read.0 > 0 || write.0 > 0) {
+                busy.push((Reverse(read.0.saturating_add(write.0)), *chunk));
+            }
+        }
+        if busy.len() > BUSIEST {
+            busy.select_nth_unstable(BUSIEST);
+        }
+        seen.extend(busy.into_iter().take(BUSIEST).map(|(_, chunk)| chunk));
         let chunks = seen.into_iter().filter_map(|chunk| self.chunk_view(chunk)).collect();
         View { chunks, servers, budget_bytes: 0 }
     }

@@ -21,6 +21,12 @@ impl Purse {
         Purse { bytes: most(limits.budget_at(pace)), filled: now }
     }
 
+    /// As somebody else's, who had so much left.
+    #[must_use]
+    pub fn holding(bytes: u64, now: Micros) -> Purse {
+        Purse { bytes, filled: now }
+    }
+
     /// With what came in since.
     #[must_use]
     pub fn fill(self, limits: &Limits, pace: Pace, now: Micros) -> Purse {
@@ -65,6 +71,12 @@ const SLOWER_PERMILLE: u64 = 1500;
 const FASTER_PERMILLE: u16 = 100;
 
 impl Pace {
+    /// As somebody else's.
+    #[must_use]
+    pub fn of_permille(permille: u16) -> Pace {
+        Pace { permille: permille.min(1000) }
+    }
+
     #[must_use]
     pub fn permille(self) -> u16 {
         self.permille

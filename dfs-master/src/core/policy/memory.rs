@@ -54,7 +54,12 @@ pub struct Change {
 /// Takes in what a chunk's load is now. To be called once a second.
 #[must_use]
 pub fn observe(memory: Memory, chunk: &ChunkView, limits: &Limits, now: Micros) -> Memory {
-    let (read, replicas) = (chunk.read, chunk.replicas.len());
+    look(memory, chunk.read, chunk.replicas.len(), limits, now)
+}
+
+/// [`observe`], of one of whom no more has to be known: there are many that are read, and few that matter.
+#[must_use]
+pub fn look(memory: Memory, read: CostRate, replicas: usize, limits: &Limits, now: Micros) -> Memory {
     let begins = Seen { at: now, read, replicas, since: now, slot: now };
     let Some(seen) = memory.seen.filter(|seen| now.ms_since(seen.at) <= GAP_MS) else {
         let mut peaks = [CostRate(0); SLOTS];

@@ -3,6 +3,7 @@
 mod checks;
 mod invariants;
 mod model;
+mod shapes;
 mod simulations;
 mod table;
 

@@ -16,9 +16,16 @@ pub(super) const UNIT: f64 = 65_536.0;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Sharing {
     Equal,
-    /// As many requests go to a server as it answers: what comparing expected times comes to.
+    /// As many requests go to a server as it answers.
     BySpeed,
+    /// More go to who was less busy than the chunk's other servers, and fewer to who was busier, until they are equally busy or
+    /// one has all: what clients come to that compare two replicas by expected time and by how busy they are.
+    ByCost,
 }
+
+/// How much of its share a server loses in a second, for being all busy beside one that is idle: e^-1. Clients compare with
+/// every request; they are there sooner.
+const SHIFT: f64 = 1.0;
 
 #[derive(Debug)]
 pub(super) struct Item {
@@ -28,6 +35,8 @@ pub(super) struct Item {
     /// As measured.
     rate: f64,
     copies: Vec<(CopyStep, Option<f64>)>,
+    /// Each replica's part of the requests, by [`Sharing::ByCost`].
+    parts: Vec<(ServerNum, f64)>,
     /// When it was changed, and how.
     pub(super) changes: Vec<(u64, Direction)>,
 }
@@ -44,6 +53,9 @@ pub(super) struct Cluster {
     pub(super) copy_rate: f64,
     pub(super) now: u64,
     pub(super) copied: u64,
+    /// Bytes of copies that were decided on, and what the budget had for them.
+    pub(super) decided: u64,
+    pub(super) allowed: f64,
     /// Served of what was asked for, in the last second.
     pub(super) served: f64,
     /// Asked of a server over what it can, unclamped.
@@ -63,6 +75,8 @@ impl Cluster {
             copy_rate: 50e6,
             now: 0,
             copied: 0,
+            decided: 0,
+            allowed: 0.0,
             served: 0.0,
             demand: BTreeMap::new(),
             purse: None,
@@ -81,7 +95,8 @@ impl Cluster {
                 }
             }
             let view = ChunkView { goal, ..chunk(id, 0, &on) };
-            self.items.push(Item { view, asked: 0.0, rate: 0.0, copies: Vec::new(), changes: Vec::new() });
+            let (copies, parts, changes) = (Vec::new(), Vec::new(), Vec::new());
+            self.items.push(Item { view, asked: 0.0, rate: 0.0, copies, parts, changes });
         }
     }
 
@@ -102,13 +117,37 @@ impl Cluster {
         self.servers[usize::from(server.0) - 1].capacity_bytes_per_s as f64 / UNIT
     }
 
+    fn route(&mut self) {
+        if self.sharing != Sharing::ByCost {
+            return;
+        }
+        for item in self.items.iter_mut().filter(|item| item.asked > 0.0) {
+            let parts = std::mem::take(&mut item.parts);
+            let new = 1.0 / item.view.replicas.len() as f64;
+            let part = |server: &ServerNum| {
+                let old = parts.iter().find(|(other, _)| other == server).map_or(new, |(_, part)| *part);
+                let busy = self.demand.get(server).copied().unwrap_or(0.0);
+                // None is left without requests: a client asks a quiet server again, to see how it does.
+                (*server, (old * (-SHIFT * busy.min(4.0)).exp()).max(1e-4))
+            };
+            item.parts = item.view.replicas.iter().map(part).collect();
+            let all: f64 = item.parts.iter().map(|(_, part)| part).sum();
+            item.parts.iter_mut().for_each(|(_, part)| *part /= all);
+        }
+    }
+
     fn serve(&mut self) {
+        self.route();
         let mut asked: BTreeMap<ServerNum, f64> = BTreeMap::new();
         let share = |cluster: &Cluster, item: &Item, server: ServerNum| match cluster.sharing {
             Sharing::Equal => item.asked / item.view.replicas.len() as f64,
             Sharing::BySpeed => {
                 let all: f64 = item.view.replicas.iter().map(|other| cluster.speed(*other)).sum();
                 item.asked * cluster.speed(server) / all
+            }
+            Sharing::ByCost => {
+                let part = item.parts.iter().find(|(other, _)| *other == server);
+                item.asked * part.map_or(0.0, |(_, part)| *part)
             }
         };
         for item in self.items.iter().filter(|item| item.asked > 0.0) {
@@ -180,7 +219,12 @@ impl Cluster {
     fn follow(&mut self) {
         let now = secs(self.now);
         let limits = self.thresholds.limits(&self.servers);
-        let purse = self.purse.unwrap_or_else(|| Purse::new(&limits, Pace::default(), now));
+        let purse = self.purse.unwrap_or_else(|| {
+            let full = Purse::new(&limits, Pace::default(), now);
+            self.allowed = full.bytes() as f64;
+            full
+        });
+        self.allowed += limits.budget_bytes_per_s as f64;
         let purse = purse.fill(&limits, Pace::default(), now);
         let mut view =
             View { chunks: Vec::new(), servers: self.servers.clone(), budget_bytes: purse.bytes() };
@@ -193,6 +237,7 @@ impl Cluster {
         }
         let outcome = decide(&view, &self.thresholds, now);
         self.purse = Some(purse.spend(outcome.copied_bytes));
+        self.decided += outcome.copied_bytes;
         for decision in outcome.decisions {
             self.carry_out(decision);
         }
@@ -242,17 +287,22 @@ impl Cluster {
         self.items.iter().map(|item| item.changes.len()).sum()
     }
 
-    /// The least seconds between two turns of one chunk.
-    pub(super) fn least_between_turns(&self) -> Option<u64> {
+    /// Seconds between two turns of one chunk, of all turns and chunks.
+    fn between_turns(&self) -> Vec<u64> {
         let turns = |item: &Item| -> Vec<u64> {
             let pairs = item.changes.windows(2).filter(|pair| pair[0].1 != pair[1].1);
             pairs.map(|pair| pair[1].0).collect()
         };
-        let between = self
-            .items
-            .iter()
-            .flat_map(|item| turns(item).windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>());
-        between.min()
+        let between = |item: &Item| turns(item).windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>();
+        self.items.iter().flat_map(between).collect()
+    }
+
+    pub(super) fn least_between_turns(&self) -> Option<u64> {
+        self.between_turns().into_iter().min()
+    }
+
+    pub(super) fn turns_within(&self, seconds: u64) -> usize {
+        self.between_turns().into_iter().filter(|between| *between < seconds).count()
     }
 }
 
