@@ -42,6 +42,7 @@ mod read_only;
 mod repair;
 mod leave;
 mod load;
+mod goal;
 mod close;
 mod holes;
 mod truncate;

@@ -136,6 +136,8 @@ ops! {
     Policy = 204;
     Heat = 205;
     ExplainChunk = 206;
+    SetGoal = 207;
+    ShowGoal = 209;
 
     // Tools to chunk servers.
     ListHeaders = 208;

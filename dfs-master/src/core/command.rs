@@ -149,6 +149,8 @@ pub enum Command {
     },
     /// How the number of replicas follows the load from here on.
     SetPolicy(Thresholds),
+    /// Files and directories that have other goals from here on.
+    SetGoal(ops::SetGoal),
 }
 
 /// A chunk to be.

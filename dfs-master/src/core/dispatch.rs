@@ -54,6 +54,8 @@ pub(super) enum Then {
     CloseSession(Caller),
     Recovered(Caller),
     Policy(Caller),
+    /// Goals are set: what that came to.
+    Goal(Caller, Box<meta::GoalSet>),
     Register(Box<Registration>),
     Promote(Promotion),
     /// The next step of a truncation.
@@ -71,7 +73,8 @@ impl Then {
             | Then::OpenSession(caller)
             | Then::CloseSession(caller)
             | Then::Recovered(caller)
-            | Then::Policy(caller) => Some(caller),
+            | Then::Policy(caller)
+            | Then::Goal(caller, _) => Some(caller),
             Then::Open(flow) => Some(&mut flow.caller),
             Then::Register(registration) => Some(&mut registration.caller),
             Then::Promote(promotion) => Some(&mut promotion.caller),
@@ -151,7 +154,9 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::DrainServer
         | Op::Policy
         | Op::Heat
-        | Op::ExplainChunk => Some(Role::Tool),
+        | Op::ExplainChunk
+        | Op::SetGoal
+        | Op::ShowGoal => Some(Role::Tool),
         // The driver answers these two: they are of files.
         Op::ListLog
         | Op::ReadLog
@@ -336,6 +341,7 @@ impl Core {
                 self.reply_at(caller, &report, index, after);
             }
             Then::Policy(caller) => self.reply_policy(caller, None),
+            Then::Goal(caller, set) => self.reply_goal(caller, &set),
             Then::Register(registration) => self.server_logged(*registration, answer, index),
             Then::Promote(promotion) => self.promoted(&promotion, answer, index),
             Then::Cut(cut) => self.cut_goes_on(*cut, origin, answer, index),

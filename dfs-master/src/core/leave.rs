@@ -21,6 +21,7 @@ use super::command::{Command, Departure};
 use super::dispatch::Then;
 use super::recovery::Process;
 use super::reply::{Asked, CALL_DEADLINE_MS, Caller};
+use super::state::min_write_for;
 
 /// Members that leave at once: writers of these chunks wait for one more round trip.
 const JOBS_MAX: usize = 256;
@@ -85,7 +86,8 @@ impl Core {
                 && self.soft.servers.is_up(other.num, self.now.mono)
         };
         // New chunks need so many, wherever the old ones are.
-        if drain && self.state.servers.iter().filter(|other| takes(other)).count() < self.state.min_write() {
+        let least = min_write_for(self.state.highest_goal());
+        if drain && self.state.servers.iter().filter(|other| takes(other)).count() < least {
             return Err(Status::NoServers);
         }
         self.propose(None, Command::DrainServer { server, drain }, Then::ReplyDurable(caller))?;
@@ -94,7 +96,7 @@ impl Core {
 
     /// Who should leave a chunk that has more members than its goal: whoever is drained, then whom the load does not need.
     pub(super) fn surplus(&self, chunk: ChunkId, meta: &ChunkMeta) -> Option<ServerNum> {
-        if meta.members.len() <= self.state.goal() {
+        if meta.members.len() <= self.state.goal_of(meta) {
             return None;
         }
         let drained = meta.members.iter().filter(|server| self.should_leave(chunk, *server)).last();
@@ -143,7 +145,8 @@ impl Core {
     /// What is logged of the member, if the others are as many as the goal and all serve.
     fn departure(&self, chunk: ChunkId, server: ServerNum) -> Option<Departure> {
         let meta = self.state.chunks.get(chunk).filter(ChunkMeta::is_active)?;
-        let well = meta.members.len() > self.state.goal() && self.all_serve(chunk, &meta, Some(server));
+        let well =
+            meta.members.len() > self.state.goal_of(&meta) && self.all_serve(chunk, &meta, Some(server));
         let ChunkMeta { version, config, .. } = meta;
         well.then_some(Departure { chunk, version, config, server })
     }

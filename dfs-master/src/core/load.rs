@@ -42,7 +42,7 @@ pub(super) struct LoadPolicy {
     /// Copies to come, the first one under way.
     raises: BTreeMap<ChunkId, VecDeque<CopyStep>>,
     lowers: BTreeMap<ChunkId, Going>,
-    /// Written while they have more members than their goal.
+    /// Written, or their goal lowered, while they have more members than it says.
     shed: BTreeSet<ChunkId>,
     past: History,
     next: Micros,
@@ -186,10 +186,11 @@ impl Core {
     fn forget_the_cold(&mut self) {
         let now = self.now.mono;
         let cooldown_ms = self.state.policy.cooldown_ms;
-        let chunks = &self.state.chunks;
-        let goal = self.state.goal();
+        let state = &self.state;
+        let chunks = &state.chunks;
         let load = &mut self.soft.load;
-        load.above.retain(|chunk| chunks.get(*chunk).is_some_and(|meta| meta.members.len() > goal));
+        let is_above = |meta: ChunkMeta| meta.members.len() > state.goal_of(&meta);
+        load.above.retain(|chunk| chunks.get(*chunk).is_some_and(is_above));
         load.lowers.retain(|_, going| now.ms_since(going.since) < LOWER_MS);
         let (above, raises) = (&load.above, &load.raises);
         load.shed.retain(|chunk| above.contains(chunk));

@@ -41,6 +41,8 @@ pub(super) struct Scan {
     unsettled: BTreeSet<ServerNum>,
     /// Chunks with more members than their goal, of the slice.
     above: BTreeSet<ChunkId>,
+    /// Of them those whose file has a lower goal than before.
+    lower: Vec<ChunkId>,
 }
 
 /// What a chunk needs.
@@ -51,6 +53,8 @@ enum Need {
         urgent: bool,
     },
     Learner,
+    /// This one is not needed any more: the goal was lowered.
+    NoLearner(ServerNum),
     /// This member should leave.
     Leave(ServerNum),
     Departure,
@@ -76,6 +80,7 @@ impl Core {
                 return;
             }
             let counted = self.soft.scan.counted;
+            self.soft.goals.begin_pass();
             self.soft.scan = Scan { cursor: Some(ChunkId(0)), next: now, counted, ..Scan::default() };
         }
         let from = self.soft.scan.cursor.unwrap_or_default();
@@ -84,16 +89,18 @@ impl Core {
         let all = self.state.servers.iter().map(|server| server.num);
         let drained_up =
             all.filter(|server| self.is_emptied(*server) && self.soft.servers.is_up(*server, now)).count();
-        let goal = self.state.goal().min(self.soft.servers.up(now) - drained_up);
+        let takers = self.soft.servers.up(now) - drained_up;
         let mut scan = std::mem::take(&mut self.soft.scan);
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
             last = Some(chunk);
-            if let Some(need) = self.look(chunk, &meta, goal, &mut scan) {
+            if let Some(need) = self.look(chunk, &meta, takers, &mut scan) {
                 needs.push((chunk, meta, need));
             }
         }
         std::mem::take(&mut scan.above).into_iter().for_each(|chunk| self.soft.load.is_above(chunk));
+        let lower = std::mem::take(&mut scan.lower);
         self.soft.scan = scan;
+        self.goals_are_lower(&lower);
         for (chunk, meta, need) in needs {
             match need {
                 Need::Recovery => self.recover_in_background(chunk, &meta),
@@ -103,6 +110,7 @@ impl Core {
                     self.soft.closing.seen_idle(chunk, due);
                 }
                 Need::Learner => self.adopt_learner(chunk, &meta),
+                Need::NoLearner(server) => self.drop_learner(chunk, server),
                 Need::Leave(server) => self.let_go(chunk, &meta, server),
                 Need::Departure => self.adopt_departure(chunk, &meta),
             }
@@ -113,8 +121,9 @@ impl Core {
         }
     }
 
-    fn look(&self, chunk: ChunkId, meta: &ChunkMeta, goal: usize, scan: &mut Scan) -> Option<Need> {
+    fn look(&self, chunk: ChunkId, meta: &ChunkMeta, takers: usize, scan: &mut Scan) -> Option<Need> {
         let now = self.now.mono;
+        let goal = self.state.goal_of(meta);
         let (mut serving, mut gone, mut unconfirmed, mut overdue) = (0, 0, false, false);
         for (at, server) in meta.members.iter().enumerate() {
             match self.member_standing(chunk, meta, at, server) {
@@ -134,24 +143,32 @@ impl Core {
                 }
             }
         }
-        scan.counting.below_goal += u64::from(meta.members.len() - gone < self.state.goal());
+        scan.counting.below_goal += u64::from(meta.members.len() - gone < goal);
         scan.counting.open += u64::from(meta.open && (meta.written || meta.synced));
         scan.counting.recovering += u64::from(!meta.is_active());
         scan.counting.unavailable += u64::from(serving == 0);
+        let is_lower = self.soft.goals.contains(meta.ino);
+        if is_lower && meta.members.len() > goal {
+            scan.lower.push(chunk);
+        }
         if !meta.is_active() || unconfirmed || overdue {
             return Some(Need::Recovery);
         }
-        if !meta.learners.is_empty() {
+        if let Some(learner) = meta.learners.first() {
+            if is_lower && meta.members.len() >= goal && !self.soft.load.is_raising(chunk) {
+                return Some(Need::NoLearner(*learner));
+            }
             return (!self.soft.repair.is_running(chunk)).then_some(Need::Learner);
         }
         if meta.leaving.is_some() {
             return (!self.soft.leaving.is_running(chunk)).then_some(Need::Departure);
         }
-        if meta.members.len() > self.state.goal() {
+        if meta.members.len() > goal {
             scan.above.insert(chunk);
         }
-        let urgent = meta.members.len() < self.state.min_write();
-        if meta.members.iter().filter(|server| !self.should_leave(chunk, *server)).count() < goal {
+        let urgent = meta.members.len() < self.state.min_write(meta);
+        if meta.members.iter().filter(|server| !self.should_leave(chunk, *server)).count() < goal.min(takers)
+        {
             return Some(Need::Repair { urgent });
         }
         if serving == meta.members.len()

@@ -14,6 +14,7 @@ use super::damage::Damage;
 use super::dispatch::Doubts;
 use super::fsck::Checks;
 use super::gc::Gc;
+use super::goal::Lowered;
 use super::grants::Grants;
 use super::holes::Drops;
 use super::leave::Leaving;
@@ -115,6 +116,7 @@ pub struct Soft {
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
     pub(super) load: LoadPolicy,
+    pub(super) goals: Lowered,
     pub(super) leaving: Leaving,
     pub(super) closing: Closing,
     pub(super) drops: Drops,
@@ -169,6 +171,7 @@ impl Soft {
             recovery: Recovery::default(),
             repair: Repair::default(),
             load: LoadPolicy::default(),
+            goals: Lowered::default(),
             leaving: Leaving::default(),
             closing: Closing::default(),
             drops: Drops::default(),

@@ -13,13 +13,13 @@ use crate::cluster::{Client, Cluster, RO, RW};
 /// A hot chunk is raised after three seconds; heartbeats come once a second.
 const RAISED_MS: u64 = 8_000;
 
-fn set(cluster: &mut Cluster, change: Policy) -> PolicyReport {
+pub(crate) fn set(cluster: &mut Cluster, change: Policy) -> PolicyReport {
     let tool = cluster.connect(Role::Tool);
     cluster.ask(tool, &change).unwrap()
 }
 
 /// 300 units a second make a replica hot, and ten seconds under 100 with one fewer cold.
-fn numbers() -> Policy {
+pub(crate) fn numbers() -> Policy {
     Policy {
         max_threshold: Some("300".to_owned()),
         min_threshold: Some("100".to_owned()),
@@ -29,14 +29,14 @@ fn numbers() -> Policy {
 }
 
 /// A file of a goal of two in a cluster of six, that nobody has open.
-struct Hot {
-    cluster: Cluster,
+pub(crate) struct Hot {
+    pub(crate) cluster: Cluster,
     client: Client,
-    attr: Attr,
+    pub(crate) attr: Attr,
     chunk: ChunkId,
 }
 
-fn hot() -> Hot {
+pub(crate) fn hot() -> Hot {
     let mut cluster = Cluster::new(6, 2);
     let client = cluster.client();
     let created = cluster.create(client, "f", 7).unwrap();
@@ -50,7 +50,7 @@ fn hot() -> Hot {
 
 impl Hot {
     /// Lets time pass while the chunk is read so much, by all of its replicas alike, whose servers are busy with it.
-    fn read(&mut self, units: u64, ms: u64) {
+    pub(crate) fn read(&mut self, units: u64, ms: u64) {
         for _ in 0..ms / 100 {
             let members: Vec<ServerNum> = self.cluster.meta(self.chunk).members.iter().collect();
             for server in &mut self.cluster.servers {
@@ -67,15 +67,16 @@ impl Hot {
             self.cluster.run(100);
             let all: Vec<ServerNum> = self.cluster.servers.iter().map(|server| server.num).collect();
             all.into_iter().for_each(|server| self.cluster.fill_some(server));
-            assert!(self.replicas() >= 2, "below its goal");
+            let goal = self.cluster.core.state().goal_at(self.attr.ino);
+            assert!(self.replicas() >= goal, "below its goal");
         }
     }
 
-    fn replicas(&self) -> usize {
+    pub(crate) fn replicas(&self) -> usize {
         self.cluster.meta(self.chunk).members.len()
     }
 
-    fn explained(&mut self) -> ChunkExplained {
+    pub(crate) fn explained(&mut self) -> ChunkExplained {
         let tool = self.cluster.connect(Role::Tool);
         self.cluster.ask(tool, &ExplainChunk::Chunk(self.chunk)).unwrap()
     }

@@ -13,6 +13,7 @@ mod files;
 mod format;
 mod fsck;
 mod garbage;
+mod goals;
 mod grants;
 mod leave;
 mod load;

@@ -59,6 +59,11 @@ pub struct ClusterReport {
     /// What each server has of the master's own log.
     #[serde(default)]
     pub copies: Vec<LogCopy>,
+    /// Files and directories with a goal or a bound of their own, and the highest goal that there is.
+    #[serde(default)]
+    pub goals_own: u64,
+    #[serde(default)]
+    pub goal_highest: u8,
 }
 
 /// A server's copy of the master's snapshots and log.

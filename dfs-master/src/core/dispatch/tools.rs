@@ -51,6 +51,11 @@ impl Core {
                 let report = self.explain_chunk(&decode(body)?)?;
                 self.reply(caller, &report);
             }
+            Op::SetGoal => return self.set_goal(caller, decode(body)?),
+            Op::ShowGoal => {
+                let report = self.show_goal(decode(body)?)?;
+                self.reply(caller, &report);
+            }
             Op::DrainServer => return self.drain_server(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }
