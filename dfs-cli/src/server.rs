@@ -66,7 +66,8 @@ fn drain(target: &Target, server: &ServerReport) -> anyhow::Result<()> {
         .ask(&DrainServer { server: server.addr.num, drain: true }, None)
         .with_context(|| format!("{} is not drained", server.name))?;
     let reports = target.ask(&ServerList {}, None)?;
-    let goal = target.ask(&ClusterStatus {}, None)?.goal;
+    let status = target.ask(&ClusterStatus {}, None)?;
+    let goal = status.goal.max(status.goal_highest);
     let others = reports.servers.iter().filter(|other| other.up && !other.draining).count();
     println!("{} is being drained: {} replicas to go", server.name, server.replicas);
     if others < usize::from(goal) {
