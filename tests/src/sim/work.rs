@@ -93,8 +93,12 @@ pub(super) async fn script(shared: Arc<Shared>) {
         slots.spawn(run_slot(Arc::clone(&shared), slot));
     }
     let drains = shared.act(|world| world.fabric.one_in(3));
-    let duties = operator::Duties { drains, heat: shared.act(|world| world.shape.heat) };
-    if duties.drains || duties.heat {
+    let duties = operator::Duties {
+        drains,
+        heat: shared.act(|world| world.shape.heat),
+        goals: shared.act(|world| world.shape.goals),
+    };
+    if duties.drains || duties.heat || duties.goals {
         slots.spawn(operator::run(Arc::clone(&shared), duties));
     }
     let now_us = shared.act(|world| world.fabric.now_us());

@@ -44,6 +44,8 @@ pub struct Shape {
     pub bad_disks: bool,
     /// Servers call themselves busy, and little is enough to make a chunk hot: replicas come and go all the time.
     pub heat: bool,
+    /// The operator changes the goals of files and of the root directory.
+    pub goals: bool,
 }
 
 /// A client that was just made.
@@ -111,6 +113,7 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         bad_disk: seed % 16 == 9 && goal == 3,
         bad_disks: seed % 64 == 41,
         heat: seed % 3 == 1,
+        goals: seed % 5 == 2,
     }
 }
 
