@@ -35,7 +35,11 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
     pairs(&[
         ("chunk", heat.chunk.to_string(), Tone::Plain),
         ("file", format!("{}, chunk {}", from_root(&heat.path), heat.index.0), Tone::Plain),
-        ("replicas", format!("{} of a goal of {}", heat.replicas.len(), heat.goal), Tone::Plain),
+        (
+            "replicas",
+            format!("{} of a goal of {}, at most {}", heat.replicas.len(), heat.goal, report.max_replicas),
+            Tone::Plain,
+        ),
         ("  on", replicas.join("  "), Tone::Plain),
         ("  to come", heat.to_come.to_string(), Tone::Plain),
         (
@@ -85,6 +89,7 @@ fn json(report: &ChunkExplained) -> serde_json::Value {
         "replicas": heat.replicas,
         "utilisation_permille": report.utilisation,
         "goal": heat.goal,
+        "max_replicas": report.max_replicas,
         "to_come": heat.to_come,
         "read_milli": heat.read_milli,
         "recent_milli": heat.recent_milli,

@@ -9,6 +9,7 @@ mod dev;
 mod file;
 mod from_servers;
 mod fsck;
+mod goal;
 mod heat;
 mod offline;
 mod online;
@@ -71,6 +72,9 @@ enum Command {
     /// How the number of replicas follows the load
     #[command(subcommand)]
     Policy(policy::Command),
+    /// How many replicas files are to have, each its own number or the cluster's
+    #[command(subcommand)]
+    Goal(goal::Command),
     /// Chunks of files
     #[command(subcommand)]
     Chunk(chunk::Command),
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
         Command::File(command) => file::run(&target, &command),
         Command::Heat(command) => heat::run(&target, &command),
         Command::Policy(command) => policy::run(&target, &command),
+        Command::Goal(command) => goal::run(&target, &command),
         Command::Chunk(command) => chunk::run(&target, &command),
         Command::Dev(command) => dev::run(&command),
     };

@@ -57,10 +57,11 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
         (
             "chunks",
             format!(
-                "{} of at most {}, goal {} replicas",
+                "{} of at most {}, goal {} replicas{}",
                 report.chunks,
                 bytes(u64::from(report.chunk_size.bytes())),
-                report.goal
+                report.goal,
+                own_goals(report.goals_own, report.goal_highest)
             ),
             Tone::Plain,
         ),
@@ -99,6 +100,14 @@ pub(crate) fn run(target: &Target) -> anyhow::Result<()> {
 const NAMED: usize = 3;
 /// A copy that is behind for so long is worth a look.
 const BEHIND_MS: u64 = 60_000;
+
+/// Where goals differ from the cluster's.
+fn own_goals(count: u64, highest: u8) -> String {
+    match count {
+        0 => String::new(),
+        _ => format!(" ({count} files and directories have their own; the highest is {highest})"),
+    }
+}
 
 /// How far the servers' copies of the log are, those that lag most first.
 fn log_copies(copies: &[LogCopy]) -> (&'static str, String, Tone) {

@@ -45,6 +45,7 @@ mod drain;
 mod maintenance;
 mod balance;
 mod load;
+mod goal;
 mod close;
 mod holes;
 mod truncate;

@@ -137,6 +137,8 @@ ops! {
     Heat = 205;
     ExplainChunk = 206;
     MaintainServer = 207;
+    SetGoal = 209;
+    ShowGoal = 210;
 
     // Tools to chunk servers.
     ListHeaders = 208;

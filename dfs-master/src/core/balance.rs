@@ -141,7 +141,7 @@ impl Core {
             && meta.is_active()
             && meta.learners.is_empty()
             && meta.leaving.is_none()
-            && meta.members.len() == self.state.goal()
+            && meta.members.len() == self.state.goal_of(meta)
             && !self.soft.recovery.is_running(chunk)
             && !self.soft.repair.is_running(chunk)
             && self.all_serve(chunk, meta, None)

@@ -19,7 +19,7 @@ use super::table::CowTable;
 use packed::{Packed, Rest};
 
 /// Most members of a configuration: the goal's and the surplus replicas' bound.
-pub const MEMBERS_MAX: usize = 16;
+pub const MEMBERS_MAX: usize = dfs_proto::meta::GOAL_MAX as usize;
 
 /// A configuration's members; the first is the primary.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]

@@ -154,6 +154,8 @@ pub enum Command {
         server: ServerNum,
         for_ms: Option<u64>,
     },
+    /// Files and directories that have other goals from here on.
+    SetGoal(ops::SetGoal),
 }
 
 /// A chunk to be.

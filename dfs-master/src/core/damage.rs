@@ -268,7 +268,7 @@ impl Core {
         let mut holders = kept;
         holders.extend(meta.members.iter().chain(meta.learners.iter().copied()));
         holders.extend(self.soft.gc.stale_holders(chunk));
-        let want = self.state.goal().saturating_sub(members.len());
+        let want = self.state.goal_of(meta).saturating_sub(members.len());
         match self.soft.choose(&holders, want, 1) {
             Ok(more) => members.extend(more),
             Err(status) if members.is_empty() => return Err(status),

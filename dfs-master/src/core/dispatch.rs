@@ -56,6 +56,8 @@ pub(super) enum Then {
     Policy(Caller),
     /// An order about a server, which means this for chunks.
     Ordered(Caller, Vec<String>),
+    /// Goals are set: what that came to.
+    Goal(Caller, Box<meta::GoalSet>),
     Register(Box<Registration>),
     Promote(Promotion),
     /// The next step of a truncation.
@@ -74,7 +76,8 @@ impl Then {
             | Then::CloseSession(caller)
             | Then::Recovered(caller)
             | Then::Policy(caller)
-            | Then::Ordered(caller, _) => Some(caller),
+            | Then::Ordered(caller, _)
+            | Then::Goal(caller, _) => Some(caller),
             Then::Open(flow) => Some(&mut flow.caller),
             Then::Register(registration) => Some(&mut registration.caller),
             Then::Promote(promotion) => Some(&mut promotion.caller),
@@ -155,7 +158,9 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::Policy
         | Op::Heat
         | Op::ExplainChunk
-        | Op::MaintainServer => Some(Role::Tool),
+        | Op::MaintainServer
+        | Op::SetGoal
+        | Op::ShowGoal => Some(Role::Tool),
         // The driver answers these two: they are of files.
         Op::ListLog
         | Op::ReadLog
@@ -344,6 +349,7 @@ impl Core {
                 let after = self.after_durable(index);
                 self.reply_at(caller, &OrderReport { refused: None, notes }, index, after);
             }
+            Then::Goal(caller, set) => self.reply_goal(caller, &set),
             Then::Register(registration) => self.server_logged(*registration, answer, index),
             Then::Promote(promotion) => self.promoted(&promotion, answer, index),
             Then::Cut(cut) => self.cut_goes_on(*cut, origin, answer, index),

@@ -15,6 +15,7 @@ use super::command::Command;
 use super::dispatch::Then;
 use super::placement::{self, Candidate, NoPlace};
 use super::reply::Caller;
+use super::state::min_write_for;
 
 impl Core {
     /// An operator wants a server empty, or no longer.
@@ -32,7 +33,8 @@ impl Core {
 
     /// Why the cluster can't do without a server, and what would help.
     fn why_not_drained(&self, server: ServerNum, force: bool) -> Option<String> {
-        let (others, goal, least) = (self.takers_beside(server), self.state.goal(), self.state.min_write());
+        let (others, goal) = (self.takers_beside(server), self.state.highest_goal());
+        let least = min_write_for(goal);
         let besides = self.who_takes_nothing(server);
         if others < least {
             return Some(format!(
@@ -122,7 +124,7 @@ impl Core {
         } else if meta.learners.is_empty() && meta.leaving.is_none() {
             match placement::has_place(&self.soft.candidates, &holders) {
                 // As many as the goal stay without it.
-                _ if meta.members.len() > self.state.goal() => {}
+                _ if meta.members.len() > self.state.goal_of(meta) => {}
                 Ok(()) => {}
                 Err(NoPlace::Servers) => stake.no_server += 1,
                 Err(NoPlace::Space) => stake.no_space += 1,

@@ -203,7 +203,11 @@ impl Core {
                     let holds = holds || self.soft.repair.is_running(*chunk);
                     // D5: until every member has all of it on its disk, and the log what it hashes to, an old
                     // replica may be the last that holds something.
-                    if holds || !meta.is_active() || meta.open || meta.members.len() < self.state.goal() {
+                    if holds
+                        || !meta.is_active()
+                        || meta.open
+                        || meta.members.len() < self.state.goal_of(&meta)
+                    {
                         continue;
                     }
                     // What it has is of an earlier configuration than the one it is not in.

@@ -76,7 +76,7 @@ impl Core {
     /// Who should leave a chunk that has more members than its goal: whoever is drained, then whose place
     /// another has taken, then whom the load does not need.
     pub(super) fn surplus(&self, chunk: ChunkId, meta: &ChunkMeta) -> Option<ServerNum> {
-        if meta.members.len() <= self.state.goal() {
+        if meta.members.len() <= self.state.goal_of(meta) {
             return None;
         }
         let drained = meta.members.iter().filter(|server| self.should_leave(chunk, *server)).last();
@@ -126,7 +126,8 @@ impl Core {
     /// What is logged of the member, if the others are as many as the goal and all serve.
     fn departure(&self, chunk: ChunkId, server: ServerNum) -> Option<Departure> {
         let meta = self.state.chunks.get(chunk).filter(ChunkMeta::is_active)?;
-        let well = meta.members.len() > self.state.goal() && self.all_serve(chunk, &meta, Some(server));
+        let well =
+            meta.members.len() > self.state.goal_of(&meta) && self.all_serve(chunk, &meta, Some(server));
         let ChunkMeta { version, config, .. } = meta;
         well.then_some(Departure { chunk, version, config, server })
     }

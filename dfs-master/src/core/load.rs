@@ -47,7 +47,7 @@ pub(super) struct LoadPolicy {
     /// Copies to come, the first one under way.
     raises: BTreeMap<ChunkId, VecDeque<CopyStep>>,
     lowers: BTreeMap<ChunkId, Going>,
-    /// Written while they have more members than their goal.
+    /// Written, or their goal lowered, while they have more members than it says.
     shed: BTreeSet<ChunkId>,
     past: History,
     /// Of which the last second's record says that they had more members than their goal, or that they changed: the next one
@@ -234,9 +234,11 @@ impl Core {
     /// Drops what has come to its end.
     fn forget_the_past(&mut self) {
         let now = self.now.mono;
-        let (chunks, goal) = (&self.state.chunks, self.state.goal());
+        let state = &self.state;
+        let chunks = &state.chunks;
         let load = &mut self.soft.load;
-        load.above.retain(|chunk| chunks.get(*chunk).is_some_and(|meta| meta.members.len() > goal));
+        let is_above = |meta: ChunkMeta| meta.members.len() > state.goal_of(&meta);
+        load.above.retain(|chunk| chunks.get(*chunk).is_some_and(is_above));
         load.lowers.retain(|_, going| now.ms_since(going.since) < LOWER_MS);
         let above = &load.above;
         load.shed.retain(|chunk| above.contains(chunk));

@@ -20,6 +20,7 @@ use super::command::Command;
 use super::dispatch::Then;
 use super::reply::Caller;
 use super::servers::Maintenance;
+use super::state::min_write_for;
 
 /// The longest: a server that is away for more is better drained.
 const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
@@ -101,7 +102,7 @@ impl Core {
         if force {
             return Ok(self.notes_on(self.soft.scan.stake(server).unwrap_or_default()));
         }
-        let (others, need) = (self.takers_beside(server), self.state.min_write());
+        let (others, need) = (self.takers_beside(server), min_write_for(self.state.highest_goal()));
         if others < need {
             return Err(format!(
                 "{others} other servers would take new chunks, and writes need {need}: start or add a server, or \
@@ -132,7 +133,7 @@ impl Core {
             notes.push(format!("{} can't be read while it is away", chunks(stake.sole)));
         }
         if stake.thin > 0 {
-            let need = self.state.min_write();
+            let need = min_write_for(self.state.highest_goal());
             notes.push(format!(
                 "{} would have fewer than the {need} replicas that a write needs: they are made on other servers",
                 chunks(stake.thin)
@@ -209,7 +210,7 @@ impl Core {
         }
         let (away, here): (Vec<ServerNum>, Vec<ServerNum>) =
             staying.partition(|server| self.is_maintained(*server));
-        if here.len() < self.state.min_write() {
+        if here.len() < self.state.min_write(meta) {
             return here.len();
         }
         let without = self.soft.away.without.get(&chunk);
@@ -241,7 +242,7 @@ impl Core {
         let goes = |server: &ServerNum| self.is_maintained(*server);
         let stays = meta.members.iter().filter(stay).count();
         let led = meta.members.primary().is_some_and(|server| goes(&server));
-        meta.members.iter().any(|server| goes(&server)) && (self.is_enough(stays) || (led && stays > 0))
+        meta.members.iter().any(|server| goes(&server)) && (self.is_enough(meta, stays) || (led && stays > 0))
     }
 
     /// Of members that are chosen: those in maintenance lead nothing, and are no members of what is written, where that
@@ -255,17 +256,17 @@ impl Core {
         if self.nobody_is_maintained() {
             return;
         }
-        let written = self.state.chunks.get(chunk).is_some_and(|meta| self.has_writer(&meta));
+        let written = self.state.chunks.get(chunk).filter(|meta| self.has_writer(meta));
         let stays = members.iter().filter(|member| !self.is_maintained(server(member))).count();
-        if written && self.is_enough(stays) {
+        if written.is_some_and(|meta| self.is_enough(&meta, stays)) {
             members.retain(|member| !self.is_maintained(server(member)));
         } else {
             members.sort_by_key(|member| self.is_maintained(server(member)));
         }
     }
 
-    fn is_enough(&self, stays: usize) -> bool {
-        stays >= self.state.min_write().max(STAY_AT_LEAST)
+    fn is_enough(&self, meta: &ChunkMeta, stays: usize) -> bool {
+        stays >= self.state.min_write(meta).max(STAY_AT_LEAST)
     }
 }
 

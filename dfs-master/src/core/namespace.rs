@@ -8,6 +8,7 @@
 mod access;
 mod chunks;
 mod directory;
+mod goals;
 mod inode;
 mod inodes;
 mod read;
@@ -28,6 +29,7 @@ pub use access::{Caller, READ, SEARCH, WRITE};
 pub use snapshot::{LoadError, NamespaceReader};
 
 pub(crate) use directory::{Directory, NameEntry};
+pub(crate) use goals::has_goal;
 pub(crate) use inode::{Inode, MODE_MASK, Payload, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP};
 pub(crate) use read::check_name;
 pub(crate) use time::{advance, check_time};
@@ -35,6 +37,7 @@ pub(crate) use xattr::{Space, Xattrs, fits};
 
 use super::ops::Intent;
 use super::table::CowTable;
+use goals::Goals;
 use inodes::InodeTable;
 
 /// Inode numbers end here: a directory entry stores the kind below the number in one word.
@@ -53,6 +56,8 @@ pub struct Namespace {
     pub(crate) chunk_lists: CowTable<CowTable<ChunkId>>,
     pub(crate) symlinks: CowTable<Arc<[u8]>>,
     pub(crate) xattrs: CowTable<Xattrs>,
+    /// Of files and directories that have one of their own.
+    pub(crate) goals: Goals,
     /// Inodes without a name.
     pub(crate) orphans: CowTable<()>,
     /// Truncations that wait for their boundary chunk: a few at a time.
@@ -107,6 +112,7 @@ impl Namespace {
             chunk_lists: CowTable::new(),
             symlinks: CowTable::new(),
             xattrs: CowTable::new(),
+            goals: Goals::default(),
             orphans: CowTable::new(),
             intents: BTreeMap::new(),
             directory_count: 0,

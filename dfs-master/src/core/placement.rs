@@ -4,6 +4,7 @@
 //! drawn and the one with more room and less to do wins, which spreads well without herding.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use dfs_proto::ids::ServerNum;
 
@@ -64,6 +65,14 @@ impl Candidate {
         let rack = self.rack.is_some() && taken.iter().any(|other| other.rack == self.rack);
         2 * u8::from(host) + u8::from(rack)
     }
+}
+
+/// How many servers have room for replicas, and how many hosts these are.
+#[must_use]
+pub fn takers(cluster: &[Candidate]) -> (usize, usize) {
+    let with_room = || cluster.iter().filter(|candidate| candidate.has_room());
+    let hosts: BTreeSet<&str> = with_room().map(|candidate| candidate.host.as_str()).collect();
+    (with_room().count(), hosts.len())
 }
 
 /// Draws numbers: splitmix64, which passes through every seed.

@@ -179,6 +179,11 @@ impl Core {
         // Every record was encoded by this build or an older one, or was checked when it was recovered.
         let record = Record::decode(&entry.data)
             .unwrap_or_else(|why| panic!("record {} of the log does not decode: {why}", entry.index));
+        if let Command::SetGoal(set) = &record.command
+            && self.leading
+        {
+            self.goals_change(set);
+        }
         let outcome = self.state.apply(entry.index, &record);
         if matches!(record.command, Command::StateHash(_)) {
             self.hold_if_it_differs();
@@ -236,6 +241,7 @@ impl Core {
             }
             Command::Genesis { .. }
             | Command::SetPolicy(_)
+            | Command::SetGoal(_)
             | Command::Create { first: None, .. }
             | Command::Ns(_)
             | Command::OpenSession { .. }

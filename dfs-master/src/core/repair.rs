@@ -151,7 +151,7 @@ impl Core {
     /// What can be done for a chunk now. A copy that begins is noted at once, so that it counts.
     fn repair_step(&mut self, chunk: ChunkId) -> Step {
         let Some(meta) = self.state.chunks.get(chunk) else { return Step::Done };
-        if self.counting(chunk, &meta) >= self.state.goal() || !meta.learners.is_empty() {
+        if self.counting(chunk, &meta) >= self.state.goal_of(&meta) || !meta.learners.is_empty() {
             return Step::Done;
         }
         if !meta.is_active()
@@ -288,11 +288,12 @@ impl Core {
         self.tell_confirmed(index, &config, &meta.members, None);
         self.soft.gc.not_stale(copy.target, chunk);
         self.raised(chunk, &meta, copy.target);
-        if meta.members.len() > self.state.goal() {
+        let goal = self.state.goal_of(&meta);
+        if meta.members.len() > goal {
             self.soft.scan.wake();
         }
-        if meta.members.len() < self.state.goal() {
-            let (members, urgent) = (meta.members.len(), meta.members.len() < self.state.min_write());
+        if meta.members.len() < goal {
+            let (members, urgent) = (meta.members.len(), meta.members.len() < self.state.min_write(&meta));
             self.soft.repair.want(chunk, members, urgent);
         }
     }

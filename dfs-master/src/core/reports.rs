@@ -49,6 +49,8 @@ impl Core {
             copies: self.state.servers.iter().map(|server| self.log_copy(server)).collect(),
             maintained: self.maintained_servers(),
             moving: self.soft.balance.moving(),
+            goals_own: self.state.ns.goals.len(),
+            goal_highest: u8::try_from(self.state.highest_goal()).unwrap_or(u8::MAX),
         }
     }
 
@@ -115,7 +117,7 @@ impl Core {
             })
         });
         let path = serde_bytes::ByteBuf::from(ns.path_of(ino).unwrap_or_default());
-        let goal = u8::try_from(self.state.goal()).unwrap_or(u8::MAX);
+        let goal = u8::try_from(self.state.goal_at(ino)).unwrap_or(u8::MAX);
         Ok(FileReport { attr, path, goal, chunks: chunks.collect(), more })
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Scan {
     unsettled: BTreeSet<ServerNum>,
     /// Chunks with more members than their goal, of the slice.
     above: BTreeSet<ChunkId>,
+    /// Of them those whose file has a lower goal than before.
+    lower: Vec<ChunkId>,
 }
 
 /// What a chunk needs.
@@ -58,6 +60,8 @@ enum Need {
         urgent: bool,
     },
     Learner,
+    /// This one is not needed any more: the goal was lowered.
+    NoLearner(ServerNum),
     /// This member should leave.
     Leave(ServerNum),
     /// A member is about to go.
@@ -105,6 +109,7 @@ impl Core {
                 return;
             }
             let Scan { counted, staked, passes, .. } = std::mem::take(&mut self.soft.scan);
+            self.soft.goals.begin_pass();
             self.soft.scan =
                 Scan { cursor: Some(ChunkId(0)), next: now, counted, staked, passes, ..Scan::default() };
         }
@@ -115,16 +120,18 @@ impl Core {
         let takes_nothing = |server: &ServerNum| self.is_emptied(*server) || self.is_maintained(*server);
         let idle_up =
             all.filter(|server| takes_nothing(server) && self.soft.servers.is_up(*server, now)).count();
-        let goal = self.state.goal().min(self.soft.servers.up(now) - idle_up);
+        let takers = self.soft.servers.up(now) - idle_up;
         let mut scan = std::mem::take(&mut self.soft.scan);
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
             last = Some(chunk);
-            if let Some(need) = self.look(chunk, &meta, goal, &mut scan) {
+            if let Some(need) = self.look(chunk, &meta, takers, &mut scan) {
                 needs.push((chunk, meta, need));
             }
         }
         std::mem::take(&mut scan.above).into_iter().for_each(|chunk| self.soft.load.is_above(chunk));
+        let lower = std::mem::take(&mut scan.lower);
         self.soft.scan = scan;
+        self.goals_are_lower(&lower);
         for (chunk, meta, need) in needs {
             match need {
                 Need::Recovery => self.recover_in_background(chunk, &meta),
@@ -135,6 +142,7 @@ impl Core {
                 }
                 Need::Learner => self.adopt_learner(chunk, &meta),
                 Need::HandOver => self.recover_in_background(chunk, &meta),
+                Need::NoLearner(server) => self.drop_learner(chunk, server),
                 Need::Leave(server) => self.let_go(chunk, &meta, server),
                 Need::Departure => self.adopt_departure(chunk, &meta),
             }
@@ -145,8 +153,9 @@ impl Core {
         }
     }
 
-    fn look(&self, chunk: ChunkId, meta: &ChunkMeta, goal: usize, scan: &mut Scan) -> Option<Need> {
+    fn look(&self, chunk: ChunkId, meta: &ChunkMeta, takers: usize, scan: &mut Scan) -> Option<Need> {
         let now = self.now.mono;
+        let goal = self.state.goal_of(meta);
         let (mut gone, mut unconfirmed, mut overdue, mut kept) = (0, false, false, false);
         let mut serve = Vec::with_capacity(meta.members.len());
         for (at, server) in meta.members.iter().enumerate() {
@@ -173,33 +182,40 @@ impl Core {
             }
         }
         // What a server in maintenance has is waited for, as long as enough is elsewhere.
-        overdue |= kept && meta.members.len() - gone < self.state.min_write();
+        overdue |= kept && meta.members.len() - gone < self.state.min_write(meta);
         let bytes = self.chunk_bytes(meta);
         self.note_stakes(meta, bytes, &serve, scan);
         self.note_space(chunk, meta, bytes, &mut scan.offers);
         let serving = serve.len();
-        scan.counting.below_goal += u64::from(meta.members.len() - gone < self.state.goal());
+        scan.counting.below_goal += u64::from(meta.members.len() - gone < goal);
         scan.counting.open += u64::from(meta.open && (meta.written || meta.synced));
         scan.counting.recovering += u64::from(!meta.is_active());
         scan.counting.unavailable += u64::from(serving == 0);
+        let is_lower = self.soft.goals.contains(meta.ino);
+        if is_lower && meta.members.len() > goal {
+            scan.lower.push(chunk);
+        }
         if !meta.is_active() || unconfirmed || overdue {
             return Some(Need::Recovery);
         }
-        if !meta.learners.is_empty() {
+        if let Some(learner) = meta.learners.first() {
+            if is_lower && meta.members.len() >= goal && !self.soft.load.is_raising(chunk) {
+                return Some(Need::NoLearner(*learner));
+            }
             return (!self.soft.repair.is_running(chunk)).then_some(Need::Learner);
         }
         if meta.leaving.is_some() {
             return (!self.soft.leaving.is_running(chunk)).then_some(Need::Departure);
         }
-        if meta.members.len() > self.state.goal() {
+        if meta.members.len() > goal {
             scan.above.insert(chunk);
         }
-        let urgent = meta.members.len() < self.state.min_write();
+        let urgent = meta.members.len() < self.state.min_write(meta);
         let complete = serving == meta.members.len();
         if complete && self.should_hand_over(chunk, meta) {
             return Some(Need::HandOver);
         }
-        if self.counting(chunk, meta) < goal {
+        if self.counting(chunk, meta) < goal.min(takers) {
             return Some(Need::Repair { urgent });
         }
         if complete && let Some(server) = self.surplus(chunk, meta) {

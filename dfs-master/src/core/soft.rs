@@ -15,6 +15,7 @@ use super::damage::Damage;
 use super::dispatch::Doubts;
 use super::fsck::Checks;
 use super::gc::Gc;
+use super::goal::Lowered;
 use super::grants::Grants;
 use super::holes::Drops;
 use super::leave::Leaving;
@@ -117,6 +118,7 @@ pub struct Soft {
     pub(super) recovery: Recovery,
     pub(super) repair: Repair,
     pub(super) load: LoadPolicy,
+    pub(super) goals: Lowered,
     pub(super) leaving: Leaving,
     pub(super) away: Away,
     pub(super) balance: Balance,
@@ -173,6 +175,7 @@ impl Soft {
             recovery: Recovery::default(),
             repair: Repair::default(),
             load: LoadPolicy::default(),
+            goals: Lowered::default(),
             leaving: Leaving::default(),
             away: Away::default(),
             balance: Balance::default(),

@@ -12,7 +12,7 @@ use dfs_proto::ids::{ChunkId, ClusterId, Generation, Ino, LogIndex, ServerNum};
 use dfs_proto::units::{ChunkSize, Timespec};
 use serde::{Deserialize, Serialize};
 
-use super::chunks::{Chunks, MEMBERS_MAX};
+use super::chunks::{ChunkMeta, Chunks, MEMBERS_MAX};
 use super::command::Origin;
 use super::namespace::{Namespace, RootSpec};
 use super::policy::Thresholds;
@@ -77,16 +77,40 @@ impl State {
         }
     }
 
-    /// Replicas that a chunk should have.
+    /// Replicas that a chunk should have whose file has no goal of its own.
     #[must_use]
     pub fn goal(&self) -> usize {
         usize::from(self.cluster.map_or(1, |cluster| cluster.goal)).clamp(1, MEMBERS_MAX)
     }
 
-    /// Fewest members that may take writes.
+    /// Replicas that the chunk should have.
     #[must_use]
-    pub fn min_write(&self) -> usize {
-        if self.goal() >= 3 { 2 } else { 1 }
+    pub fn goal_of(&self, meta: &ChunkMeta) -> usize {
+        self.goal_at(meta.ino)
+    }
+
+    /// Replicas that the file's chunks should have; of a directory, those of files made in it.
+    #[must_use]
+    pub fn goal_at(&self, ino: Ino) -> usize {
+        self.ns.goals.get(ino).goal.map_or_else(|| self.goal(), usize::from)
+    }
+
+    /// The bound of the file's own, if it has one, of the replicas that load brings about.
+    #[must_use]
+    pub fn max_at(&self, ino: Ino) -> Option<usize> {
+        self.ns.goals.get(ino).max.map(usize::from)
+    }
+
+    /// The highest goal of any chunk, or of the next.
+    #[must_use]
+    pub fn highest_goal(&self) -> usize {
+        self.ns.goals.highest().map_or(0, usize::from).max(self.goal())
+    }
+
+    /// Fewest members of the chunk that may take writes.
+    #[must_use]
+    pub fn min_write(&self, meta: &ChunkMeta) -> usize {
+        min_write_for(self.goal_of(meta))
     }
 
     /// Whether an id was within what could be given out.
@@ -97,6 +121,11 @@ impl State {
                 && chunk.counter() < cluster.ids_below
         })
     }
+}
+
+/// Fewest members that may take writes of a chunk with that goal.
+pub(super) fn min_write_for(goal: usize) -> usize {
+    if goal >= 3 { 2 } else { 1 }
 }
 
 /// A namespace with a root that everybody may use: who may mount decides who comes so far.

@@ -15,6 +15,7 @@ use dfs_proto::ids::{
     BootId, ChunkId, ChunkVersion, ClusterId, ConfigNum, Generation, Ino, LogIndex, OpenNum, OsBootId,
     RequestId, ServerId, ServerNum, SessionId, SizeEpoch,
 };
+use dfs_proto::meta::Goal;
 use dfs_proto::units::{ChunkIndex, ChunkSize, Timespec};
 
 fn set_while_making(now: Timespec, by: dfs_master::core::namespace::Caller) -> ops::Setattr {
@@ -43,6 +44,10 @@ fn given_up() -> Command {
 fn genesis() -> Command {
     let (cluster, generation, chunk_size) = (ClusterId(1), Generation(1), ChunkSize::DEFAULT);
     Command::Genesis { cluster, generation, chunk_size, goal: 3 }
+}
+
+fn goal() -> Goal {
+    Goal { goal: Some(3), max: Some(5) }
 }
 
 fn closed() -> Vec<CloseDone> {
@@ -127,6 +132,7 @@ fn samples() -> Vec<Command> {
         Command::DropHoles { chunks: closed() },
         Command::SetPolicy(Thresholds::default()),
         Command::MaintainServer { server, for_ms: Some(1_800_000) },
+        Command::SetGoal(ops::SetGoal { inos: vec![Ino(9), Ino(300)], goal: goal() }),
     ]
 }
 

@@ -13,13 +13,13 @@ use crate::cluster::{Client, Cluster, RO, RW};
 /// A hot chunk is raised after three seconds; heartbeats come once a second.
 const RAISED_MS: u64 = 8_000;
 
-fn set(cluster: &mut Cluster, change: Policy) -> PolicyReport {
+pub(crate) fn set(cluster: &mut Cluster, change: Policy) -> PolicyReport {
     let tool = cluster.connect(Role::Tool);
     cluster.ask(tool, &change).unwrap()
 }
 
 /// 300 units a second make a replica hot, and ten seconds under 100 with one fewer cold.
-fn numbers() -> Policy {
+pub(crate) fn numbers() -> Policy {
     Policy {
         max_threshold: Some("300".to_owned()),
         min_threshold: Some("100".to_owned()),
@@ -32,11 +32,11 @@ fn numbers() -> Policy {
 pub(crate) struct Hot {
     pub(crate) cluster: Cluster,
     client: Client,
-    attr: Attr,
+    pub(crate) attr: Attr,
     chunk: ChunkId,
 }
 
-fn hot() -> Hot {
+pub(crate) fn hot() -> Hot {
     hot_in(Cluster::new(6, 2))
 }
 
@@ -75,7 +75,8 @@ impl Hot {
             self.cluster.run(100);
             let all: Vec<ServerNum> = self.cluster.servers.iter().map(|server| server.num).collect();
             all.into_iter().for_each(|server| self.cluster.fill_some(server));
-            assert!(self.replicas() >= 2, "below its goal");
+            let goal = self.cluster.core.state().goal_at(self.attr.ino);
+            assert!(self.replicas() >= goal, "below its goal");
         }
     }
 
@@ -83,7 +84,7 @@ impl Hot {
         self.cluster.meta(self.chunk).members.len()
     }
 
-    fn explained(&mut self) -> ChunkExplained {
+    pub(crate) fn explained(&mut self) -> ChunkExplained {
         let tool = self.cluster.connect(Role::Tool);
         self.cluster.ask(tool, &ExplainChunk::Chunk(self.chunk)).unwrap()
     }

@@ -15,6 +15,7 @@ mod files;
 mod format;
 mod fsck;
 mod garbage;
+mod goals;
 mod grants;
 mod leave;
 mod load;

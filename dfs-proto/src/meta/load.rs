@@ -96,4 +96,7 @@ pub struct ChunkExplained {
     pub wall: Timespec,
     /// What was decided and done, the oldest first, since this master leads and as far as is remembered.
     pub past: Vec<(Timespec, String)>,
+    /// Most replicas that its load can bring about.
+    #[serde(default)]
+    pub max_replicas: u8,
 }

@@ -65,6 +65,11 @@ pub struct ClusterReport {
     /// Replicas that are on their way from fuller servers to emptier ones.
     #[serde(default)]
     pub moving: u64,
+    /// Files and directories with a goal or a bound of their own, and the highest goal that there is.
+    #[serde(default)]
+    pub goals_own: u64,
+    #[serde(default)]
+    pub goal_highest: u8,
 }
 
 /// A server in maintenance.

@@ -1,12 +1,13 @@
-//! An operator who empties servers, has them away on purpose and stops them, sets how replicas follow the load, and changes their mind, while faults strike.
+//! An operator who empties servers, has them away on purpose and stops them, sets goals and how replicas follow the load, and
+//! changes their mind, while faults strike.
 
 use std::sync::Arc;
 
 use dfs_client::net::{LinkId, Net, NetError};
 use dfs_disk::sim::Rng;
 use dfs_proto::conn::Role;
-use dfs_proto::ids::ServerNum;
-use dfs_proto::meta::{DrainServer, MaintainServer, Policy, ServerList};
+use dfs_proto::ids::{Ino, ServerNum};
+use dfs_proto::meta::{DrainServer, Goal, MaintainServer, Policy, ServerList, SetGoal};
 use dfs_proto::request::Request;
 use tokio::sync::mpsc;
 
@@ -38,12 +39,16 @@ impl Operator {
     }
 
     async fn order<R: Request>(&mut self, order: &R) -> Result<(), NetError> {
+        self.ask(order).await.map(drop)
+    }
+
+    async fn ask<R: Request>(&mut self, question: &R) -> Result<R::Reply, NetError> {
         let link = self.link().await?;
-        let done = self.net.ask(link, order).await;
-        if done.is_err() {
+        let answer = self.net.ask(link, question).await;
+        if answer.is_err() {
             self.link = None;
         }
-        done.map(drop)
+        answer
     }
 }
 
@@ -53,6 +58,7 @@ pub(super) struct Duties {
     pub drains: bool,
     pub heat: bool,
     pub maintains: bool,
+    pub goals: bool,
 }
 
 /// Gives orders until the faults are over; a tool that was killed is started again.
@@ -77,6 +83,11 @@ async fn give_orders(shared: &Arc<Shared>, mut operator: Operator, duties: Dutie
     while !shared.act(|world| world.quiet) {
         if !sets {
             shared.sleep_us(100_000 + rng.below(2_500_000)).await;
+        }
+        if duties.goals && rng.coin() {
+            let (order, done) = change_a_goal(shared, &mut operator, &mut rng).await;
+            shared.act(|world| world.note([83, order.ino.0, 0], || format!("{order:?}: {done:?}")));
+            continue;
         }
         if sets {
             let policy = any_policy(&mut rng);
@@ -123,6 +134,39 @@ async fn maintain(shared: &Arc<Shared>, operator: &mut Operator, rng: &mut Rng, 
     });
 }
 
+/// A file, or all that is made from here on, gets more replicas than the cluster's goal, or that many again. Never fewer: the
+/// oracles know what a cluster of its goal can lose.
+async fn change_a_goal(
+    shared: &Arc<Shared>,
+    operator: &mut Operator,
+    rng: &mut Rng,
+) -> (SetGoal, Result<(), NetError>) {
+    let shape = shared.act(|world| world.shape);
+    let files = shared.act(|world| world.files.clone());
+    let which = usize::try_from(rng.below(files.len() as u64 + 1)).unwrap_or(0);
+    let ino = files.get(which).map_or(Ino::ROOT, |(_, ino)| *ino);
+    let more = rng.below(u64::from(shape.servers) + 1 - u64::from(shape.goal));
+    let goal = if rng.coin() { shape.goal + u8::try_from(more).unwrap_or(0) } else { shape.goal };
+    let order = SetGoal { ino, goal: Goal { goal: Some(goal), max: None }, below: None };
+    (order, operator.order(&order).await)
+}
+
+/// Takes all goals away but the cluster's.
+async fn forget_goals(operator: &mut Operator) -> Result<(), NetError> {
+    let goal = Goal::default();
+    operator.order(&SetGoal { ino: Ino::ROOT, goal, below: None }).await?;
+    let mut dirs = vec![Ino::ROOT];
+    while let Some(ino) = dirs.pop() {
+        let mut below = Some(0);
+        while below.is_some() {
+            let set = operator.ask(&SetGoal { ino, goal, below }).await?;
+            dirs.extend(set.inner);
+            below = set.next;
+        }
+    }
+    Ok(())
+}
+
 /// Replicas that come at once and go soon, or none.
 fn any_policy(rng: &mut Rng) -> Policy {
     let raise_after_ms = 100 + rng.below(900);
@@ -141,21 +185,17 @@ fn any_policy(rng: &mut Rng) -> Policy {
 pub(super) async fn settle(shared: &Arc<Shared>, drained: Option<ServerNum>) {
     let new = shared.act(|world| world.new_client(Role::Tool, None));
     let mut operator = Operator { net: SimNet::new(Arc::clone(shared), new.node), link: None };
+    let goals = shared.act(|world| world.shape.goals);
     loop {
-        if orders(&mut operator, drained).await.is_ok() {
+        if orders(&mut operator, drained, goals).await.is_ok() {
             return;
         }
         shared.sleep_us(AGAIN_US).await;
     }
 }
 
-async fn orders(operator: &mut Operator, drained: Option<ServerNum>) -> Result<(), NetError> {
-    let link = operator.link().await?;
-    let list = operator.net.ask(link, &ServerList {}).await;
-    if list.is_err() {
-        operator.link = None;
-    }
-    let mut servers = list?.servers;
+async fn orders(operator: &mut Operator, drained: Option<ServerNum>, goals: bool) -> Result<(), NetError> {
+    let mut servers = operator.ask(&ServerList {}).await?.servers;
     // Servers are let in first: the last that takes replicas is not drained.
     servers.sort_by_key(|server| drained == Some(server.addr.num));
     for server in servers {
@@ -169,5 +209,6 @@ async fn orders(operator: &mut Operator, drained: Option<ServerNum>) -> Result<(
         }
     }
     let cold = Policy { max_replicas: Some(1), cooldown_ms: Some(1), ..Policy::default() };
-    operator.order(&cold).await
+    operator.order(&cold).await?;
+    if goals { forget_goals(operator).await } else { Ok(()) }
 }

@@ -94,8 +94,9 @@ pub(super) async fn script(shared: Arc<Shared>) {
     }
     let drains = shared.act(|world| world.fabric.one_in(3));
     let shape = shared.act(|world| world.shape);
-    let duties = operator::Duties { drains, heat: shape.heat, maintains: shape.maintains };
-    if duties.drains || duties.heat || duties.maintains {
+    let Shape { heat, maintains, goals, .. } = shape;
+    let duties = operator::Duties { drains, heat, maintains, goals };
+    if drains || heat || maintains || goals {
         slots.spawn(operator::run(Arc::clone(&shared), duties));
     }
     let now_us = shared.act(|world| world.fabric.now_us());

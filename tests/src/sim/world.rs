@@ -48,6 +48,8 @@ pub struct Shape {
     pub small_disks: bool,
     /// An operator has servers away on purpose, and stops them.
     pub maintains: bool,
+    /// The operator changes the goals of files and of the root directory.
+    pub goals: bool,
 }
 
 /// A client that was just made.
@@ -119,6 +121,7 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         heat: seed % 3 == 1,
         small_disks: seed % 4 == 2,
         maintains: seed % 5 == 3,
+        goals: seed % 5 == 2,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dfs_proto::ids::{ChunkId, Ino, ServerNum};
-use dfs_proto::meta::{Finding, FindingKind, Looked};
+use dfs_proto::meta::{Finding, FindingKind, GOAL_MAX, Looked};
 
 use crate::core::namespace::Namespace;
 use crate::core::table::CowTable;
@@ -46,6 +46,8 @@ pub(super) struct Book {
     /// Replicas of each server.
     pub(super) replicas: BTreeMap<ServerNum, u64>,
     pub(super) directories: u64,
+    /// Inodes that ask for each goal; 0: that have an entry, and ask for none.
+    pub(super) goals: [u64; GOAL_MAX as usize + 1],
     pub(super) looked: Looked,
     found: Vec<Finding>,
     more: u64,

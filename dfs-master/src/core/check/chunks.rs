@@ -48,8 +48,9 @@ fn one(state: &State, book: &mut Book, chunk: ChunkId, meta: &ChunkMeta) {
     for what in versions(meta).into_iter().chain(holders(state, meta)) {
         book.find_chunk(FindingKind::Chunk, chunk, what);
     }
-    if !meta.members.is_empty() && meta.members.len() < state.goal() {
-        let what = format!("{} members of {}, of inode {}", meta.members.len(), state.goal(), meta.ino);
+    if !meta.members.is_empty() && meta.members.len() < state.goal_of(meta) {
+        let what =
+            format!("{} members of {}, of inode {}", meta.members.len(), state.goal_of(meta), meta.ino);
         book.find_chunk(FindingKind::BelowGoal, chunk, what);
     }
 }

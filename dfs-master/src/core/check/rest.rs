@@ -103,6 +103,10 @@ fn counters(state: &State, book: &mut Book) {
             book.find(FindingKind::Counter, what.to_owned(), format!("counter {says}, counted {counted}"));
         }
     }
+    if state.ns.goals.asked() != book.goals {
+        let what = format!("counter {:?}, counted {:?}", state.ns.goals.asked(), book.goals);
+        book.find(FindingKind::Counter, "goals".to_owned(), what);
+    }
     if let Some(index) = state.trail.differs() {
         let what = format!("came to another state up to record {index} before than now");
         book.find(FindingKind::Counter, "the log".to_owned(), what);

@@ -1,4 +1,4 @@
-//! The tables beside the inodes: chunk lists, link targets, attributes, orphans, truncations under way. What
+//! The tables beside the inodes: chunk lists, link targets, attributes, goals, orphans, truncations under way. What
 //! is in them has an inode that says so.
 
 use dfs_proto::ids::Ino;
@@ -7,7 +7,7 @@ use dfs_proto::units::{ChunkIndex, FILE_SIZE_MAX};
 
 use super::book::Book;
 use super::inodes::pointer;
-use crate::core::namespace::Payload;
+use crate::core::namespace::{Payload, has_goal};
 use crate::core::state::State;
 
 /// The file and the index to go on from.
@@ -81,6 +81,7 @@ enum Table {
     #[default]
     Symlinks,
     Xattrs,
+    Goals,
     Orphans,
     Cuts,
 }
@@ -110,7 +111,11 @@ pub(super) fn step(state: &State, book: &mut Book, at: &mut At, left: &mut usize
                     book.find_ino(ns, FindingKind::Names, ino, "attributes without their inode".to_owned());
                 }
             })
-            .then_some(Table::Orphans)
+            .then_some(Table::Goals)
+        }
+        Table::Goals => {
+            let ids = ns.goals.iter_from(at.ino).map(|(ino, _)| ino);
+            walk(book, ids, &mut at.ino, left, |book, ino| goal(state, book, ino)).then_some(Table::Orphans)
         }
         Table::Orphans => {
             let ids = ns.orphans.iter_from(at.ino).map(|(ino, ())| ino);
@@ -135,6 +140,21 @@ pub(super) fn step(state: &State, book: &mut Book, at: &mut At, left: &mut usize
         *at = At { table, ino: 0 };
     }
     false
+}
+
+fn goal(state: &State, book: &mut Book, ino: Ino) {
+    let goal = state.ns.goals.get(ino);
+    if let Some(goals) = book.goals.get_mut(usize::from(goal.goal.unwrap_or(0))) {
+        *goals += 1;
+    }
+    let what = match state.ns.inode(ino) {
+        Err(_) => "has a goal, and there is no such inode".to_owned(),
+        Ok(inode) if !has_goal(inode.kind) => format!("has a goal, and is {:?}", inode.kind),
+        Ok(_) if goal.is_empty() => "has a goal that asks for nothing".to_owned(),
+        Ok(_) if !goal.is_sound() => format!("has a goal that can't be: {goal:?}"),
+        Ok(_) => return,
+    };
+    book.find_ino(&state.ns, FindingKind::File, ino, what);
 }
 
 /// Whether the ids ended before the budget did.

@@ -14,6 +14,7 @@ use crate::core::command::{Answer, Command, NewChunk, Origin};
 use crate::core::namespace::{self, Caller as By};
 use crate::core::ops::{self, NsCommand, TruncateBy};
 use crate::core::reply::Caller;
+use crate::core::state::min_write_for;
 use crate::core::{After, Core};
 
 /// An open under way.
@@ -112,7 +113,9 @@ impl Core {
                 self.name_comes(client.caller.conn, request.parent);
                 flow.caller.dirs[0] = request.parent;
                 // Without servers the file is made all the same, and its first write asks again.
-                let first = if request.access.write { self.new_chunk().ok() } else { None };
+                // It begins with its directory's goal.
+                let goal = self.state.goal_at(request.parent);
+                let first = if request.access.write { self.new_chunk(goal).ok() } else { None };
                 self.propose(client.origin, Command::Create { create, first }, Then::Open(Box::new(flow)))?;
                 Ok(())
             }
@@ -196,7 +199,7 @@ impl Core {
         if flow.access.write
             && empty
             && !flow.allocated
-            && let Ok(chunk) = self.new_chunk()
+            && let Ok(chunk) = self.new_chunk(self.state.goal_at(ino))
         {
             flow.allocated = true;
             let command = Command::Allocate { ino, index: ChunkIndex(0), chunk };
@@ -253,12 +256,12 @@ impl Core {
         if conflicts.is_empty() { Ok(()) } else { Err(Status::Recalling) }
     }
 
-    /// A chunk that can be put somewhere: its id and its place.
+    /// A chunk that can be put on so many servers, or on enough for writing: its id and its place.
     ///
     /// # Errors
     /// `NoServers`, `NoSpace`; `Overloaded` while no id is free.
-    pub(super) fn new_chunk(&mut self) -> Result<NewChunk, Status> {
-        let members = self.soft.choose(&[], self.state.goal(), self.state.min_write())?;
+    pub(super) fn new_chunk(&mut self, goal: usize) -> Result<NewChunk, Status> {
+        let members = self.soft.choose(&[], goal, min_write_for(goal))?;
         let counter = self.soft.ids.take(self.log.durable).ok_or(Status::Overloaded)?;
         self.reserve_ids();
         Ok(NewChunk { id: dfs_proto::ids::ChunkId::new(self.generation(), counter), members })

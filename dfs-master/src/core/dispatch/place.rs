@@ -94,7 +94,7 @@ impl Core {
                 self.write_place(client.caller, session, ino, (index, only), self.state.applied)
             }
             None => {
-                let chunk = self.new_chunk()?;
+                let chunk = self.new_chunk(self.state.goal_at(ino))?;
                 let then = Then::Place { caller: client.caller, session, ino, index, only };
                 self.propose(client.origin, Command::Allocate { ino, index, chunk }, then)?;
                 Ok(())
@@ -167,7 +167,7 @@ impl Core {
             self.recover_on_demand(chunk, &meta);
             return Err(Status::Recovering);
         }
-        if members.len() < self.state.min_write() {
+        if members.len() < self.state.min_write(&meta) {
             return Err(self.repair_on_demand(chunk, &meta));
         }
         assert!(meta.open && meta.refs == 1, "I11, I19: a capability for {chunk}, which may not be written");

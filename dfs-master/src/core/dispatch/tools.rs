@@ -55,6 +55,11 @@ impl Core {
                 self.reply(caller, &report);
             }
             Op::MaintainServer => return self.maintain_server(caller, decode(body)?),
+            Op::SetGoal => return self.set_goal(caller, decode(body)?),
+            Op::ShowGoal => {
+                let report = self.show_goal(decode(body)?)?;
+                self.reply(caller, &report);
+            }
             Op::DrainServer => return self.drain_server(caller, decode(body)?),
             _ => return Err(Status::UnknownOp),
         }

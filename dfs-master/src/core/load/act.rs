@@ -3,6 +3,7 @@
 use dfs_proto::ids::{ChunkId, ServerNum};
 use dfs_proto::meta::LocationsChanged;
 
+use super::Watched;
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
 use crate::core::command::{Command, LearnerChange};
@@ -69,7 +70,7 @@ impl Core {
 
     /// A copy is a member now.
     pub(in crate::core) fn raised(&mut self, chunk: ChunkId, meta: &ChunkMeta, target: ServerNum) {
-        if meta.members.len() > self.state.goal() {
+        if meta.members.len() > self.state.goal_of(meta) {
             self.soft.load.above.insert(chunk);
         }
         if let Some(steps) = self.soft.load.raises.get_mut(&chunk) {
@@ -112,7 +113,7 @@ impl Core {
 
     /// A writer has the chunk: the replicas beyond its goal leave, one after the other, while it writes.
     pub(in crate::core) fn shed(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
-        if meta.members.len() <= self.state.goal() || !self.soft.load.shed.insert(chunk) {
+        if meta.members.len() <= self.state.goal_of(meta) || !self.soft.load.shed.insert(chunk) {
             return;
         }
         self.soft.load.above.insert(chunk);
@@ -122,11 +123,35 @@ impl Core {
         self.shed_on(chunk, meta);
     }
 
+    /// A pass found chunks above the goals that their files have now. Those of which the load needs more stay the
+    /// policy's.
+    pub(in crate::core) fn goals_are_lower(&mut self, chunks: &[ChunkId]) {
+        if chunks.is_empty() {
+            return;
+        }
+        let min = self.limits().min;
+        for chunk in chunks {
+            let Some(meta) = self.state.chunks.get(*chunk) else { continue };
+            let goal = self.state.goal_of(&meta);
+            let read = self.soft.load.chunks.get(chunk).map(Watched::read).unwrap_or_default();
+            if !read.is_under(min, goal) || !self.soft.load.shed.insert(*chunk) {
+                continue;
+            }
+            self.soft.load.above.insert(*chunk);
+            let what =
+                format!("its goal is {goal} now: of {} replicas those above it go", meta.members.len());
+            self.soft.load.past.add(*chunk, self.now.wall, what);
+            self.raise_over(*chunk, "its goal was lowered");
+        }
+        // The next pass begins with them.
+        self.soft.scan.wake();
+    }
+
     fn shed_on(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
         if !self.soft.load.shed.contains(&chunk) {
             return;
         }
-        if meta.members.len() <= self.state.goal() {
+        if meta.members.len() <= self.state.goal_of(meta) {
             self.soft.load.shed.remove(&chunk);
         } else if let Some(server) = self.leaves_for_load(chunk, meta) {
             self.soft.leaving.want(chunk, server);

@@ -46,7 +46,7 @@ impl Core {
         self.reply_at(caller, &report, self.state.applied, after);
     }
 
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         self.state.policy.limits(&self.server_views())
     }
 
@@ -87,7 +87,7 @@ impl Core {
             read_milli: read.0,
             recent_milli: watched.map_or(0, |watched| watched.memory.load().0),
             write_milli: watched.map_or(0, |watched| watched.write().0),
-            goal: u8::try_from(self.state.goal()).unwrap_or(u8::MAX),
+            goal: u8::try_from(self.state.goal_of(&meta)).unwrap_or(u8::MAX),
             to_come: u8::try_from(to_come).unwrap_or(u8::MAX),
             replicas: meta.members.iter().map(|server| self.server_name(server)).collect(),
         })
@@ -111,6 +111,7 @@ impl Core {
             now: held.map(ToString::to_string).unwrap_or_default(),
             wall: self.now.wall,
             past: self.soft.load.past.of(chunk),
+            max_replicas: u8::try_from(self.most_replicas(meta.ino)).unwrap_or(u8::MAX),
         })
     }
 

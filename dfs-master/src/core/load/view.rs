@@ -46,8 +46,8 @@ impl Core {
             read: watched.map(Watched::read).unwrap_or_default(),
             write: watched.map(Watched::write).unwrap_or_default(),
             replicas: meta.members.iter().collect(),
-            goal: self.state.goal(),
-            max_replicas: None,
+            goal: self.state.goal_of(&meta),
+            max_replicas: self.state.max_at(meta.ino),
             written: self.has_writer(&meta),
             // The primary fills, whether it is closed or not.
             closed: false,

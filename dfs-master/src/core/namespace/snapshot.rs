@@ -23,7 +23,7 @@ const BLOCK_TARGET: usize = 128 << 10;
 /// Most entries of one item, so that a directory or file of any size streams.
 const RUN_MAX: usize = 1024;
 
-/// What a block holds. Only ever append; in this order they are written.
+/// What a block holds. Only ever append; they are written in this order, but for the end, which is the last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Section {
@@ -43,6 +43,9 @@ enum Section {
     Intents = 7,
     /// How many inodes and entries there were.
     End = 8,
+    /// Number, goal, bound; 0 for none. Before the end, and only where something has a goal of its own: builds that know
+    /// of none read what has none.
+    Goals = 9,
 }
 
 impl Section {
@@ -56,6 +59,7 @@ impl Section {
             6 => Section::Xattrs,
             7 => Section::Intents,
             8 => Section::End,
+            9 => Section::Goals,
             _ => return None,
         })
     }
@@ -136,6 +140,11 @@ impl Namespace {
                 put(out, word);
             }
             put(out, u64::from(cut.size_epoch.0));
+        }
+        blocks.flush();
+        let mut blocks = Blocks::new(Section::Goals, sink);
+        for (ino, goal) in self.goals.iter_from(0) {
+            blocks.item(ino).extend([goal.goal, goal.max].map(|number| number.unwrap_or(0)));
         }
         blocks.flush();
 

@@ -28,6 +28,7 @@ impl FreeInodes {
             ns.directory_count -= u64::from(inode.kind == FileKind::Dir);
             ns.symlinks.remove(ino.0);
             ns.xattrs.remove(ino.0);
+            ns.goals.remove(*ino);
             ns.intents.remove(ino);
             ns.inodes.remove(*ino);
             inos.push(*ino);

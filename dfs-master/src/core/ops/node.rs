@@ -7,7 +7,7 @@ use dfs_proto::units::Timespec;
 
 use crate::core::namespace::{
     Caller, INO_END, Inode, MODE_MASK, Namespace, Payload, S_ISGID, S_IXGRP, SEARCH, WRITE, check_name,
-    check_time,
+    check_time, has_goal,
 };
 
 /// The inode to make.
@@ -93,6 +93,10 @@ impl NewNode<'_> {
         let ino = Ino(ns.next_ino);
         ns.next_ino += 1;
         ns.inodes.set(ino, &inode);
+        if has_goal(self.kind) {
+            let goal = ns.goals.get(self.parent);
+            ns.goals.set(ino, goal);
+        }
         ns.entries_mut(self.parent, |entries| entries.insert(self.name, ino, self.kind));
         let is_dir = self.kind == FileKind::Dir;
         ns.directory_count += u64::from(is_dir);

@@ -153,9 +153,9 @@ impl Core {
             // that from a loss, and would wait for ever.
             members.extend(tally.missing.iter().filter(|process| !left_out.contains(&process.server)));
         }
-        self.put_drained_last(chunk, &mut members);
+        self.put_drained_last(chunk, meta, &mut members);
         // Others had these bytes too and are left out: one power cut must not take the last copy of them.
-        if members.len() < self.state.min_write() && asking.synced != Some(process) {
+        if members.len() < self.state.min_write(meta) && asking.synced != Some(process) {
             return Verdict::Reconcile { base: process, settle: Settle::Keep };
         }
         let stale = tally.holders.iter().map(|(other, _)| *other).filter(|other| !members.contains(other));
@@ -171,11 +171,11 @@ impl Core {
     }
 
     /// Members whose replicas are to be elsewhere go, where as many as the goal are left; else they lead nothing.
-    fn put_drained_last(&self, chunk: ChunkId, members: &mut Vec<Process>) {
-        let moved = self.state.chunks.get(chunk).and_then(|meta| self.moved_off(chunk, &meta));
+    fn put_drained_last(&self, chunk: ChunkId, meta: &ChunkMeta, members: &mut Vec<Process>) {
+        let moved = self.moved_off(chunk, meta);
         let drained =
             |process: &Process| self.should_leave(chunk, process.server) || moved == Some(process.server);
-        if members.iter().filter(|process| !drained(process)).count() >= self.state.goal() {
+        if members.iter().filter(|process| !drained(process)).count() >= self.state.goal_of(meta) {
             members.retain(|process| !drained(process));
         } else {
             members.sort_by_key(drained);
@@ -209,7 +209,7 @@ impl Core {
             log::debug!("chunk {chunk}: no reachable member has its file; waiting for the others");
             return Verdict::Wait;
         }
-        self.put_drained_last(chunk, &mut members);
+        self.put_drained_last(chunk, meta, &mut members);
         Verdict::Go(Plan {
             version: asking.version,
             members,
@@ -284,8 +284,9 @@ impl Core {
                 self.soft.seen.insert(chunk.0, ());
             }
             self.tell_activated(index, chunk, &meta, &plan);
-            if meta.members.len() < self.state.goal() {
-                let (members, urgent) = (meta.members.len(), meta.members.len() < self.state.min_write());
+            if meta.members.len() < self.state.goal_of(&meta) {
+                let (members, urgent) =
+                    (meta.members.len(), meta.members.len() < self.state.min_write(&meta));
                 self.soft.repair.want(chunk, members, urgent);
             }
         }

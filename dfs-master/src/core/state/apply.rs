@@ -146,6 +146,10 @@ impl State {
                 self.policy = *policy;
                 Outcome::of(Answer::Done)
             }
+            Command::SetGoal(set) => Outcome::of(match set.apply(&mut self.ns) {
+                Ok(()) => Answer::Done,
+                Err(status) => Answer::Failed(status),
+            }),
             Command::CloseChunks { chunks } => Outcome::of(self.close(chunks)),
             Command::DropHoles { chunks } => self.drop_holes(at, chunks),
             Command::Reopen { chunk, open_num } => Outcome::of(self.reopen(*chunk, *open_num)),

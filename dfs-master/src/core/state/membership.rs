@@ -195,6 +195,6 @@ impl State {
             && (meta.version, meta.config) == (version, config)
             && meta.members.contains(server)
             && meta.members.primary() != Some(server)
-            && meta.members.len() > self.goal()
+            && meta.members.len() > self.goal_of(meta)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dfs_proto::ids::{ChunkVersion, ConfigNum, Ino, LogIndex, OpenNum, ServerNum, SessionId, SizeEpoch};
-use dfs_proto::meta::{FileKind, FindingKind};
+use dfs_proto::meta::{FileKind, FindingKind, Goal};
 use dfs_proto::units::{ChunkIndex, ChunkSize};
 
 use super::{Sample, chunk, findings, sample, server};
@@ -30,6 +30,10 @@ fn meta(sample: &mut Sample, counter: u64, change: impl FnOnce(&mut ChunkMeta)) 
     let mut meta = sample.state.chunks.get(chunk(counter)).unwrap();
     change(&mut meta);
     sample.state.chunks.plant(chunk(counter), &meta);
+}
+
+fn goal(goal: u8) -> Goal {
+    Goal { goal: Some(goal), max: None }
 }
 
 fn tombstone() -> Tombstone {
@@ -175,6 +179,30 @@ const NAMES: &[Plant] = &[
         },
         kind: FindingKind::Names,
         says: &["its attributes are missing, or too many"],
+    },
+    Plant {
+        what: "a goal of nobody",
+        plant: |s| s.state.ns.goals.set(Ino(3000), goal(2)),
+        kind: FindingKind::File,
+        says: &["inode 3000", "has a goal, and there is no such inode"],
+    },
+    Plant {
+        what: "a goal of a link",
+        plant: |s| s.state.ns.goals.set(s.symlink, goal(2)),
+        kind: FindingKind::File,
+        says: &["has a goal, and is Symlink"],
+    },
+    Plant {
+        what: "a goal that can't be",
+        plant: |s| s.state.ns.goals.set(s.small, goal(0)),
+        kind: FindingKind::File,
+        says: &["/dir/sub/small", "has a goal that can't be"],
+    },
+    Plant {
+        what: "a goal that was not counted",
+        plant: |s| s.state.ns.goals.plant(s.dir, goal(1)),
+        kind: FindingKind::Counter,
+        says: &["goals", "counter [0, 0,", "counted [0, 1,"],
     },
     Plant {
         what: "no root",

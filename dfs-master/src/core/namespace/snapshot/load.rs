@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use dfs_proto::ids::{ChunkId, Ino, SizeEpoch};
-use dfs_proto::meta::FileKind;
+use dfs_proto::meta::{FileKind, Goal};
 use dfs_proto::units::{ChunkIndex, ChunkSize};
 
 use super::super::varint::Reader;
-use super::super::{Directory, INO_END, Namespace, Payload, Xattrs, check_name};
+use super::super::{Directory, INO_END, Namespace, Payload, Xattrs, check_name, has_goal};
 use super::{Section, VERSION};
 use crate::core::ops::{Boundary, Intent};
 use crate::core::table::CowTable;
@@ -97,6 +97,7 @@ impl NamespaceReader {
             Section::ChunkLists => each_item(&mut from, |ino, from| load_chunks(namespace, ino, from))?,
             Section::Symlinks => each_item(&mut from, |ino, from| load_symlink(namespace, ino, from))?,
             Section::Xattrs => each_item(&mut from, |ino, from| load_xattr(namespace, ino, from))?,
+            Section::Goals => each_item(&mut from, |ino, from| load_goal(namespace, ino, from))?,
             Section::Intents => each_item(&mut from, |ino, from| load_intent(namespace, ino, from))?,
         }
         Ok(())
@@ -214,6 +215,16 @@ fn load_xattr(namespace: &mut Namespace, ino: Ino, from: &mut Reader<'_>) -> Res
     if let Some(all) = namespace.xattrs.get_mut(ino.0) {
         Arc::make_mut(all).insert(Arc::from(name), Arc::from(value));
     }
+    Ok(())
+}
+
+fn load_goal(namespace: &mut Namespace, ino: Ino, from: &mut Reader<'_>) -> Result<(), Fault> {
+    let [goal, max] = from.take().ok_or(TORN)?.map(|number: u8| (number > 0).then_some(number));
+    let goal = Goal { goal, max };
+    if goal.is_empty() || !goal.is_sound() || !namespace.inode(ino).is_ok_and(|inode| has_goal(inode.kind)) {
+        return Err(Fault::Damaged("a goal that can't be"));
+    }
+    namespace.goals.set(ino, goal);
     Ok(())
 }
 
