@@ -236,7 +236,7 @@ impl Core {
             let stake = scan.stake_mut(server);
             stake.bytes += bytes;
             stake.sole += u64::from(others == 0);
-            stake.thin += u64::from(others > 0 && others < self.state.min_write());
+            stake.thin += u64::from(others > 0 && others < self.state.min_write(meta));
         }
         let primary = meta.members.primary();
         let ready = meta.is_active() && primary.is_some_and(|primary| serve.contains(&primary));

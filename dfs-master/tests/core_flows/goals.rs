@@ -189,7 +189,7 @@ fn a_drained_server_is_left_by_what_has_another_goal_too() {
     run_filling(&mut cluster, SOON_MS, chunk, 1);
     let server = cluster.meta(chunk).members.primary().unwrap();
     let tool = cluster.connect(Role::Tool);
-    cluster.ask(tool, &DrainServer { server, drain: true }).unwrap();
+    cluster.ask(tool, &DrainServer { server, drain: true, force: false }).unwrap();
     run_filling(&mut cluster, 20_000, chunk, 1);
     let meta = cluster.meta(chunk);
     assert!(meta.members.len() == 1 && !meta.members.contains(server), "{meta:?}");
@@ -208,7 +208,7 @@ fn an_old_replica_stays_until_the_chunk_has_the_goal_of_its_file() {
     assert_eq!(members(&cluster, chunk), 2, "repaired around");
     // It comes back, and is not to be used again.
     let tool = cluster.connect(Role::Tool);
-    cluster.ask(tool, &DrainServer { server: gone, drain: true }).unwrap();
+    cluster.ask(tool, &DrainServer { server: gone, drain: true, force: false }).unwrap();
     cluster.revive(gone, false);
     run_filling(&mut cluster, 90_000, chunk, 2);
     assert!(!cluster.meta(chunk).open, "all members have all of it on their disks");
@@ -276,7 +276,7 @@ fn what_is_refused_says_what_would_work() {
     let inside = SetGoal { ino: attr.ino, below: Some(0), ..nobody };
     assert_eq!(cluster.ask(tool, &inside).err(), Some(Status::NotDir));
     // A drained server takes none.
-    cluster.ask(tool, &DrainServer { server: ServerNum(1), drain: true }).unwrap();
+    cluster.ask(tool, &DrainServer { server: ServerNum(1), drain: true, force: false }).unwrap();
     assert!(
         why(&mut cluster, Some(3), None).contains("2 servers that take replicas now, of 3 known: 1 to 2")
     );

@@ -94,7 +94,7 @@ pub(super) async fn script(shared: Arc<Shared>) {
     }
     let drains = shared.act(|world| world.fabric.one_in(3));
     let shape = shared.act(|world| world.shape);
-    let Shape { heat, maintains, goals, .. } = shape;
+    let super::world::Shape { heat, maintains, goals, .. } = shape;
     let duties = operator::Duties { drains, heat, maintains, goals };
     if drains || heat || maintains || goals {
         slots.spawn(operator::run(Arc::clone(&shared), duties));
