@@ -1,6 +1,8 @@
 //! How busy this server is, for heartbeats and for the header of every reply.
 
 mod capacity;
+#[cfg(test)]
+mod cost;
 mod waits;
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};

@@ -210,6 +210,7 @@ impl Outgoing {
 
     /// The same with the replying server's load.
     #[must_use]
+    #[inline]
     pub fn with_load(self, load: Load) -> Outgoing {
         Outgoing { load, ..self }
     }
