@@ -1,6 +1,10 @@
 //! A server is stopped on purpose while a program writes and reads, and comes back: nobody waits, and nothing is copied.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real processes take real time, and programs write as they like"
+)]
 
 use std::fs;
 use std::io::Write;

@@ -210,7 +210,7 @@ impl Core {
             match stage {
                 Stage::Planned(since) if now.ms_since(since) > BEGIN_MS => self.soft.balance.forget(chunk),
                 Stage::Planned(_) => {}
-                Stage::Copying(_) if has_new => self.to_stage(chunk, Stage::Leaving(now)),
+                Stage::Copying(_) if has_new => self.enter_stage(chunk, Stage::Leaving(now)),
                 Stage::Copying(_) if self.soft.repair.is_running(chunk) => {}
                 Stage::Copying(_) => self.move_over(chunk, "move given up: the copy was not made"),
                 Stage::Leaving(_) if !has_old => {
@@ -228,7 +228,7 @@ impl Core {
         }
     }
 
-    fn to_stage(&mut self, chunk: ChunkId, stage: Stage) {
+    fn enter_stage(&mut self, chunk: ChunkId, stage: Stage) {
         if let Some(moving) = self.soft.balance.moves.get_mut(&chunk) {
             moving.stage = stage;
             self.soft.scan.wake();
