@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
@@ -22,8 +23,9 @@ fn text(path: &Path) -> String {
 }
 
 fn write(path: &Path, seed: usize) {
-    fs::write(path, bytes(seed, 2 * CHUNK + seed)).unwrap();
-    fs::File::open(path).unwrap().sync_all().unwrap();
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(&bytes(seed, 2 * CHUNK + seed)).unwrap();
+    file.sync_all().unwrap();
 }
 
 /// The replicas of each chunk of the file.
@@ -115,7 +117,7 @@ fn replicas_follow_the_goal_of_a_directory() {
 fn what_can_not_be_is_refused_in_words() {
     let cluster = Cluster::up(&["--servers", "2", "--replicas", "1"]);
     let file = cluster.path("f");
-    fs::write(&file, b"x").unwrap();
+    fs::File::create(&file).unwrap().write_all(b"x").unwrap();
     cluster.wait_for("both servers take replicas", |status| status["servers_up"] == 2);
     let path = text(&file);
     let refused = |args: &[&str]| refusal(&run(&cluster, &[&["goal", "set"], args].concat()));

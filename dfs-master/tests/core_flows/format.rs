@@ -60,6 +60,20 @@ fn departures() -> Vec<Departure> {
     vec![Departure { chunk: ChunkId(77), version, config, server: ServerNum(3) }]
 }
 
+fn registered() -> Command {
+    Command::RegisterServer(ServerInfo {
+        id: ServerId(5),
+        boot: BootId(6),
+        os_boot: OsBootId(7),
+        hb_ctr: 8,
+        name: "cs1".into(),
+        tcp: "10.0.0.1:7000".into(),
+        unix: Some("/run/cs1".into()),
+        labels: vec![("rack".into(), "a".into())],
+        version: "0.1.0".into(),
+    })
+}
+
 /// One of every command.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn samples() -> Vec<Command> {
@@ -85,17 +99,6 @@ fn samples() -> Vec<Command> {
         members: vec![ServerNum(2)],
         lossy: false,
     };
-    let info = ServerInfo {
-        id: ServerId(5),
-        boot: BootId(6),
-        os_boot: OsBootId(7),
-        hb_ctr: 8,
-        name: "cs1".into(),
-        tcp: "10.0.0.1:7000".into(),
-        unix: Some("/run/cs1".into()),
-        labels: vec![("rack".into(), "a".into())],
-        version: "0.1.0".into(),
-    };
     let unlink = ops::Unlink { parent: Ino::ROOT, name, now, by: by.clone() };
     let (server, boot, index) = (ServerNum(3), BootId(6), ChunkIndex(4));
     vec![
@@ -112,7 +115,7 @@ fn samples() -> Vec<Command> {
         Command::DropUnused { chunks: vec![Unused { ino: Ino(9), index, chunk: ChunkId(78) }] },
         Command::OpenSession { name: "host:/mnt".into(), os_boot: OsBootId(7) },
         Command::EndSession { session: SessionId(4) },
-        Command::RegisterServer(info),
+        registered(),
         Command::SettleServer { server, boot },
         Command::ReserveIds { below: 65_536 },
         Command::Recovering { chunks: vec![(ChunkId(77), ChunkVersion(2))] },
