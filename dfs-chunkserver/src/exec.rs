@@ -27,6 +27,10 @@ pub struct Context {
     pub now_s: u64,
 }
 
+fn or_fault(done: Result<DiskDone, StoreError>) -> DiskDone {
+    done.unwrap_or_else(|error| DiskDone::Failed(fault_of(&error)))
+}
+
 /// Does one operation.
 pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> DiskDone {
     let done = |result: Result<(), StoreError>| match result {
@@ -54,22 +58,17 @@ pub fn execute<D: Disk>(store: &Store<D>, context: Context, op: &DiskOp) -> Disk
         DiskOp::Header(header) => done(set_header(store, context, header)),
         DiskOp::Fence { chunks } => fence(store, chunks),
         DiskOp::Digest { chunk } => digest(store, *chunk),
-        DiskOp::ReadBlocks { chunk, range } => {
-            match store.read(*chunk, range.offset, range.len, ReadMode::MayBlock) {
-                Ok(blocks) => DiskDone::Blocks(runs_of(&blocks)),
-                Err(error) => DiskDone::Failed(fault_of(&error)),
-            }
-        }
-        DiskOp::Table { chunk, range } => match store.entries(*chunk, *range) {
-            Ok(entries) => DiskDone::Table(entries),
-            Err(error) => DiskDone::Failed(fault_of(&error)),
-        },
+        DiskOp::ReadBlocks { chunk, range } => or_fault(
+            store
+                .read(*chunk, range.offset, range.len, ReadMode::MayBlock)
+                .map(|blocks| DiskDone::Blocks(runs_of(&blocks))),
+        ),
+        DiskOp::Table { chunk, range } => or_fault(store.entries(*chunk, *range).map(DiskDone::Table)),
         DiskOp::Reconcile { chunk, settle } => reconcile(store, *chunk, *settle),
         DiskOp::BeginLearner { header, keep } => done(begin_learner(store, context, header, *keep)),
-        DiskOp::Compare { chunk, offset, entries } => match store.compare(*chunk, *offset, entries) {
-            Ok(differ) => DiskDone::Differ(differ),
-            Err(error) => DiskDone::Failed(fault_of(&error)),
-        },
+        DiskOp::Compare { chunk, offset, entries } => {
+            or_fault(store.compare(*chunk, *offset, entries).map(DiskDone::Differ))
+        }
         DiskOp::Close { chunks } => close(store, chunks),
         DiskOp::Stock { chunk, range } => stock(store, *chunk, *range),
         DiskOp::Mend { chunk, offset, entries, data, insist } => {

@@ -3,10 +3,12 @@
 mod capacity;
 #[cfg(test)]
 mod cost;
+mod share;
 mod waits;
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dfs_proto::control::ServerLoad;
 use dfs_proto::header::Load;
@@ -15,6 +17,7 @@ use dfs_proto::units::Micros;
 pub(crate) use waits::Waits;
 
 use self::capacity::{Capacity, Period};
+use self::share::CopyShare;
 
 /// Requests in flight that make a server look full: more only wait for one another.
 const QUEUE_FULL: u64 = 64;
@@ -39,6 +42,9 @@ pub(crate) struct LoadMeter {
     sockets: Mutex<Waits>,
     /// Of the last sample.
     utilisation: AtomicU16,
+    /// Bytes a second; 0 while it is not known.
+    capacity: AtomicU64,
+    share: CopyShare,
     samples: Mutex<Samples>,
 }
 
@@ -78,6 +84,8 @@ impl LoadMeter {
             times: [const { AtomicU64::new(0) }; BUCKETS],
             sockets: Mutex::new(Waits::of(CROWD)),
             utilisation: AtomicU16::new(0),
+            capacity: AtomicU64::new(capacity_bytes_per_s.unwrap_or(0)),
+            share: CopyShare::default(),
             samples: Mutex::new(Samples { last: at, capacity: Capacity::new(capacity_bytes_per_s) }),
         }
     }
@@ -105,6 +113,17 @@ impl LoadMeter {
     pub(crate) fn end(&self, took: Micros) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A part of a copy leaves this server.
+    pub(crate) fn copy_leaves(&self, now: Micros) {
+        self.share.copies(now);
+    }
+
+    /// How long a reply of so many bytes waits, so that copies get on.
+    #[must_use]
+    pub(crate) fn reader_waits(&self, now: Micros, bytes: usize) -> Option<Duration> {
+        self.share.waits(now, bytes, self.capacity.load(Ordering::Relaxed))
     }
 
     /// What a reply's header says.
@@ -137,6 +156,9 @@ impl LoadMeter {
         let disk = permille(around.worst_disk_us, us);
         let utilisation = busy.max(network).max(disk).max(permille(queue, QUEUE_FULL));
         self.utilisation.store(utilisation, Ordering::Relaxed);
+        if !samples.capacity.is_assumed() {
+            self.capacity.store(samples.capacity.bytes_per_s(), Ordering::Relaxed);
+        }
         let counts: Vec<u64> = self.times.iter().map(|times| times.swap(0, Ordering::Relaxed)).collect();
         ServerLoad {
             utilisation_permille: utilisation,

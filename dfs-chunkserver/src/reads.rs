@@ -106,7 +106,21 @@ impl Server {
         }
     }
 
-    fn send_read(&self, read: ReadCall, stamp: Stamp, blocks: Option<ReadBlocks>) {
+    fn send_read(self: &Arc<Self>, read: ReadCall, stamp: Stamp, blocks: Option<ReadBlocks>) {
+        let bytes = blocks.as_ref().map_or(0, |blocks| blocks.data.len());
+        match self.load.reader_waits(clock::now(), bytes) {
+            None => self.send_now(read, stamp, blocks),
+            Some(wait) => {
+                let server = Arc::clone(self);
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    server.send_now(read, stamp, blocks);
+                });
+            }
+        }
+    }
+
+    fn send_now(&self, read: ReadCall, stamp: Stamp, blocks: Option<ReadBlocks>) {
         let crcs = blocks.as_ref().map(wire_crcs).unwrap_or_default();
         let data = blocks.map_or_else(Bytes::new, |blocks| blocks.data);
         let meta: Vec<u8> = crcs.iter().flat_map(|crc| crc.to_le_bytes()).collect();

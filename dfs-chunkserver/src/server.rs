@@ -39,7 +39,7 @@ pub(crate) struct Server {
     reports: mpsc::Sender<Report>,
     /// The master has to be registered with again.
     pub(crate) reregister: AtomicBool,
-    runtime: tokio::runtime::Handle,
+    pub(crate) runtime: tokio::runtime::Handle,
     /// When the timer task wakes by itself.
     armed: AtomicU64,
     rearm: Notify,
@@ -269,6 +269,9 @@ impl Server {
     fn reply(&self, call: OwedCall, reply: &Reply) {
         let took = Micros(clock::now().0.saturating_sub(call.began.0));
         self.load.end(took);
+        if matches!(reply, Reply::Stock { .. }) {
+            self.load.copy_leaves(clock::now());
+        }
         crate::dispatch::send_reply(call, reply, self.load.header());
     }
 

@@ -108,12 +108,16 @@ impl Core {
     fn begin_departures(&mut self) {
         let room = JOBS_MAX.saturating_sub(self.soft.leaving.jobs.len());
         let wanted = std::mem::take(&mut self.soft.leaving.wanted);
-        // A pass of the scan names the others again.
-        let leaving: Vec<Departure> = wanted
-            .into_iter()
-            .filter_map(|(chunk, server)| self.departure(chunk, server).filter(|_| !self.is_busy(chunk)))
-            .take(room)
-            .collect();
+        let mut leaving = Vec::new();
+        for (chunk, server) in wanted {
+            match self.departure(chunk, server).filter(|_| !self.is_busy(chunk)) {
+                Some(departure) if leaving.len() < room => leaving.push(departure),
+                // The others have not heard of the last change yet, as a rule.
+                None if self.soft.load.is_lowering(chunk, server) => self.soft.leaving.want(chunk, server),
+                // A pass of the scan names the others again.
+                Some(_) | None => {}
+            }
+        }
         if !leaving.is_empty() {
             self.propose_own(Command::Leave { leaving });
         }

@@ -29,6 +29,8 @@ use heat::Heat;
 use history::History;
 use record::Seen;
 
+/// What a server was busy at most is forgotten by this part in a second: from full to five sixths in five.
+const LATELY_PART: u16 = 32;
 /// The policy's second.
 const STEP_MS: u64 = 1_000;
 /// A replica that was to leave and did not: the policy looks again.
@@ -42,6 +44,8 @@ pub(super) struct LoadPolicy {
     /// Chunks that have more members than their goal, or had.
     above: BTreeSet<ChunkId>,
     usual: BTreeMap<ServerNum, Usual>,
+    /// How busy servers were in the last seconds, at most.
+    lately: BTreeMap<ServerNum, u16>,
     purse: Option<Purse>,
     pace: Pace,
     /// Copies to come, the first one under way.
@@ -100,6 +104,11 @@ impl LoadPolicy {
         self.above.insert(chunk);
     }
 
+    /// Whether the policy has decided that this replica goes.
+    pub(super) fn is_lowering(&self, chunk: ChunkId, server: ServerNum) -> bool {
+        self.lowers.get(&chunk).is_some_and(|going| going.server == server)
+    }
+
     /// Whether a copy of the chunk is made, or to be made, for its load.
     pub(super) fn is_raising(&self, chunk: ChunkId) -> bool {
         self.raises.contains_key(&chunk)
@@ -148,7 +157,12 @@ impl Core {
         self.forget_the_past();
         self.note_usual_times();
         let thresholds = self.state.policy;
-        let servers = self.server_views();
+        let mut servers = self.server_views();
+        for server in &mut servers {
+            let lately = self.soft.load.lately.entry(server.server).or_default();
+            *lately = (*lately - *lately / LATELY_PART).max(server.utilisation_permille);
+            server.lately_permille = *lately;
+        }
         let limits = thresholds.limits(&servers);
         self.note_loads(&limits);
         let mut view = self.load_view(servers, &limits);

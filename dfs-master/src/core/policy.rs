@@ -183,6 +183,9 @@ pub struct ServerView {
     /// Of foreground requests: now, and the median of the last five minutes ([`Usual`]).
     pub p99_us: u32,
     pub usual_p99_us: u32,
+    /// How busy it was in the last seconds, at most: what is taken for a server that copies go to.
+    #[serde(default)]
+    pub lately_permille: u16,
 }
 
 impl ServerView {

@@ -230,3 +230,18 @@ fn the_space_of_a_surplus_replica_comes_back_at_once() {
         assert_eq!(server.replicas.contains_key(&hot.chunk), members.contains(&server.num), "{}", server.num);
     }
 }
+
+#[test]
+fn what_is_not_needed_goes_one_right_after_the_other() {
+    let mut hot = hot();
+    hot.read(1_200, RAISED_MS + 4_000);
+    assert_eq!(hot.replicas(), 6);
+    hot.read(0, 9_000);
+    let mut took_ms = 0;
+    while hot.replicas() == 6 && took_ms < 10_000 {
+        hot.read(0, 100);
+        took_ms += 100;
+    }
+    hot.read(0, 2_000);
+    assert_eq!(hot.replicas(), 2, "{:?}", hot.explained());
+}

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use dfs_proto::control::ServerLoad;
 use dfs_proto::ids::{ChunkId, ServerNum};
 
 use super::Watched;
@@ -23,7 +24,8 @@ impl Core {
             let (read, write) = (watched.read(), watched.write());
             let replicas = || self.state.chunks.get(*chunk).map_or(0, |meta| meta.members.len());
             // One that is below it is hot with no number of replicas.
-            if read.exceeds(limits.max, 1) && read.exceeds(limits.max, replicas()) {
+            let now = watched.memory.load().max(read);
+            if now.exceeds(limits.max, 1) && now.exceeds(limits.max, replicas()) {
                 seen.insert(*chunk);
             } else if self.config.load_log && (read.0 > 0 || write.0 > 0) {
                 busy.push((Reverse(read.0.saturating_add(write.0)), *chunk));
@@ -95,6 +97,18 @@ impl Core {
         let bytes = |of: &BTreeMap<ServerNum, usize>, server: ServerNum| {
             (of.get(&server).copied().unwrap_or(0) as u64).saturating_mul(chunk_size)
         };
+        // Of whom nobody knows what it can, it is taken that it can what the others can.
+        let median = median(self.state.servers.iter().filter_map(|server| {
+            let load = self.soft.servers.get(server.num)?.load;
+            (!load.capacity_assumed && load.capacity_bytes_per_s > 0).then_some(load.capacity_bytes_per_s)
+        }));
+        let utilisation = |load: &ServerLoad| {
+            let moves = load.bytes_in_per_s.max(load.bytes_out_per_s);
+            let assumed =
+                median.filter(|_| load.capacity_assumed).map(|median| moves.saturating_mul(1000) / median);
+            let assumed = u16::try_from(assumed.unwrap_or(0)).unwrap_or(u16::MAX).min(1000);
+            load.utilisation_permille.max(assumed)
+        };
         let view = |server: &Server| {
             let live = self.soft.servers.get(server.num)?;
             let (total_bytes, free_bytes) = live.space();
@@ -104,7 +118,7 @@ impl Core {
                 rack: server.label("rack").map(str::to_owned),
                 host: server.host(),
                 condition: self.condition(server),
-                utilisation_permille: live.load.utilisation_permille,
+                utilisation_permille: utilisation(&live.load),
                 queue: live.load.queue,
                 capacity_bytes_per_s: live.load.capacity_bytes_per_s,
                 capacity_assumed: live.load.capacity_assumed,
@@ -115,6 +129,7 @@ impl Core {
                 copies_out: copies_out.get(&server.num).copied().unwrap_or(0),
                 p99_us: live.load.service_p99_us,
                 usual_p99_us: usual.map_or(0, Usual::median),
+                lately_permille: self.soft.load.lately.get(&server.num).copied().unwrap_or(0),
             })
         };
         self.state.servers.iter().filter_map(view).collect()
@@ -134,4 +149,10 @@ impl Core {
             Condition::Down
         }
     }
+}
+
+fn median(of: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut sorted: Vec<u64> = of.collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
 }

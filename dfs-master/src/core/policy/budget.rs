@@ -82,7 +82,8 @@ impl Pace {
         self.permille
     }
 
-    /// Takes in how the cluster does. To be called once a second: halves while it is disturbed.
+    /// Takes in how the cluster does. To be called once a second: halves while copies are made and it is disturbed. What
+    /// disturbs it while none is made is not theirs.
     #[must_use]
     pub fn observe(self, chunks: &[ChunkView], servers: &[ServerView]) -> Pace {
         let permille = if is_disturbed(chunks, servers) {
@@ -98,6 +99,9 @@ impl Pace {
 /// of the heat, which copies take away.
 fn is_disturbed(chunks: &[ChunkView], servers: &[ServerView]) -> bool {
     let raised = |chunk: &&ChunkView| matches!(chunk.under_way, Some(UnderWay::Raise { .. }));
+    if !chunks.iter().any(|chunk| raised(&chunk)) {
+        return false;
+    }
     let holds = |server: &ServerView| {
         chunks.iter().filter(raised).any(|chunk| chunk.replicas.contains(&server.server))
     };
@@ -187,6 +191,7 @@ mod tests {
         let limits = Thresholds::default().limits(&view);
         assert_eq!(limits.budget_at(slow), 25_000_000, "a fifth of a link");
         assert_eq!(limits.budget_at(pace), 100_000_000, "a fifth of all");
+        assert_eq!(pace.observe(&[chunk(1, 1000, &[1, 2])], &view), pace, "no copy disturbs them");
         view[3].p99_us = 1500;
         assert_eq!(slow.observe(&chunks, &view).permille(), 100);
     }

@@ -68,8 +68,10 @@ pub fn look(memory: Memory, read: CostRate, replicas: usize, limits: &Limits, no
         return Memory { seen: Some(begins), before: [None; 4], hot_since, peaks, ..memory };
     };
     let past_ms = now.ms_since(seen.at);
-    if past_ms < STEP_MS && seen.replicas == replicas {
-        return memory;
+    if past_ms < STEP_MS {
+        // A change that was carried out is looked at once more. The looks that the recent load is told from stay apart.
+        let hot_since = memory.hot_since.filter(|_| seen.replicas == replicas);
+        return Memory { seen: Some(Seen { replicas, ..seen }), hot_since, ..memory };
     }
     let since = memory.hot_since.filter(|_| seen.replicas == replicas).unwrap_or(now);
     let mut before = memory.before;
@@ -164,6 +166,12 @@ impl Memory {
         recent(&self.before, seen).unwrap_or(seen.read)
     }
 
+    /// The same of a chunk that may not be watched yet, of which `read` is measured.
+    #[must_use]
+    pub fn now(&self, read: CostRate) -> CostRate {
+        self.seen.map_or(read, |_| self.recent())
+    }
+
     /// How long its load is watched, without a break.
     #[must_use]
     pub fn watched_ms(&self, now: Micros) -> u64 {
@@ -200,6 +208,21 @@ mod tests {
     fn watch(memory: Memory, read: u64, replicas: u16, from: u64, to: u64) -> Memory {
         let chunk = chunk(1, read, &(1..=replicas).collect::<Vec<_>>());
         (from..=to).fold(memory, |memory, at| observe(memory, &chunk, &limits(300, 100), secs(at)))
+    }
+
+    #[test]
+    fn a_look_after_a_change_leaves_what_is_known_of_the_recent_load() {
+        // A crowd has gone: the measure falls by its half-life, and nothing was read in the last three seconds.
+        let mut memory = Memory::default();
+        for (at, read) in [(10, 1000), (11, 933), (12, 871), (13, 812), (14, 758)] {
+            memory = observe(memory, &chunk(1, read, &[1, 2, 3]), &limits(300, 100), secs(at));
+        }
+        let before = memory.recent();
+        assert!(before.0 < 20_000, "{before:?}");
+        for ms in [100, 200, 300, 400] {
+            memory = observe(memory, &chunk(1, 700, &[1, 2]), &limits(300, 100), secs(14).plus_ms(ms));
+        }
+        assert_eq!(memory.recent(), before);
     }
 
     #[test]

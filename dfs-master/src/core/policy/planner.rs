@@ -121,7 +121,9 @@ impl<'a> Planner<'a> {
 
     pub(super) fn is_hot(&self, chunk: &ChunkView) -> bool {
         let n = chunk.replicas.len();
-        n <= self.bound(chunk) && chunk.read.exceeds(self.limits.max, n)
+        // The measured load tells of a crowd that has gone for a while yet.
+        let gone = n > chunk.goal && chunk.memory.now(chunk.read).is_under(self.limits.min, n - 1);
+        n <= self.bound(chunk) && chunk.read.exceeds(self.limits.max, n) && !gone
     }
 
     /// Why its replicas can't be changed at all.

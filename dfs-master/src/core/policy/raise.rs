@@ -10,6 +10,9 @@ use super::{BUSY_PERMILLE, ChunkView, CopyStep, CostRate, Direction, Held, Kind,
 /// After a raise a replica has this many tenths of what makes it hot: room to grow, and far from what is cold.
 const AIM_TENTHS: u128 = 7;
 
+/// A server as busy as this gains no replica: it has little left for readers, and whom it serves now would lose by the copy.
+const FULL_PERMILLE: u64 = 850;
+
 /// Raises the chunk, or says why not.
 pub(super) fn hot(planner: &mut Planner<'_>, chunk: &ChunkView) {
     if let Some(held) = stays(planner, chunk) {
@@ -106,7 +109,9 @@ fn gains(planner: &Planner<'_>, chunk: &ChunkView, holders: &[ServerNum]) -> Res
         planner.desks.values().filter(other)
     };
     let roomy = || others().filter(|desk| desk.has_room(chunk.bytes));
-    let idle = || roomy().filter(|desk| desk.permille < u64::from(busiest));
+    // A second in which who writes there waited for a disk makes no idle server.
+    let now = |desk: &Desk<'_>| desk.permille.max(u64::from(desk.view.lately_permille));
+    let idle = || roomy().filter(|desk| now(desk) < u64::from(busiest).min(FULL_PERMILLE));
     let order = |desk: &&Desk<'_>| {
         let num = desk.view.server;
         (shares(desk, &taken), desk.busy(), desk.copies_in, desk.used_permille(), desk.view.queue, num)

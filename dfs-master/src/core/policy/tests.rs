@@ -59,6 +59,7 @@ pub(super) fn servers(count: u16) -> Vec<ServerView> {
         copies_out: 0,
         p99_us: 0,
         usual_p99_us: 0,
+        lately_permille: 0,
     };
     (1..=count).map(server).collect()
 }
