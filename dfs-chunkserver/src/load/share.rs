@@ -60,8 +60,8 @@ mod tests {
         let mut now = 0;
         while now < 1_000_000 {
             share.copies(Micros(now));
-            let wait = share.waits(Micros(now), MIB, 50_000_000).map_or(0, |wait| wait.as_micros() as u64);
-            now += wait;
+            let wait = share.waits(Micros(now), MIB, 50_000_000).unwrap_or_default();
+            now += u64::from(wait.subsec_micros());
             sent += MIB;
         }
         let permille = sent * 1000 / 50_000_000;

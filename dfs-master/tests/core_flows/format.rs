@@ -75,7 +75,6 @@ fn registered() -> Command {
 }
 
 /// One of every command.
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn samples() -> Vec<Command> {
     let now = Timespec { sec: 1_700_000_000, nsec: 5 };
     let by = dfs_master::core::namespace::Caller { uid: 1, gid: 2, groups: None };
