@@ -10,7 +10,7 @@
 //!
 //! Reading order: [`io`] (the words), `lease`, `replica`, `lead`, `ops`, `window` (the state), `read`,
 //! `write`, `primary`, `secondary`, `sync`, `zero` (clients and peers), `events`, `fence`, `close`, `fill`,
-//! `learner`, `withdraw`, `remove`, `read_only`, `look` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`,
+//! `learner`, `pull`, `withdraw`, `remove`, `read_only`, `look` (the master), `damage`, `mend`, `mended`, `scrub`, `agree` (what rots), `work`,
 //! `answers`, `timers` (what is under way), `heat`.
 
 pub mod io;

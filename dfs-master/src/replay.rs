@@ -2,7 +2,7 @@
 //!
 //! What a chunk was read is taken as it was recorded, and divides over the replicas that it has here. A chunk goes with the
 //! record for as long as what is decided here is what was decided there; from the first difference on it has replicas of its
-//! own ([`apart`]), until it has as many as the record again. So that with the thresholds of the record nothing differs.
+//! own (`apart`), until it has as many as the record again. So that with the thresholds of the record nothing differs.
 //!
 //! Does not read files, and does not know what the record can't tell: `docs/load.md` says what that is.
 
