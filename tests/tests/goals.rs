@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dfs_tests::cluster::{Cluster, binaries, refusal};
 use serde_json::Value;
@@ -121,7 +121,16 @@ fn what_can_not_be_is_refused_in_words() {
     cluster.wait_for("both servers take replicas", |status| status["servers_up"] == 2);
     let path = text(&file);
     let refused = |args: &[&str]| refusal(&run(&cluster, &[&["goal", "set"], args].concat()));
-    assert!(refused(&[&path, "3"]).contains("2 servers that take replicas now, of 2 known: 1 to 2 works"));
+    // One that is up takes replicas when its first heartbeat has told of its disks.
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let why = refused(&[&path, "3"]);
+        if why.contains("2 servers that take replicas now, of 2 known: 1 to 2 works") {
+            break;
+        }
+        assert!(why.contains("of 2 known") && Instant::now() < until, "{why}");
+        thread::sleep(Duration::from_millis(50));
+    }
     assert!(refused(&[&path, "0"]).contains("1 to 2 works"));
     assert!(refused(&[&path, "2", "--max", "1"]).contains("2 to 16 works"));
     assert!(refused(&[&path, "many"]).contains("from 1 to 16, or cluster"));
