@@ -18,7 +18,8 @@ use dfs_proto::units::Micros;
 
 use crate::core::LoadSecond;
 use crate::core::policy::{
-    ChunkView, CopyStep, CostRate, Decision, Kind, Limits, Memory, Pace, Purse, UnderWay, View, decide, look,
+    ChunkView, CopyStep, CostRate, Decision, Kind, Limits, Memory, Pace, Purse, Seconds, UnderWay, View,
+    decide, look,
 };
 use crate::load_log::{Begins, Decoded};
 
@@ -35,6 +36,7 @@ pub struct Replay {
     chunks: BTreeMap<ChunkId, Tracked>,
     purse: Option<Purse>,
     pace: Pace,
+    seconds: Seconds,
     copy_times: CopyTimes,
     book: Book,
 }
@@ -58,6 +60,7 @@ impl Replay {
             chunks: BTreeMap::new(),
             purse: None,
             pace: Pace::default(),
+            seconds: Seconds::default(),
             copy_times: CopyTimes::default(),
             book: Book::default(),
         }
@@ -106,7 +109,7 @@ impl Replay {
 
     /// A master that leads anew remembers nothing.
     fn forget(&mut self) {
-        (self.purse, self.pace) = (None, Pace::default());
+        (self.purse, self.pace, self.seconds) = (None, Pace::default(), Seconds::default());
         for tracked in self.chunks.values_mut() {
             tracked.view.memory = Memory::default();
             tracked.copies.clear();
@@ -136,6 +139,7 @@ impl Replay {
     }
 
     fn purse_of(&mut self, view: &View, limits: &Limits, second: &LoadSecond) -> Purse {
+        let new = self.seconds.is_new(second.at);
         match self.purse {
             // The log begins in the middle: as the master had it.
             None if !second.first => {
@@ -143,7 +147,9 @@ impl Replay {
                 Purse::holding(second.budget_bytes, second.at)
             }
             purse => {
-                self.pace = self.pace.observe(&view.chunks, &view.servers);
+                if new {
+                    self.pace = self.pace.observe(&view.chunks, &view.servers);
+                }
                 let purse = purse.unwrap_or_else(|| Purse::new(limits, self.pace, second.at));
                 purse.fill(limits, self.pace, second.at)
             }

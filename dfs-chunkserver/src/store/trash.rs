@@ -39,8 +39,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// When it is not here, or could not be moved: it then stays.
     pub fn trash(&self, id: ChunkId, now_s: u64) -> Result<(), StoreError> {
-        let n = self.hb_ctr() << 32 | self.trash.next.fetch_add(1, Ordering::Relaxed);
-        let blocks = self.take_away(id, &format!("{TRASH}/{}", trash_name(now_s, id, n)))?;
+        let blocks = self.take_away(id, &format!("{TRASH}/{}", self.new_name(now_s, id)))?;
         self.trash
             .bytes
             .fetch_add(u64::from(blocks) * u64::from(dfs_proto::units::BLOCK_SIZE), Ordering::Relaxed);
@@ -52,8 +51,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// When it is not here, or could not be moved: it then stays. One that could be moved goes with the trash.
     pub fn discard(&self, id: ChunkId) -> Result<(), StoreError> {
-        let n = self.hb_ctr() << 32 | self.trash.next.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{TRASH}/{}", trash_name(0, id, n));
+        let name = format!("{TRASH}/{}", self.new_name(0, id));
         self.take_away(id, &name)?;
         // As in `empty_trash`.
         self.disk.sync_dir(TRASH).map_err(StoreError::io("sync the trash"))?;
@@ -65,10 +63,15 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// When it is not here, or could not be moved: it then stays.
     pub fn quarantine(&self, id: ChunkId) -> Result<(), StoreError> {
-        let name = trash_name(0, id, self.hb_ctr() << 32 | self.trash.next.fetch_add(1, Ordering::Relaxed));
+        let name = self.new_name(0, id);
         self.take_away(id, &format!("{LOST}/{name}"))?;
         log::warn!("chunk {id} is in quarantine as {LOST}/{name}");
         self.disk.sync_dir(LOST).map_err(StoreError::io("sync lost+found"))
+    }
+
+    /// A name that no file that was taken away has.
+    fn new_name(&self, at_s: u64, id: ChunkId) -> String {
+        trash_name(at_s, id, self.hb_ctr() << 32 | self.trash.next.fetch_add(1, Ordering::Relaxed))
     }
 
     fn take_away(&self, id: ChunkId, to: &str) -> Result<u32, StoreError> {

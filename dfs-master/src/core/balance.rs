@@ -18,7 +18,7 @@ use dfs_proto::units::Micros;
 
 use super::Core;
 use super::chunks::ChunkMeta;
-use super::command::{Command, LearnerChange};
+use super::command::LearnerChange;
 use super::policy::{COPIES_IN, COPIES_OUT};
 
 use plan::{END_PERMILLE, Movable, Move, Shelf, plan, spread};
@@ -274,20 +274,14 @@ impl Core {
             self.soft.load.note(what.chunk, self.now.wall, text);
             learners.push(LearnerChange { chunk: what.chunk, server: what.to });
         }
-        if !learners.is_empty() && !self.propose_own(Command::AddLearners { learners: learners.clone() }) {
-            for learner in learners {
-                self.soft.repair.forget(learner.chunk);
-                self.soft.balance.forget(learner.chunk);
-            }
+        if !self.add_learners(&learners) {
+            learners.iter().for_each(|learner| self.soft.balance.forget(learner.chunk));
         }
     }
 
     /// Whether the move still has its two ends.
     fn takes_now(&self, what: &Move, meta: &ChunkMeta) -> bool {
-        let takes = self.soft.candidates.iter().any(|candidate| candidate.server == what.to);
-        // An order to delete an old replica that is under way would hit the new one.
-        let free = !meta.members.contains(what.to) && !self.soft.gc.is_deleting(what.to, what.chunk);
-        takes && free && meta.members.contains(what.from)
+        self.can_get(what.to, what.chunk, meta) && meta.members.contains(what.from)
     }
 
     /// Whether both have time for another copy.

@@ -21,7 +21,9 @@ use dfs_proto::units::{Micros, Timespec};
 use super::Core;
 use super::chunks::ChunkMeta;
 use super::placement;
-use super::policy::{CopyStep, CostRate, Held, Kind, Limits, Memory, Pace, Purse, Usual, decide, look};
+use super::policy::{
+    CopyStep, CostRate, Held, Kind, Limits, Memory, Pace, Purse, Seconds, ServerView, Usual, decide, look,
+};
 
 pub use record::{ChunkSeen, LoadSecond, Rest};
 
@@ -58,6 +60,7 @@ pub(super) struct LoadPolicy {
     /// says what has become of them.
     told: BTreeSet<ChunkId>,
     next: Micros,
+    seconds: Seconds,
 }
 
 /// What servers said of a chunk by the last second, and what the policy remembers of it.
@@ -77,14 +80,6 @@ struct Going {
 }
 
 impl Watched {
-    fn read(&self) -> CostRate {
-        self.read
-    }
-
-    fn write(&self) -> CostRate {
-        self.write
-    }
-
     fn note(&mut self, said: Option<&ChunkHeat>, replicas: usize, limits: &Limits, now: Micros) {
         self.read = CostRate(said.map_or(0, |heat| heat.read_milli));
         self.write = CostRate(said.map_or(0, |heat| heat.write_milli));
@@ -116,7 +111,7 @@ impl LoadPolicy {
 
     /// What reading the chunk costs a second, as its servers say.
     pub(super) fn read_milli(&self, chunk: ChunkId) -> u64 {
-        self.chunks.get(&chunk).map_or(0, |watched| watched.read().0)
+        self.chunks.get(&chunk).map_or(0, |watched| watched.read.0)
     }
 
     /// Takes what a copy moves out of the budget. Whether it was there: decisions for the load come first, once a second.
@@ -126,6 +121,14 @@ impl LoadPolicy {
             self.purse = self.purse.map(|purse| purse.spend(bytes));
         }
         enough
+    }
+
+    /// How busy the server was in the last seconds, at most: a second ago counts a little less.
+    fn busy_lately(&mut self, server: &ServerView, second: bool) -> u16 {
+        let lately = self.lately.entry(server.server).or_default();
+        let faded = if second { *lately / LATELY_PART } else { 0 };
+        *lately = (*lately - faded).max(server.utilisation_permille);
+        *lately
     }
 
     /// Something was decided or done about a chunk.
@@ -152,22 +155,24 @@ impl Core {
         self.raise_on();
     }
 
+    /// At each second, and between two where a change that was carried out makes way for the next.
     fn decide_on_load(&mut self) {
         let now = self.now.mono;
+        let second = self.soft.load.seconds.is_new(now);
         self.forget_the_past();
         self.note_usual_times();
         let thresholds = self.state.policy;
         let mut servers = self.server_views();
         for server in &mut servers {
-            let lately = self.soft.load.lately.entry(server.server).or_default();
-            *lately = (*lately - *lately / LATELY_PART).max(server.utilisation_permille);
-            server.lately_permille = *lately;
+            server.lately_permille = self.soft.load.busy_lately(server, second);
         }
         let limits = thresholds.limits(&servers);
         self.note_loads(&limits);
         let mut view = self.load_view(servers, &limits);
         let load = &mut self.soft.load;
-        load.pace = load.pace.observe(&view.chunks, &view.servers);
+        if second {
+            load.pace = load.pace.observe(&view.chunks, &view.servers);
+        }
         let first = load.purse.is_none();
         let purse = load.purse.unwrap_or_else(|| Purse::new(&limits, load.pace, now));
         let purse = purse.fill(&limits, load.pace, now);

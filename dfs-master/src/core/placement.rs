@@ -58,11 +58,28 @@ impl Candidate {
         u64::try_from(free).unwrap_or(0) + idle
     }
 
+    fn site(&self) -> Site<'_> {
+        Site { rack: self.rack.as_deref(), host: &self.host }
+    }
+
+    fn shares(&self, taken: &[&Candidate]) -> u8 {
+        self.site().shares(taken.iter().map(|other| other.site()))
+    }
+}
+
+/// Where a server stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    pub rack: Option<&'a str>,
+    pub host: &'a str,
+}
+
+impl<'a> Site<'a> {
     /// How much a replica here would share with those that exist: 1 for the rack, 2 for the host. Servers of
     /// one host can be of several racks where one machine plays many.
-    fn shares(&self, taken: &[&Candidate]) -> u8 {
-        let host = taken.iter().any(|other| other.host == self.host);
-        let rack = self.rack.is_some() && taken.iter().any(|other| other.rack == self.rack);
+    pub fn shares(self, taken: impl Iterator<Item = Site<'a>> + Clone) -> u8 {
+        let host = taken.clone().any(|other| other.host == self.host);
+        let rack = self.rack.is_some() && taken.clone().any(|other| other.rack == self.rack);
         2 * u8::from(host) + u8::from(rack)
     }
 }

@@ -29,9 +29,12 @@ use dfs_proto::ids::{ChunkId, ServerNum};
 use dfs_proto::units::Micros;
 use serde::{Deserialize, Serialize};
 
+use super::placement::Site;
+
 pub use budget::{Pace, Purse, Usual};
-pub use memory::{Memory, look, observe};
+pub use memory::{Memory, Seconds, look, observe};
 pub use reason::{Held, Lack, Reason};
+pub(super) use thresholds::median;
 pub use thresholds::{BadThreshold, BadThresholds, CopyBudget, Limits, Threshold, Thresholds};
 
 use planner::Planner;
@@ -189,6 +192,10 @@ pub struct ServerView {
 }
 
 impl ServerView {
+    pub(super) fn site(&self) -> Site<'_> {
+        Site { rack: self.rack.as_deref(), host: &self.host }
+    }
+
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.condition == Condition::Serving

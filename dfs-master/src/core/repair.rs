@@ -138,13 +138,8 @@ impl Core {
                 break;
             }
         }
-        if learners.is_empty() {
-            return;
-        }
-        if self.propose_own(Command::AddLearners { learners: learners.clone() }) {
+        if self.add_learners(&learners) {
             learners.iter().for_each(|learner| self.soft.repair.is_wanted_no_more(learner.chunk));
-        } else {
-            learners.iter().for_each(|learner| self.soft.repair.forget(learner.chunk));
         }
     }
 
@@ -181,6 +176,24 @@ impl Core {
             }
             None => Step::Later,
         }
+    }
+
+    /// Begins copies that are noted. Whether the log takes them; else nothing is noted of them any more.
+    pub(super) fn add_learners(&mut self, learners: &[LearnerChange]) -> bool {
+        let begun =
+            learners.is_empty() || self.propose_own(Command::AddLearners { learners: learners.to_vec() });
+        if !begun {
+            learners.iter().for_each(|learner| self.soft.repair.forget(learner.chunk));
+        }
+        begun
+    }
+
+    /// Whether the server takes replicas, and this one now. An order to delete an old replica that is under way would hit
+    /// the new one.
+    pub(super) fn can_get(&self, server: ServerNum, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+        self.soft.candidates.iter().any(|candidate| candidate.server == server)
+            && !meta.members.contains(server)
+            && !self.soft.gc.is_deleting(server, chunk)
     }
 
     fn is_copying_enough(&self, server: ServerNum) -> bool {

@@ -122,15 +122,22 @@ fn a_snapshot_knows_of_it() {
     assert!(report(&mut cluster, away).maintenance_ms.is_some());
 }
 
-#[test]
-fn primaries_of_what_is_written_hand_over_and_nobody_needs_it_any_more() {
-    let mut cluster = Cluster::new(5, 3);
+/// A file that is written, whose primary goes.
+fn primary_goes(servers: usize, goal: u8) -> (Cluster, ChunkPlace, ServerNum) {
+    let mut cluster = Cluster::new(servers, goal);
     let client = cluster.client();
     let (_, place) = cluster.written_file(client, "f");
-    let (chunk, away) = (place.chunk(), place.members[0].server);
+    let away = place.members[0].server;
     cluster.run(3_000);
     order(&mut cluster, away, Some(AWAY_MS), false);
     cluster.run(5_000);
+    (cluster, place, away)
+}
+
+#[test]
+fn primaries_of_what_is_written_hand_over_and_nobody_needs_it_any_more() {
+    let (mut cluster, place, away) = primary_goes(5, 3);
+    let chunk = place.chunk();
     let now = members(&cluster, chunk);
     assert!(now.len() == 2 && !now.contains(&away), "{now:?}");
     assert_eq!(report(&mut cluster, away).stake.unwrap().leads, 0);
@@ -143,14 +150,8 @@ fn primaries_of_what_is_written_hand_over_and_nobody_needs_it_any_more() {
 
 #[test]
 fn with_two_replicas_it_only_hands_over() {
-    let mut cluster = Cluster::new(4, 2);
-    let client = cluster.client();
-    let (_, place) = cluster.written_file(client, "f");
-    let (chunk, away) = (place.chunk(), place.members[0].server);
-    cluster.run(3_000);
-    order(&mut cluster, away, Some(AWAY_MS), false);
-    cluster.run(5_000);
-    assert_eq!(members(&cluster, chunk), [place.members[1].server, away]);
+    let (cluster, place, away) = primary_goes(4, 2);
+    assert_eq!(members(&cluster, place.chunk()), [place.members[1].server, away]);
 }
 
 #[test]

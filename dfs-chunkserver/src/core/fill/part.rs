@@ -244,12 +244,10 @@ impl Core {
     /// Asks for the blocks of the next piece that has something to send; behind the last one the part is done.
     fn next_piece(&mut self, now: Micros, id: FillId, at: u32, out: &mut Vec<Effect>) {
         let Some(part) = self.part_of(id) else { return };
-        match part.missing_ranges().first() {
-            Some(first) => {
-                let piece = Range {
-                    offset: first.offset,
-                    len: IO_MAX.min(part.range.end().saturating_sub(first.offset)),
-                };
+        let mut offsets = (part.range.offset..part.range.end()).step_by(BLOCK_SIZE as usize);
+        match offsets.find(|offset| part.is_missing(*offset)) {
+            Some(offset) => {
+                let piece = Range { offset, len: IO_MAX.min(part.range.end().saturating_sub(offset)) };
                 part.step = Step::LockingPiece(piece);
                 self.lock_for_fill(now, id.chunk, Some(at), Blocks::of(&[piece]), out);
             }

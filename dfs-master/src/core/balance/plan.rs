@@ -12,6 +12,8 @@ use std::fmt;
 
 use dfs_proto::ids::{ChunkId, ServerNum};
 
+use crate::core::placement::Site;
+
 /// Servers' shares differ by more: replicas move.
 pub(super) const BEGIN_PERMILLE: u64 = 50;
 /// And until they differ by no more than this.
@@ -90,11 +92,12 @@ impl Shelf {
         self.free.saturating_sub(bytes) > self.total / 1000 * ROOM_PERMILLE
     }
 
-    /// As placement has it: 1 for the rack, 2 for the host.
+    fn site(&self) -> Site<'_> {
+        Site { rack: self.rack.as_deref(), host: &self.host }
+    }
+
     fn shares(&self, others: &[&Shelf]) -> u8 {
-        let host = others.iter().any(|other| other.host == self.host);
-        let rack = self.rack.is_some() && others.iter().any(|other| other.rack == self.rack);
-        2 * u8::from(host) + u8::from(rack)
+        self.site().shares(others.iter().map(|other| other.site()))
     }
 }
 

@@ -3,10 +3,9 @@
 use dfs_proto::ids::{ChunkId, ServerNum};
 use dfs_proto::meta::LocationsChanged;
 
-use super::Watched;
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
-use crate::core::command::{Command, LearnerChange};
+use crate::core::command::LearnerChange;
 use crate::core::recovery::MemberStanding;
 
 impl Core {
@@ -26,11 +25,8 @@ impl Core {
                 Err(why) => self.raise_over(chunk, why),
             }
         }
-        if !learners.is_empty() && !self.propose_own(Command::AddLearners { learners: learners.clone() }) {
-            for learner in learners {
-                self.soft.repair.forget(learner.chunk);
-                self.raise_over(learner.chunk, "the log takes nothing now");
-            }
+        if !self.add_learners(&learners) {
+            learners.iter().for_each(|learner| self.raise_over(learner.chunk, "the log takes nothing now"));
         }
     }
 
@@ -41,7 +37,6 @@ impl Core {
         let meta =
             self.state.chunks.get(chunk).filter(ChunkMeta::is_active).ok_or("it is being recovered")?;
         let source = meta.members.primary().ok_or("it has no primary")?;
-        let takes = self.soft.candidates.iter().any(|candidate| candidate.server == target);
         if self.soft.recovery.is_running(chunk) || !meta.learners.is_empty() || meta.leaving.is_some() {
             return Err("another change of its replicas came between");
         }
@@ -51,8 +46,7 @@ impl Core {
         if !matches!(self.member_standing(chunk, &meta, 0, source), MemberStanding::Serving(_)) {
             return Err("its primary does not serve");
         }
-        // An order to delete an old replica that is under way would hit the new one.
-        if !takes || meta.members.contains(target) || self.soft.gc.is_deleting(target, chunk) {
+        if !self.can_get(target, chunk, &meta) {
             return Err("the server that was to get it can't take it now");
         }
         Ok((source, target))
@@ -133,7 +127,7 @@ impl Core {
         for chunk in chunks {
             let Some(meta) = self.state.chunks.get(*chunk) else { continue };
             let goal = self.state.goal_of(&meta);
-            let read = self.soft.load.chunks.get(chunk).map(Watched::read).unwrap_or_default();
+            let read = self.soft.load.chunks.get(chunk).map(|watched| watched.read).unwrap_or_default();
             if !read.is_under(min, goal) || !self.soft.load.shed.insert(*chunk) {
                 continue;
             }

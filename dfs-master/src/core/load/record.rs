@@ -68,7 +68,7 @@ impl Core {
         let told = std::mem::replace(&mut self.soft.load.told, special);
         let mut rest = Rest::default();
         for (_, watched) in self.soft.load.chunks.iter().filter(|(chunk, _)| !named.contains(chunk)) {
-            let (read, write) = (watched.read(), watched.write());
+            let (read, write) = (watched.read, watched.write);
             rest.chunks += u64::from(read.0 > 0 || write.0 > 0);
             rest.read.0 = rest.read.0.saturating_add(read.0);
             rest.write.0 = rest.write.0.saturating_add(write.0);

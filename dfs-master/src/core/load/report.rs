@@ -7,7 +7,6 @@ use dfs_proto::meta::{
 use dfs_proto::status::Status;
 use serde_bytes::ByteBuf;
 
-use super::Watched;
 use crate::core::Core;
 use crate::core::command::Command;
 use crate::core::dispatch::Then;
@@ -63,7 +62,7 @@ impl Core {
                     .load
                     .chunks
                     .iter()
-                    .map(|(chunk, watched)| (watched.read().0.saturating_add(watched.write().0), *chunk))
+                    .map(|(chunk, watched)| (watched.read.0.saturating_add(watched.write.0), *chunk))
                     .filter(|(cost, _)| *cost > 0)
                     .collect();
                 busy.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -77,7 +76,7 @@ impl Core {
     fn chunk_heat(&self, chunk: ChunkId) -> Option<ChunkHeatReport> {
         let meta = self.state.chunks.get(chunk)?;
         let watched = self.soft.load.chunks.get(&chunk);
-        let read = watched.map(Watched::read).unwrap_or_default();
+        let read = watched.map(|watched| watched.read).unwrap_or_default();
         let to_come = self.soft.load.raises.get(&chunk).map_or(0, std::collections::VecDeque::len);
         Some(ChunkHeatReport {
             chunk,
@@ -86,7 +85,7 @@ impl Core {
             path: ByteBuf::from(self.state.ns.path_of(meta.ino).unwrap_or_default()),
             read_milli: read.0,
             recent_milli: watched.map_or(0, |watched| watched.memory.load().0),
-            write_milli: watched.map_or(0, |watched| watched.write().0),
+            write_milli: watched.map_or(0, |watched| watched.write.0),
             goal: u8::try_from(self.state.goal_of(&meta)).unwrap_or(u8::MAX),
             to_come: u8::try_from(to_come).unwrap_or(u8::MAX),
             replicas: meta.members.iter().map(|server| self.server_name(server)).collect(),

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use dfs_proto::control::ServerLoad;
 use dfs_proto::ids::{ChunkId, ServerNum};
 
-use super::Watched;
 use super::record::BUSIEST;
 use crate::core::Core;
 use crate::core::chunks::ChunkMeta;
-use crate::core::policy::{ChunkView, Condition, Limits, ServerView, UnderWay, Usual, View};
+use crate::core::policy::{ChunkView, Condition, Limits, ServerView, UnderWay, Usual, View, median};
 use crate::core::servers::Server;
 
 impl Core {
@@ -21,7 +20,7 @@ impl Core {
             load.above.iter().chain(load.raises.keys()).chain(&load.told).copied().collect();
         let mut busy = Vec::new();
         for (chunk, watched) in &load.chunks {
-            let (read, write) = (watched.read(), watched.write());
+            let (read, write) = (watched.read, watched.write);
             let replicas = || self.state.chunks.get(*chunk).map_or(0, |meta| meta.members.len());
             // One that is below it is hot with no number of replicas.
             let now = watched.memory.load().max(read);
@@ -45,8 +44,8 @@ impl Core {
         Some(ChunkView {
             chunk,
             bytes: self.chunk_bytes(&meta),
-            read: watched.map(Watched::read).unwrap_or_default(),
-            write: watched.map(Watched::write).unwrap_or_default(),
+            read: watched.map(|watched| watched.read).unwrap_or_default(),
+            write: watched.map(|watched| watched.write).unwrap_or_default(),
             replicas: meta.members.iter().collect(),
             goal: self.state.goal_of(&meta),
             max_replicas: self.state.max_at(meta.ino),
@@ -113,12 +112,13 @@ impl Core {
             let live = self.soft.servers.get(server.num)?;
             let (total_bytes, free_bytes) = live.space();
             let usual = self.soft.load.usual.get(&server.num);
+            let utilisation_permille = utilisation(&live.load);
             Some(ServerView {
                 server: server.num,
                 rack: server.label("rack").map(str::to_owned),
                 host: server.host(),
                 condition: self.condition(server),
-                utilisation_permille: utilisation(&live.load),
+                utilisation_permille,
                 queue: live.load.queue,
                 capacity_bytes_per_s: live.load.capacity_bytes_per_s,
                 capacity_assumed: live.load.capacity_assumed,
@@ -129,7 +129,7 @@ impl Core {
                 copies_out: copies_out.get(&server.num).copied().unwrap_or(0),
                 p99_us: live.load.service_p99_us,
                 usual_p99_us: usual.map_or(0, Usual::median),
-                lately_permille: self.soft.load.lately.get(&server.num).copied().unwrap_or(0),
+                lately_permille: utilisation_permille,
             })
         };
         self.state.servers.iter().filter_map(view).collect()
@@ -149,10 +149,4 @@ impl Core {
             Condition::Down
         }
     }
-}
-
-fn median(of: impl Iterator<Item = u64>) -> Option<u64> {
-    let mut sorted: Vec<u64> = of.collect();
-    sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied()
 }

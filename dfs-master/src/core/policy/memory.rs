@@ -51,6 +51,23 @@ pub struct Change {
     pub at: Micros,
 }
 
+/// What steps once a second does so however often the policy looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seconds {
+    last: Option<Micros>,
+}
+
+impl Seconds {
+    /// Whether this look is the first of its second.
+    pub fn is_new(&mut self, now: Micros) -> bool {
+        let new = self.last.is_none_or(|last| now.ms_since(last) >= STEP_MS);
+        if new {
+            self.last = Some(now);
+        }
+        new
+    }
+}
+
 /// Takes in what a chunk's load is now. To be called once a second.
 #[must_use]
 pub fn observe(memory: Memory, chunk: &ChunkView, limits: &Limits, now: Micros) -> Memory {
@@ -208,6 +225,16 @@ mod tests {
     fn watch(memory: Memory, read: u64, replicas: u16, from: u64, to: u64) -> Memory {
         let chunk = chunk(1, read, &(1..=replicas).collect::<Vec<_>>());
         (from..=to).fold(memory, |memory, at| observe(memory, &chunk, &limits(300, 100), secs(at)))
+    }
+
+    #[test]
+    fn a_second_is_new_once() {
+        let mut seconds = Seconds::default();
+        let new: Vec<u64> = [0, 300, 499, 1_000, 1_300, 2_000]
+            .into_iter()
+            .filter(|ms| seconds.is_new(secs(1).plus_ms(*ms)))
+            .collect();
+        assert_eq!(new, [0, 1_000, 2_000]);
     }
 
     #[test]

@@ -126,11 +126,9 @@ fn gains(planner: &Planner<'_>, chunk: &ChunkView, holders: &[ServerNum]) -> Res
     }
 }
 
-/// What a replica on it would share with those that exist: 1 for the rack, 2 for the host.
+/// What a replica on it would share with those that exist.
 fn shares(desk: &Desk<'_>, taken: &[&Desk<'_>]) -> u8 {
-    let host = taken.iter().any(|other| other.view.host == desk.view.host);
-    let rack = desk.view.rack.is_some() && taken.iter().any(|other| other.view.rack == desk.view.rack);
-    2 * u8::from(host) + u8::from(rack)
+    desk.view.site().shares(taken.iter().map(|other| other.view.site()))
 }
 
 /// From whom it is copied: whoever can begin first, of those the least busy. What is not closed is known to the primary

@@ -127,7 +127,9 @@ impl Thresholds {
         let up = servers.iter().filter(|server| server.condition != Condition::Down);
         let (assumed, known): (Vec<&ServerView>, Vec<&ServerView>) =
             up.partition(|server| server.capacity_assumed);
-        let median = median(&known).or_else(|| median(&assumed)).unwrap_or(0);
+        let median_of =
+            |servers: &[&ServerView]| median(servers.iter().map(|server| server.capacity_bytes_per_s));
+        let median = median_of(&known).or_else(|| median_of(&assumed)).unwrap_or(0);
         let max = match self.max {
             Threshold::PerSecond(max) => max,
             // Of servers that nobody knows anything of, none is too busy.
@@ -161,10 +163,11 @@ impl Thresholds {
     }
 }
 
-fn median(servers: &[&ServerView]) -> Option<u64> {
-    let mut capacities: Vec<u64> = servers.iter().map(|server| server.capacity_bytes_per_s).collect();
-    capacities.sort_unstable();
-    capacities.get(capacities.len().saturating_sub(1) / 2).copied()
+/// Of two in the middle the lower.
+pub(in crate::core) fn median(of: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut sorted: Vec<u64> = of.collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }
 
 pub(super) fn permille_of(whole: u64, permille: u64) -> u64 {
