@@ -426,6 +426,7 @@ impl State {
         self.places.clear();
         let chunks = chunk.chunks_for(size);
         self.unsynced.retain(|_, owed| owed.index.0 < chunks);
+        self.cuts += 1;
         self.writes += 1;
         self.attr_changes += 1;
     }

@@ -99,6 +99,8 @@ pub(crate) struct State {
     pub(crate) pending: Option<Pending>,
     /// Raised by every write: what was fetched or asked for before is old.
     pub(crate) writes: u64,
+    /// Raised by every truncation by this mount.
+    pub(crate) cuts: u64,
     /// Written since the last sync.
     pub(crate) unsynced: BTreeMap<ChunkId, Unsynced>,
     /// Counts acknowledged writes, so that a sync knows of those that came after it began.
@@ -154,6 +156,7 @@ impl Inode {
             making: false,
             pending: None,
             writes: 0,
+            cuts: 0,
             unsynced: BTreeMap::new(),
             acks: 0,
             synced: BTreeSet::new(),

@@ -25,6 +25,8 @@ const THROUGH_MAX: u64 = 8 << 20;
 struct Start {
     len: u64,
     size_epoch: SizeEpoch,
+    /// [`State::cuts`] then.
+    cuts: u64,
     held: Held,
     /// For each piece, the window that covers it, if one was fetched ahead.
     pieces: Vec<(Piece, Option<Arc<Slot>>)>,
@@ -115,7 +117,7 @@ impl<N: Net> Shared<N> {
             (piece, slot.map(Arc::clone))
         });
         let pieces = pieces.collect();
-        Some(Start { len, size_epoch: state.size_epoch, held, pieces })
+        Some(Start { len, size_epoch: state.size_epoch, cuts: state.cuts, held, pieces })
     }
 
     async fn finish_read(
@@ -125,7 +127,7 @@ impl<N: Net> Shared<N> {
         start: Start,
         until: Until,
     ) -> Result<Bytes, Refused> {
-        let Start { len, size_epoch, held, pieces } = start;
+        let Start { len, size_epoch, cuts, held, pieces } = start;
         if held.covers(offset, len) {
             return Ok(assemble(Vec::new(), &held, offset, len));
         }
@@ -141,6 +143,7 @@ impl<N: Net> Shared<N> {
             };
             parts.push(bytes);
         }
+        not_cut_since(inode, cuts)?;
         Ok(assemble(parts, &held, offset, len))
     }
 
@@ -193,11 +196,11 @@ impl<N: Net> Shared<N> {
         let chunk = self.session.facts().chunk_size;
         // What a grant that is going back has left in the buffer, or on the replicas beyond the size that the
         // master knows.
-        let (held, reach, under) = {
+        let (held, reach, under, cuts) = {
             let state = inode.lock();
             let acked = if state.acked_end > state.committed { state.acked_end } else { 0 };
             let reach = state.dirty.end().unwrap_or(0).max(acked);
-            (state.dirty.held(offset, len), reach, state.size_epoch)
+            (state.dirty.held(offset, len), reach, state.size_epoch, state.cuts)
         };
         let (first, count) = stretch(chunk, offset, len);
         let map = self.ask_map(inode, first, count, until).await?;
@@ -209,8 +212,15 @@ impl<N: Net> Shared<N> {
         for piece in pieces(chunk, offset, len) {
             parts.push(self.get(inode, piece, Source::Map(view.clone()), until).await?);
         }
+        not_cut_since(inode, cuts)?;
         Ok(assemble(parts, &held.below(offset + len), offset, len))
     }
+}
+
+/// How far a read may reach was looked up before: a cut by this mount of what only it had leaves the size epoch as it is, and
+/// what lies there on the replicas after it can be of another mount's write, beyond a size that nobody has committed.
+fn not_cut_since(inode: &Inode, cuts: u64) -> Result<(), Refused> {
+    if inode.lock().cuts == cuts { Ok(()) } else { Err(Refused::OldEpoch) }
 }
 
 /// The chunks of a stretch: the first, and how many.
