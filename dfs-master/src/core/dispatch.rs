@@ -185,7 +185,9 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::StartScrub
         | Op::Look
         | Op::Examine
-        | Op::ListHeaders => None,
+        | Op::ListHeaders
+        | Op::ListCopies
+        | Op::ReadCopy => None,
     }
 }
 

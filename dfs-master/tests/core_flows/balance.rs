@@ -1,8 +1,9 @@
 //! Space evens out: from an empty server that joins to the last replica that moves.
 
 use dfs_proto::conn::Role;
+use dfs_proto::control::ChunkHeat;
 use dfs_proto::ids::{ChunkId, Handle, ServerNum};
-use dfs_proto::meta::{ExplainChunk, Release};
+use dfs_proto::meta::{ExplainChunk, Policy, Release};
 
 use crate::cluster::{Client, Cluster, RW};
 
@@ -50,6 +51,17 @@ impl Full {
             for chunk in &self.chunks {
                 assert!(self.cluster.meta(*chunk).members.len() >= 2, "I15");
             }
+        }
+    }
+
+    /// All chunks are read, so that the policy looks at them.
+    fn read_a_little(&mut self) {
+        let members = |chunk: &ChunkId| (*chunk, self.cluster.meta(*chunk).members);
+        let held: Vec<_> = self.chunks.iter().map(members).collect();
+        for server in &mut self.cluster.servers {
+            let heat = |chunk| ChunkHeat { chunk, read_milli: 10, write_milli: 0 };
+            let here = held.iter().filter(|(_, members)| members.contains(server.num));
+            server.hot = here.map(|(chunk, _)| heat(*chunk)).collect();
         }
     }
 
@@ -101,6 +113,33 @@ fn an_empty_server_gets_its_share_and_then_nothing_moves() {
         assert_eq!(server.replicas.len() as u64, counted, "{}", server.num);
     }
     full.cluster.core.state().check().unwrap();
+}
+
+/// The policy looks once a second: the new replica comes at any time between.
+#[test]
+fn the_one_that_leaves_is_the_one_whose_place_was_taken() {
+    for phase in 0..10 {
+        let mut full = full(3);
+        let tool = full.cluster.connect(Role::Tool);
+        // A third replica is one too many for the policy at once.
+        full.cluster.ask(tool, &Policy { max_replicas: Some(2), ..Policy::default() }).unwrap();
+        full.run(10_000 + 100 * phase);
+        let new = full.add_empty(&[]);
+        for _ in 0..600 {
+            full.read_a_little();
+            full.run(100);
+        }
+        assert!(full.spread() <= 5, "{}", full.spread());
+        let mut moves = 0;
+        for chunk in full.chunks.clone() {
+            let past = full.cluster.ask(tool, &ExplainChunk::Chunk(chunk)).unwrap().past;
+            for (_, what) in past {
+                assert!(!what.starts_with("lower") && !what.contains("given up"), "{chunk}: {what}");
+                moves += u64::from(what.starts_with("moved: "));
+            }
+        }
+        assert_eq!(moves, full.on(new), "each moved once");
+    }
 }
 
 #[test]

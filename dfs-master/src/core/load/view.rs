@@ -79,6 +79,7 @@ impl Core {
         }
         let other = !meta.is_active()
             || !meta.learners.is_empty()
+            || self.moved_off(chunk, meta).is_some()
             || self.soft.recovery.is_running(chunk)
             || self.soft.repair.is_running(chunk);
         other.then_some(UnderWay::Other)
