@@ -40,7 +40,7 @@ impl Handler for Public {
             PeerSaid::Welcome(_) => true,
         };
         match frame.header.op {
-            Op::ListHeaders => network::answer(&self.0, conn, &frame, reply),
+            Op::ListHeaders | Op::ListCopies | Op::ReadCopy => network::answer(&self.0, conn, &frame, reply),
             Op::Read => self.0.read(&frame, reply),
             Op::Write => self.write(frame, reply),
             Op::Sync => {

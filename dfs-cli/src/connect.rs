@@ -36,6 +36,12 @@ impl Line {
         let reply = self.runtime.block_on(self.conn.call(request, PATIENCE_OF_LINE));
         Ok(reply.context("refused")?.body)
     }
+
+    /// The same where the answer has a payload, which nothing has checked.
+    pub(crate) fn ask_for_bytes<R: Request>(&self, request: &R) -> anyhow::Result<(R::Reply, bytes::Bytes)> {
+        let reply = self.runtime.block_on(self.conn.call(request, PATIENCE_OF_LINE)).context("refused")?;
+        Ok((reply.body, reply.payload))
+    }
 }
 
 impl Target {

@@ -1,25 +1,36 @@
 //! `dfs recover --from-servers`: a new master's directory out of the copies of the lost one that chunk servers keep. The
-//! chunk server's binary finds them, the master's reads them and writes the directory.
+//! chunk server's binary finds those of stopped servers, running ones are asked for theirs; the master's reads them and
+//! writes the directory.
 
 use std::process::{Command, ExitCode};
 
+use anyhow::Context;
 use dfs_proto::words::in_words;
 
 use crate::connect::Target;
-use crate::offline;
 use crate::recover::Args;
+use crate::{offline, online};
 
 pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
-    let done = crate::dev::find("dfs-master").and_then(|writer| {
-        offline::pipe(&args.disks, &["--copies"], master(target, args, Command::new(writer)))
-    });
-    match done {
+    match restore(target, args) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("dfs: {}", in_words(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+fn restore(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {
+    let writer = crate::dev::find("dfs-master")?;
+    let master = master(target, args, Command::new(writer));
+    if args.servers.is_empty() {
+        return offline::pipe(&args.disks, &["--copies"], master);
+    }
+    let scratch = tempfile::Builder::new().prefix("dfs-copies-").tempdir_in(&args.scratch);
+    let scratch = scratch.with_context(|| format!("--scratch {}", args.scratch.display()))?;
+    let lines = online::copies(&args.disks, &args.servers, scratch.path())?;
+    offline::feed(&lines, master)
 }
 
 fn master(target: &Target, args: &Args, mut master: Command) -> Command {

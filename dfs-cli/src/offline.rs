@@ -35,11 +35,14 @@ pub(crate) fn pipe(disks: &[PathBuf], options: &[&str], mut master: Command) -> 
     }
 }
 
-/// What `dfs-chunkserver headers` says of these disks, but for the line that ends it.
-pub(crate) fn lines(disks: &[PathBuf]) -> anyhow::Result<Vec<Line>> {
+/// What `dfs-chunkserver headers` with `options` says of these disks, but for the line that ends it.
+pub(crate) fn lines(disks: &[PathBuf], options: &[&str]) -> anyhow::Result<Vec<Line>> {
+    if disks.is_empty() {
+        return Ok(Vec::new());
+    }
     let reader = crate::dev::find("dfs-chunkserver")?;
     let mut headers = Command::new(&reader);
-    headers.arg("headers").stdin(Stdio::null());
+    headers.arg("headers").args(options).stdin(Stdio::null());
     for disk in disks {
         headers.arg("--disk").arg(disk);
     }

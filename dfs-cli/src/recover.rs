@@ -10,17 +10,24 @@ use crate::connect::Target;
 use crate::output::{Table, Tone, pairs};
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("sources").multiple(true)))]
 pub(crate) struct Args {
     /// Go on with the log that ends at this record, as shown without this option. What later records said is
     /// lost for good
     #[arg(long, value_name = "INDEX")]
     accept_metadata_loss: Option<u64>,
-    /// All masters are gone: look at the copies of the master's log on disks of stopped chunk servers
-    #[arg(long, requires = "disks", conflicts_with = "accept_metadata_loss")]
+    /// All masters are gone: look at the copies of the master's log that chunk servers have
+    #[arg(long, requires = "sources", conflicts_with = "accept_metadata_loss")]
     pub(crate) from_servers: bool,
     /// Directory of a disk of a stopped chunk server; give all disks of all servers
-    #[arg(long = "disk", value_name = "DIR", requires = "from_servers")]
+    #[arg(long = "disk", value_name = "DIR", requires = "from_servers", group = "sources")]
     pub(crate) disks: Vec<PathBuf>,
+    /// A chunk server that runs and has lost its master, whose copies are fetched; give all that are not given by their disks
+    #[arg(long = "server", value_name = "HOST:PORT", requires = "from_servers", group = "sources")]
+    pub(crate) servers: Vec<String>,
+    /// Where copies are fetched to, and removed from at the end: room for the master's directory, once for each server
+    #[arg(long, value_name = "DIR", requires = "servers", default_value = "/var/tmp")]
+    pub(crate) scratch: PathBuf,
     /// Make a master's directory of the best copy here, where nothing is yet. Without it, only tell what is there
     #[arg(long, value_name = "DIR", requires = "from_servers")]
     pub(crate) to: Option<PathBuf>,

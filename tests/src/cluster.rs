@@ -126,6 +126,32 @@ impl Cluster {
         run.args(args).output().expect("dfs runs")
     }
 
+    /// Where each chunk server listens, as the master knows it.
+    ///
+    /// # Panics
+    /// When the master does not say it.
+    #[must_use]
+    pub fn server_addrs(&self) -> Vec<String> {
+        let list = self.json(&["server", "list"]);
+        let servers = list["servers"].as_array().expect("a list of servers");
+        let addr = |server: &serde_json::Value| server["addr"]["tcp"].as_str().map(str::to_owned);
+        servers.iter().map(|server| addr(server).unwrap_or_else(|| panic!("{server}"))).collect()
+    }
+
+    /// `dfs` with this command that asks these servers, of which some may not answer.
+    ///
+    /// # Panics
+    /// When it can't be run.
+    #[must_use]
+    pub fn ask_servers(&self, command: &[&str], addrs: &[String], args: &[&str]) -> Output {
+        let mut run = Command::new(self.bin.join("dfs"));
+        run.args(command);
+        for addr in addrs {
+            run.args(["--server", addr]);
+        }
+        run.args(args).output().expect("dfs runs")
+    }
+
     /// The master's directory.
     #[must_use]
     pub fn master_dir(&self) -> PathBuf {

@@ -259,3 +259,50 @@ fn a_copy_without_the_last_records_leads_to_hold_and_out_of_it() {
     assert!(old["best"].as_str().unwrap().ends_with("/a") && old["missing"].is_null(), "{old}");
     start(&cluster, &["master", "cs1", "cs2", "cs3", "mount"]);
 }
+
+#[test]
+fn running_servers_that_have_lost_their_master_give_their_copies() {
+    let cluster = Cluster::up(&["--chunk-size", "65536", "--", "master", "--snapshot-records", "40"]);
+    for round in 0..3 {
+        make(&cluster, round);
+    }
+    cluster.wait_for("copies of all, with a snapshot", |status| {
+        all_whole(status) && status["snapshot_index"].as_u64().unwrap() > 0
+    });
+    let before = tree(&cluster);
+    let addrs = cluster.server_addrs();
+    let ask =
+        |addrs: &[String], args: &[&str]| cluster.ask_servers(&["recover", "--from-servers"], addrs, args);
+    let scratch = cluster.local("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let scratch_arg = scratch.display().to_string();
+    let said = refusal(&ask(&addrs, &["--scratch", &scratch_arg]));
+    assert!(said.contains("has a master"), "{said}");
+    kill(&cluster, &["mount", "master"]);
+    fs::remove_dir_all(cluster.master_dir()).unwrap();
+    // Until their leases are over they say that they have a master.
+    let mut looked = ask(&addrs, &["--json", "--scratch", &scratch_arg]);
+    for _ in 0..60 {
+        if looked.status.success() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        looked = ask(&addrs, &["--json", "--scratch", &scratch_arg]);
+    }
+    let looked = report(&looked);
+    assert_eq!(looked["copies"].as_array().unwrap().len(), 3, "{looked}");
+    assert_eq!(looked["missing"], 0, "{looked}");
+    let nobody = [addrs.clone(), vec!["127.0.0.1:9".to_owned()]].concat();
+    let to = cluster.master_dir().display().to_string();
+    let said = refusal(&ask(&nobody, &["--to", &to]));
+    assert!(said.contains("127.0.0.1:9") && said.contains("leave it out"), "{said}");
+    assert!(!cluster.master_dir().exists(), "nothing was to be written");
+    let made = ask(&addrs, &["--to", &to, "--scratch", &scratch_arg]);
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "what was fetched is removed");
+    // The servers ran all the while.
+    start(&cluster, &["master", "mount"]);
+    cluster.wait_for("three servers", |status| status["servers_up"] == 3 && status["hold"].is_null());
+    assert_eq!(tree(&cluster), before);
+    assert_clean(&cluster);
+}

@@ -245,16 +245,6 @@ fn what_was_synced_just_before_comes_back_from_the_servers_that_are_left() {
     assert!(!found.is_empty() && found.iter().all(|kind| kind == "unknown"), "{found:?}");
 }
 
-/// `dfs rebuild-namespace` that asks these servers.
-fn ask_servers(addrs: &[String], args: &[&str]) -> Output {
-    let mut run = Command::new(binaries().join("dfs"));
-    run.arg("rebuild-namespace");
-    for addr in addrs {
-        run.args(["--server", addr]);
-    }
-    run.args(args).output().unwrap()
-}
-
 #[test]
 fn running_servers_that_have_lost_their_master_are_asked() {
     let size = CHUNK.to_string();
@@ -273,14 +263,10 @@ fn running_servers_that_have_lost_their_master_are_asked() {
     }
     rustix::fs::syncfs(fs::File::open(cluster.mount()).unwrap()).unwrap();
     tree.retain(|name, content| !(name.starts_with("few") && content.is_empty()));
-    let list = cluster.json(&["server", "list"]);
-    let addrs: Vec<String> = list["servers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|server| server["addr"]["tcp"].as_str().unwrap_or_else(|| panic!("{server}")).to_owned())
-        .collect();
+    let addrs = cluster.server_addrs();
     assert_eq!(addrs.len(), 3);
+    let ask_servers =
+        |addrs: &[String], args: &[&str]| cluster.ask_servers(&["rebuild-namespace"], addrs, args);
     let said = refusal(&ask_servers(&addrs, &[]));
     assert!(said.contains("has a master"), "{said}");
     cluster.dev("stop", &["mount"]);

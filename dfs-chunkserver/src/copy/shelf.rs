@@ -8,7 +8,7 @@ use std::io;
 
 use dfs_disk::{Disk, Space};
 use dfs_proto::checksum::crc32c;
-use dfs_proto::control::{LogBytes, LogListing, ReadLog};
+use dfs_proto::control::{CopyFile, CopyName, LogBytes, LogListing, ReadLog};
 use dfs_proto::ids::ClusterId;
 use dfs_proto::listing::CopyAbout;
 
@@ -75,6 +75,31 @@ pub(crate) fn survey<D: Disk>(disk: &D) -> io::Result<Vec<(String, CopyAbout)>> 
         }
     }
     Ok(found)
+}
+
+/// What a master reads of the copy in `dir`.
+///
+/// # Errors
+/// The failing call's.
+pub(crate) fn files<D: Disk>(disk: &D, dir: &str) -> io::Result<Vec<CopyFile>> {
+    let mut files = Vec::new();
+    for sub in ["log", "snapshot"] {
+        let dir = format!("{dir}/{sub}");
+        // A snapshot that was arriving when the master went has another name.
+        let entries = disk.list(&dir)?;
+        for entry in entries.into_iter().filter(|entry| !entry.is_dir && !entry.name.ends_with(".tmp")) {
+            files.push(CopyFile { name: name(format!("{dir}/{}", entry.name))?, len: entry.len });
+        }
+    }
+    Ok(files)
+}
+
+/// As the wire has it.
+///
+/// # Errors
+/// `InvalidData` for one that nothing of a copy has.
+pub(crate) fn name(path: String) -> io::Result<CopyName> {
+    CopyName::try_from(path).map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))
 }
 
 impl<D: Disk> Shelf<D> {
