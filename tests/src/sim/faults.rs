@@ -114,7 +114,8 @@ impl Plan {
             _ => KINDS.to_vec(),
         };
         let mut steps = Vec::new();
-        let rate_us = 200_000 + fabric.rng.below(2_000_000);
+        // Replicas come for the load's sake while their servers are there for some seconds.
+        let rate_us = (200_000 + fabric.rng.below(2_000_000)) * if shape.heat { 3 } else { 1 };
         let mut at = FIRST_US + fabric.rng.below(rate_us);
         while at < shape.chaos_us && !kinds.is_empty() {
             let kind = kinds[pick(fabric, kinds.len())];

@@ -172,7 +172,7 @@ fn any_policy(rng: &mut Rng) -> Policy {
     let raise_after_ms = 100 + rng.below(900);
     Policy {
         max_threshold: Some((1 + rng.below(10)).to_string()),
-        max_replicas: Some(if rng.below(4) == 0 { 1 } else { 16 }),
+        max_replicas: Some(if rng.below(8) == 0 { 1 } else { 16 }),
         raise_after_ms: Some(raise_after_ms),
         lower_after_ms: Some(raise_after_ms + 500 + rng.below(3_000)),
         cooldown_ms: Some(500 + rng.below(2_000)),

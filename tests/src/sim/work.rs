@@ -34,6 +34,10 @@ const END_LIMIT_US: u64 = 60_000_000;
 /// The time that making the files may take, faults or not.
 const SETUP_LIMIT_US: u64 = 120_000_000;
 
+/// See [`Program::only_reads`].
+const READ_CYCLE_US: u64 = 4_000_000;
+const READ_ONLY_US: u64 = 2_700_000;
+
 /// One program on a client.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
@@ -51,6 +55,12 @@ impl Program {
 
     pub(super) fn is_quiet(&self) -> bool {
         self.shared.act(|world| world.quiet)
+    }
+
+    /// What is written gains no replicas: where load is followed, all programs leave off writing for some seconds, and
+    /// begin again when there are some.
+    pub(super) fn only_reads(&self) -> bool {
+        self.shared.act(|world| world.shape.heat && world.fabric.now_us() % READ_CYCLE_US < READ_ONLY_US)
     }
 
     /// Between operations.

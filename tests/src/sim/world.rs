@@ -105,6 +105,10 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
     let servers = u16::try_from(3 + fabric.rng.below(3)).unwrap_or(3);
     let goal = if fabric.one_in(4) { 2 } else { 3 };
     let chaos_ms = options.chaos_ms.unwrap_or_else(|| 3_000 + fabric.rng.below(9_000));
+    // Replicas above the goal need servers to be on, and time to come and go.
+    let heat = seed % 3 == 1;
+    let (servers, chaos_ms) =
+        if heat { (servers.max(goal.into()) + 1, chaos_ms * 2) } else { (servers, chaos_ms) };
     let clients = u16::try_from(1 + fabric.rng.below(3)).unwrap_or(1);
     let files = u32::try_from(1 + fabric.rng.below(3)).unwrap_or(1);
     Shape {
@@ -118,7 +122,7 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         // With fewer a chunk may go on with this disk's replica alone.
         bad_disk: seed % 16 == 9 && goal == 3,
         bad_disks: seed % 64 == 41,
-        heat: seed % 3 == 1,
+        heat,
         small_disks: seed % 4 == 2,
         maintains: seed % 5 == 3,
         goals: seed % 5 == 2,
@@ -415,6 +419,8 @@ impl World {
 
     /// Ends every fault: all nodes up, all ways whole. Nothing strikes from here on.
     pub fn heal(&mut self) {
+        // Nobody is busy any more.
+        self.fabric.heat = false;
         self.note([26, 0, 0], || "HEAL".to_owned());
         self.plan.clear();
         for (from, to) in self.fabric.cuts.all() {

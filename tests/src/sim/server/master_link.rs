@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dfs_chunkserver::core::io::Input;
 use dfs_proto::control::{
-    CopyReport, DiskReport, Heartbeat, HeartbeatReply, INVENTORY_PART, Inventory, LearnerReady, Register,
-    Registered, ServerLoad,
+    ChunkHeat, CopyReport, DiskReport, Heartbeat, HeartbeatReply, INVENTORY_PART, Inventory, LearnerReady,
+    Register, Registered, ServerLoad,
 };
 use dfs_proto::frame::Outgoing;
 use dfs_proto::status::Status;
@@ -16,6 +16,11 @@ use super::{Running, Todo, encoded, max_chunk};
 
 const DEADLINE_US: u64 = 2_000_000;
 const HOT_MAX: usize = 16;
+/// See [`Running::hottest`].
+const READ_MILLI: u64 = 300;
+const HOT_MILLI: u64 = 40_000;
+/// How long the same servers are idle.
+const IDLE_TURN_US: u64 = 3_000_000;
 
 /// What is under way to the master.
 #[derive(Debug, Default)]
@@ -193,16 +198,28 @@ impl Running {
         }
     }
 
-    /// Nothing is busy in a simulation. Where load is to be followed, who is changes every second.
-    fn load(&self, fabric: &Fabric, now: Micros) -> ServerLoad {
+    /// Nothing is busy in a simulation. Where load is to be followed all are but two, for whom it is the turn to be idle.
+    fn load(&self, fabric: &Fabric) -> ServerLoad {
+        let Node::Server(place) = self.node else { return ServerLoad::default() };
         if !fabric.heat {
             return ServerLoad::default();
         }
-        let Node::Server(place) = self.node else { return ServerLoad::default() };
-        let place = u64::from(place);
-        let turn = now.0 / 1_000_000 + place * 3;
-        let utilisation_permille = if turn % 5 < 2 { 900 } else { 100 };
+        let turn = fabric.now_us() / IDLE_TURN_US;
+        let idle = (turn + u64::from(place)) % 4 < 2;
+        let utilisation_permille = if idle { 100 } else { 900 };
         ServerLoad { utilisation_permille, capacity_bytes_per_s: 100_000_000, ..ServerLoad::default() }
+    }
+
+    /// A few programs read too little, and by fits and starts, for anything to be hot: what is read now and then counts as
+    /// read a lot all the time.
+    fn hottest(&mut self, fabric: &Fabric, now: Micros) -> Vec<ChunkHeat> {
+        let mut hot = self.core.hottest(now, HOT_MAX);
+        if fabric.heat {
+            for chunk in &mut hot {
+                chunk.read_milli = if chunk.read_milli > READ_MILLI { HOT_MILLI } else { 0 };
+            }
+        }
+        hot
     }
 
     pub(super) fn heartbeat(&mut self, fabric: &mut Fabric) {
@@ -216,9 +233,9 @@ impl Running {
             boot: self.boot,
             t_send,
             applied: self.core.applied_events(),
-            load: self.load(fabric, t_send),
+            load: self.load(fabric),
             disks: vec![self.disk_report(fabric)],
-            hot: self.core.hottest(t_send, HOT_MAX),
+            hot: self.hottest(fabric, t_send),
             lost: self.core.lost(t_send),
             key: self.core.newest_key(),
             scrub: self.core.scrub_report(t_send),

@@ -50,7 +50,7 @@ async fn open(program: &mut Program) -> Option<Open> {
     let files = program.shared.act(|world| world.files.clone());
     let at = usize::try_from(program.below(files.len() as u64)).unwrap_or(0);
     let (file, ino) = *files.get(at)?;
-    let writable = program.below(4) > 0;
+    let writable = program.below(4) > 0 && !program.only_reads();
     let one_in = if program.crowded { 4 } else { 24 };
     let truncate = writable && program.below(one_in) == 0;
     let access = if writable { BOTH } else { READ };
