@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_client::{Client, FileHandle, SetAttrs};
+use dfs_proto::ids::SessionId;
 use dfs_proto::request::Op;
 use dfs_proto::status::Status;
+use dfs_proto::units::ChunkIndex;
 
 use crate::fake::{CHUNK, FakeNet, Fault, WHO, pattern};
 use crate::{RW, get, make, put};
@@ -99,4 +101,25 @@ async fn nobody_reads_a_chunk_that_was_cut_off_once_a_hole_was_read() {
     };
     let ((), reads, ()) = tokio::join!(whole, reads, cutting);
     assert!(reads.iter().flatten().all(|byte| *byte == 0), "{:?}", reads.map(|bytes| bytes.len()));
+}
+
+/// The master knows of no bytes, so that the cut leaves the size epoch as it is.
+#[tokio::test(start_paused = true)]
+async fn a_read_shows_no_bytes_behind_a_cut_of_what_was_only_buffered() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let file = make(&client, "a").await;
+    put(&client, &file, AT + 16384, &pattern(4096, 1)).await;
+    net.fault(Op::MapRead, Fault::Slow(Duration::from_millis(200)));
+    let read = get(&client, &file, AT, 4096);
+    let cutting = async {
+        after(5).await;
+        cut(&client, &file, 0).await;
+        // Another mount writes there: it has not committed how far that reaches.
+        let world = &mut *net.world();
+        let place = world.master.place(SessionId(99), file.ino(), ChunkIndex(1));
+        world.servers.chunks.insert(place.chunk(), pattern(CHUNK as usize, 2).to_vec());
+    };
+    let (read, ()) = tokio::join!(read, cutting);
+    assert!(read.is_empty(), "{:?}", &read[..8]);
 }
