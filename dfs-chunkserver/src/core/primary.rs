@@ -303,9 +303,27 @@ impl Core {
         what: Suspicion,
         out: &mut Vec<Effect>,
     ) {
-        let report = SuspectReport { server: member.server, boot: member.boot, chunk: Some(chunk), what };
-        out.push(Effect::Trouble(ReportTrouble { reports: vec![report], failed: Vec::new() }));
-        self.remind_later(now, chunk);
+        self.suspect_of(now, [chunk].into_iter(), member, what, out);
+    }
+
+    /// The same of several chunks.
+    pub(crate) fn suspect_of(
+        &mut self,
+        now: Micros,
+        chunks: impl Iterator<Item = ChunkId>,
+        member: Member,
+        what: Suspicion,
+        out: &mut Vec<Effect>,
+    ) {
+        let Member { server, boot } = member;
+        let report = |chunk| SuspectReport { server, boot, chunk: Some(chunk), what };
+        let reports: Vec<SuspectReport> = chunks.map(report).collect();
+        for chunk in reports.iter().filter_map(|report| report.chunk) {
+            self.remind_later(now, chunk);
+        }
+        if !reports.is_empty() {
+            out.push(Effect::Trouble(ReportTrouble { reports, failed: Vec::new() }));
+        }
     }
 
     pub(crate) fn remind_later(&mut self, now: Micros, chunk: ChunkId) {

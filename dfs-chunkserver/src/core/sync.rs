@@ -153,8 +153,10 @@ impl Core {
                 _ => again.push(ask),
             }
         }
-        if let (Some(what), Some(ask)) = (silence(reply), again.first()) {
-            self.suspect(now, ask.chunk, to, what, out);
+        if let Some(what) = silence(reply) {
+            // Of each: the master leaves a member out chunk by chunk, and one after the other would take its time for each.
+            let silent = again.iter().map(|ask| ask.chunk);
+            self.suspect_of(now, silent, to, what, out);
         }
         if let (false, Some(sync)) = (again.is_empty(), self.jobs.sync(job)) {
             sync.again.push((to, again));
