@@ -142,6 +142,6 @@ ops! {
 
     // Tools to chunk servers.
     ListHeaders = 208;
-    ListCopies = 211;
-    ReadCopy = 212;
+    ListCopies = 213;
+    ReadCopy = 214;
 }
