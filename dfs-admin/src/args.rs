@@ -14,7 +14,8 @@ const OFF: &str = "off";
 #[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
 pub struct AdminArgs {
     /// IP:PORT of the admin port: /healthz, /readyz, /metrics. Who reaches it sees names of files and servers, so it is
-    /// for this machine or for a network that you trust; port 0 takes a free one, `off` opens none
+    /// for this machine or for a network that you trust; port 0 takes a free one, `off` opens none. A master that is
+    /// told nothing tries 127.0.0.1:9401, a chunk server 127.0.0.1:9721; a mount has none
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<String>,
     /// File that gets the admin port's address

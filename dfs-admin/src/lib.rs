@@ -24,7 +24,7 @@ pub use count::Count;
 pub use histogram::Histogram;
 pub use inside::Inside;
 pub use ops::{OpTimes, op_name};
-pub use page::{Figures, Page};
+pub use page::{Figures, Page, number, state};
 pub use serve::{Bound, secured};
 
 /// What a daemon answers, on its own runtime; an error is in words, for people.

@@ -93,6 +93,22 @@ impl Page<'_> {
     }
 }
 
+/// A number as Prometheus has it.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "it knows floating point only; beyond 2^53 the last digits say nothing"
+)]
+pub fn number(value: u64) -> f64 {
+    value as f64
+}
+
+/// 1 when it is so.
+#[must_use]
+pub fn state(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
 struct Scrape(Figures);
 
 impl fmt::Debug for Scrape {

@@ -145,6 +145,8 @@ ops! {
     MaintainServer = 207;
     SetGoal = 209;
     ShowGoal = 210;
+    SessionList = 211;
+    ChunkChanges = 212;
 
     // Tools to chunk servers.
     ListHeaders = 208;

@@ -2,9 +2,11 @@
 
 use dfs_proto::ids::{ChunkId, ServerNum};
 use dfs_proto::meta::{
-    ChunkExplained, ChunkHeatReport, ExplainChunk, Heat, HeatReport, Policy, PolicyReport,
+    ChangeReport, ChunkChange, ChunkChanges, ChunkExplained, ChunkHeatReport, ExplainChunk, Heat, HeatReport,
+    Policy, PolicyReport,
 };
 use dfs_proto::status::Status;
+use dfs_proto::words::path_in_words;
 use serde_bytes::ByteBuf;
 
 use crate::core::Core;
@@ -112,6 +114,21 @@ impl Core {
             past: self.soft.load.past.of(chunk),
             max_replicas: u8::try_from(self.most_replicas(meta.ino)).unwrap_or(u8::MAX),
         })
+    }
+
+    pub(in crate::core) fn chunk_changes(&self, asked: &ChunkChanges) -> ChangeReport {
+        let most = usize::try_from(asked.most).unwrap_or(CHUNKS_MAX).min(CHUNKS_MAX);
+        let path_of = |chunk| {
+            let ino = self.state.chunks.get(chunk)?.ino;
+            self.state.ns.path_of(ino).map(|path| path_in_words(&path))
+        };
+        let changes = self.soft.load.past.newest().take(most).map(|(chunk, wall, what)| ChunkChange {
+            chunk: *chunk,
+            path: path_of(*chunk).unwrap_or_default(),
+            unix_s: wall.sec,
+            what: what.clone(),
+        });
+        ChangeReport { changes: changes.collect() }
     }
 
     /// What people call the server.
