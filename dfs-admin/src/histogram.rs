@@ -18,6 +18,38 @@ pub struct Histogram {
     sum_us: AtomicU64,
 }
 
+/// How many each bucket had at a moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally(Vec<u64>);
+
+impl Tally {
+    /// What came since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Tally) -> Tally {
+        let before = earlier.0.iter().copied().chain(std::iter::repeat(0));
+        Tally(self.0.iter().zip(before).map(|(now, before)| now.saturating_sub(before)).collect())
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(&self, other: &Tally) -> Tally {
+        let theirs = other.0.iter().copied().chain(std::iter::repeat(0));
+        Tally(self.0.iter().zip(theirs).map(|(ours, theirs)| ours + theirs).collect())
+    }
+
+    /// Where the bucket ends that holds the percentile, in microseconds; 0 when nothing was counted.
+    #[must_use]
+    pub fn percentile_us(&self, percent: u64) -> u64 {
+        let wanted = (self.0.iter().sum::<u64>() * percent).div_ceil(100);
+        let mut seen = 0;
+        let at = self.0.iter().position(|count| {
+            seen += count;
+            wanted > 0 && seen >= wanted
+        });
+        at.map_or(0, |at| 1 << (at + FIRST_LOG).min(LAST_LOG + 1))
+    }
+}
+
 /// A histogram as a scrape shows it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Shown {
@@ -45,6 +77,12 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
+    /// How many each bucket has now.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally(self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect())
+    }
+
     /// How many were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -52,7 +90,7 @@ impl Histogram {
     }
 
     pub(crate) fn shown(&self) -> Shown {
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        let Tally(counts) = self.tally();
         let bounds = (FIRST_LOG..=LAST_LOG).map(|log| seconds(1 << log)).chain([f64::INFINITY]);
         let sum_s = seconds(self.sum_us.load(Ordering::Relaxed));
         Shown { count: counts.iter().sum(), buckets: bounds.zip(counts).collect(), sum_s }
@@ -82,6 +120,20 @@ mod tests {
             assert_eq!((bucket(end), bucket(end + 1)), (log - FIRST_LOG, log - FIRST_LOG + 1), "{end}");
         }
         assert_eq!((bucket(0), bucket(1), bucket(u64::MAX)), (0, 0, BOUNDS));
+    }
+
+    #[test]
+    fn percentiles_are_of_what_came_in_between() {
+        let times = Histogram::new();
+        (0..100).for_each(|_| times.took_us(5_000));
+        let before = times.tally();
+        (0..98).for_each(|_| times.took_us(100));
+        (0..2).for_each(|_| times.took_us(100_000));
+        let since = times.tally().since(&before);
+        assert_eq!((since.percentile_us(50), since.percentile_us(99)), (128, 131_072));
+        assert_eq!(times.tally().since(&times.tally()).percentile_us(99), 0);
+        assert_eq!(times.tally().since(&Tally::default()), times.tally());
+        assert_eq!(since.and(&before), times.tally());
     }
 
     #[test]

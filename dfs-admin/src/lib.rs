@@ -21,7 +21,7 @@ use std::pin::Pin;
 
 pub use args::{AdminArgs, BadAdmin};
 pub use count::Count;
-pub use histogram::Histogram;
+pub use histogram::{Histogram, Tally};
 pub use inside::Inside;
 pub use ops::{OpTimes, op_name};
 pub use page::{Figures, Page, number, state};

@@ -3,7 +3,7 @@
 use dfs_proto::request::Op;
 
 use crate::count::Count;
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, Tally};
 
 /// Operations' numbers are below this.
 const CODES: usize = 256;
@@ -32,6 +32,12 @@ impl OpTimes {
         if let Some(failed) = self.failed.get(at).filter(|_| !ok) {
             failed.add(1);
         }
+    }
+
+    /// Of all operations together.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.times.iter().fold(Histogram::new().tally(), |all, times| all.and(&times.tally()))
     }
 
     /// Those that were ever answered.

@@ -51,12 +51,18 @@ impl Bound {
         Ok(Bound { listener, addr, port_file })
     }
 
-    /// Serves `daemon`, and `more`, on a thread of its own for as long as the process lives. Questions run where
-    /// `inside` leads.
+    /// Serves `daemon`, and `more`, on a thread of its own for as long as the process lives; `beside` runs there, too.
+    /// Questions run where `inside` leads.
     ///
     /// # Errors
     /// When the thread can't be started or the address can't be told.
-    pub fn serve(self, inside: Inside, daemon: Arc<dyn Daemon>, more: Router) -> anyhow::Result<()> {
+    pub fn serve(
+        self,
+        inside: Inside,
+        daemon: Arc<dyn Daemon>,
+        more: Router,
+        beside: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
         let Bound { listener, addr, port_file } = self;
         let here = Here { daemon, inside };
         let own = Router::new()
@@ -70,6 +76,7 @@ impl Bound {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let serve = async move {
+            drop(tokio::spawn(beside));
             let listener = tokio::net::TcpListener::from_std(listener)?;
             axum::serve(Bounded::new(listener), routes).await
         };

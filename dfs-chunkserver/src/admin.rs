@@ -24,7 +24,7 @@ struct Port(Arc<Server>);
 /// Serves the port for as long as the process lives.
 pub(crate) fn serve(port: Bound, server: &Arc<Server>) -> anyhow::Result<()> {
     let inside = Inside::new(server.runtime.clone());
-    port.serve(inside, Arc::new(Port(Arc::clone(server))), Router::new())
+    port.serve(inside, Arc::new(Port(Arc::clone(server))), Router::new(), async {})
 }
 
 impl Daemon for Port {

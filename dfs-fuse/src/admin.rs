@@ -14,7 +14,7 @@ struct Port(Arc<Shared>);
 
 /// Serves the port for as long as the process lives.
 pub(crate) fn serve(port: Bound, runtime: Handle, shared: &Arc<Shared>) -> anyhow::Result<()> {
-    port.serve(Inside::new(runtime), Arc::new(Port(Arc::clone(shared))), Router::new())
+    port.serve(Inside::new(runtime), Arc::new(Port(Arc::clone(shared))), Router::new(), async {})
 }
 
 impl Daemon for Port {

@@ -1,6 +1,10 @@
-//! The master's admin port: is it alive, does it serve, its figures, and what it knows of the cluster as JSON.
+//! The master's admin port: is it alive, does it serve, its figures, what it knows of the cluster as JSON, and a page
+//! that shows it.
 
 mod api;
+mod alerts;
+mod watch;
+mod page;
 mod figures;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,8 +25,10 @@ struct Port(Arc<Driver>);
 pub(crate) fn serve(port: Bound, driver: &Arc<Driver>) -> anyhow::Result<()> {
     driver.open_tool();
     let inside = Inside::new(Handle::current());
-    let routes = api::routes(api::Asker::new(inside.clone(), driver));
-    port.serve(inside, Arc::new(Port(Arc::clone(driver))), routes)
+    let asker = api::Asker::new(inside.clone(), driver);
+    let watch = Arc::new(watch::Watch::default());
+    let routes = api::routes(asker.clone()).merge(watch::routes(&watch)).merge(page::routes());
+    port.serve(inside, Arc::new(Port(Arc::clone(driver))), routes, watch.run(asker))
 }
 
 impl Daemon for Port {

@@ -35,6 +35,15 @@ impl Asker {
         Asker { inside, driver: Arc::clone(driver) }
     }
 
+    /// Has a question of several parts answered at once.
+    pub(super) async fn ask_all<T, F>(&self, question: impl FnOnce(Arc<Driver>) -> F) -> Result<T, String>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, String>> + Send + 'static,
+    {
+        self.inside.ask(question(Arc::clone(&self.driver))).await
+    }
+
     /// Asks what a tool may ask.
     pub(super) async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, String> {
         let driver = Arc::clone(&self.driver);
@@ -105,7 +114,7 @@ struct Refused {
 }
 
 /// A report as JSON, or why there is none.
-fn shown<T: Serialize>(report: Result<T, String>) -> Response {
+pub(super) fn shown<T: Serialize>(report: Result<T, String>) -> Response {
     let (status, body) = match report {
         Ok(report) => (StatusCode::OK, serde_json::to_vec(&report)),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, serde_json::to_vec(&Refused { error })),
