@@ -46,7 +46,12 @@ impl Browser {
         let script = r#"exec chromium "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#;
         let mut process = Command::new("bash")
             .args(["-c", script, "chromium", "--headless=new", "--no-sandbox", "--disable-gpu"])
-            .args(["--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe", "--hide-scrollbars"])
+            .args([
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--remote-debugging-pipe",
+                "--hide-scrollbars",
+            ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(format!("--window-size={},{}", size.width, size.height))
             .arg("about:blank")
@@ -66,8 +71,11 @@ impl Browser {
             }
         });
         let session = String::new();
-        let mut browser = Browser { process, to, from, session, last: 0, errors: Vec::new(), _profile: profile };
-        browser.attach(size).context("chromium does not answer: is it installed? scripts/test.sh installs it")?;
+        let mut browser =
+            Browser { process, to, from, session, last: 0, errors: Vec::new(), _profile: profile };
+        browser
+            .attach(size)
+            .context("chromium does not answer: is it installed? scripts/test.sh installs it")?;
         Ok(browser)
     }
 
@@ -118,7 +126,8 @@ impl Browser {
     /// # Errors
     /// When it throws.
     pub fn value(&mut self, expression: &str) -> anyhow::Result<Value> {
-        let said = self.call("Runtime.evaluate", &json!({"expression": expression, "returnByValue": true}))?;
+        let said =
+            self.call("Runtime.evaluate", &json!({"expression": expression, "returnByValue": true}))?;
         if let Some(thrown) = said.get("exceptionDetails") {
             bail!("{expression}: {thrown}");
         }

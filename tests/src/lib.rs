@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod admin;
+pub mod browser;
 pub mod model;
 pub mod real;
 pub mod crash;

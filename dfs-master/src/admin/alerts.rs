@@ -120,7 +120,7 @@ fn of_server(server: &ServerReport, say: &mut impl FnMut(Level, String, &str)) {
         say(
             Level::Warning,
             what,
-            "Its chunks are read elsewhere, and made anew there after a while. Look at its machine and its log.",
+            "Its chunks are read elsewhere, and its replicas made anew there after a while. Look at its machine and its log.",
         );
     }
     for disk in &server.disks {

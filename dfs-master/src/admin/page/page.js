@@ -176,8 +176,10 @@ let history = [];
 
 function polyline(values, most, name) {
   const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-  const step = 600 / Math.max(HISTORY - 1, 1);
-  const from = HISTORY - values.length;
+  // The newest is at the right end, and a young master's few samples don't fill the width.
+  const room = Math.max(values.length, 60);
+  const step = 600 / (room - 1);
+  const from = room - values.length;
   line.setAttribute("points", values.map((value, at) => `${((from + at) * step).toFixed(1)},${(118 - 114 * value / most).toFixed(1)}`).join(" "));
   line.setAttribute("class", name);
   return line;
