@@ -173,6 +173,8 @@ fn answers_have_the_keys_that_the_document_has() {
     }
     // The same structs as the command prints.
     assert_eq!(keys_of(&get(&at, "/api/v1/status").unwrap().json()), keys_of(&cluster.json(&["status"])));
+    let sessions = get(&at, "/api/v1/sessions").unwrap().json();
+    assert_eq!(keys_of(&sessions), keys_of(&cluster.json(&["session", "list"])));
     assert_eq!(
         keys_of(&get(&at, "/api/v1/servers").unwrap().json()),
         keys_of(&cluster.json(&["server", "list"]))

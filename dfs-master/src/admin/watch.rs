@@ -157,6 +157,13 @@ impl Watch {
             if !samples && self.told.receiver_count() == 0 {
                 continue;
             }
+            if self.told.receiver_count() == 0 {
+                // What nobody looks at is not asked for: in a large cluster the lists are long.
+                if let Ok(sample) = asker.ask_all(|driver| async move { Sample::now(&driver).await }).await {
+                    self.keep(sample);
+                }
+                continue;
+            }
             let told = match asker.ask_all(|driver| async move { View::now(&driver).await }).await {
                 Ok((view, times)) => self.told_of(view, &times, samples, &mut before),
                 Err(why) => serde_json::to_string(&why).map(|why| ("refused", why)),
@@ -168,6 +175,14 @@ impl Watch {
         }
     }
 
+    fn keep(&self, sample: Sample) {
+        let mut kept = self.samples();
+        if kept.len() >= SAMPLES {
+            kept.pop_front();
+        }
+        kept.push_back(sample);
+    }
+
     fn told_of(
         &self,
         mut view: View,
@@ -177,12 +192,8 @@ impl Watch {
     ) -> serde_json::Result<(&'static str, String)> {
         if samples {
             before.take(times);
-            let sample = Sample::of(&view);
-            let mut kept = self.samples();
-            if kept.len() >= SAMPLES {
-                kept.pop_front();
-            }
-            kept.push_back(sample.clone());
+            let sample = Sample::of(&view.servers, &view.heat);
+            self.keep(sample.clone());
             view.sample = Some(sample);
         }
         view.master = MasterNow {
@@ -237,8 +248,14 @@ impl View {
 }
 
 impl Sample {
-    fn of(view: &View) -> Sample {
-        let up = || view.servers.servers.iter().filter(|server| server.up).map(|server| server.traffic);
+    async fn now(driver: &Arc<Driver>) -> Result<Sample, String> {
+        let servers = driver.ask(&ServerList {}).await?;
+        let heat = driver.ask(&Heat { ino: None, most: HOT }).await?.shown();
+        Ok(Sample::of(&servers, &heat))
+    }
+
+    fn of(servers: &ServerReports, heat: &HeatShown) -> Sample {
+        let up = || servers.servers.iter().filter(|server| server.up).map(|server| server.traffic);
         let hot =
             |chunk: &ChunkHeatShown| Hot { chunk: chunk.chunk, milli: chunk.read_milli + chunk.write_milli };
         Sample {
@@ -247,7 +264,7 @@ impl Sample {
             bytes_out_per_s: up().map(|traffic| traffic.bytes_out_per_s).sum(),
             requests_per_s: up().map(|traffic| traffic.requests_per_s).sum(),
             p99_us: up().map(|traffic| traffic.service_p99_us).max().unwrap_or(0),
-            hot: view.heat.chunks.iter().map(hot).collect(),
+            hot: heat.chunks.iter().map(hot).collect(),
         }
     }
 }
