@@ -4,7 +4,7 @@
 # picture is of. OUT=DIR saves them elsewhere.
 . "$(dirname "$0")/../lib.sh"
 [ "$(id -u)" = 0 ] || die "run as root: it mounts a file system"
-need_packages fuse3 jq chromium fonts-dejavu-core coreutils e2fsprogs
+need_packages fuse3 jq chromium fonts-dejavu-core e2fsprogs pngquant
 [ -x "$bin/pageshot" ] || build_release
 out=${OUT:-$root/docs/img}
 mkdir -p "$out"
@@ -33,7 +33,7 @@ trap finish EXIT
 page=http://$("$bin/dfs" dev admin --dir "$work/cluster" master)/
 # shot NAME WHEN: a picture once the expression is true on the page.
 shot() {
-  "$bin/pageshot" "$page" 1100 1420 "$2" | base64 -d >"$out/$1.png"
+  "$bin/pageshot" "$page" 1100 1420 "$2" | base64 -d | pngquant 128 - >"$out/$1.png"
   local size
   size=$(stat -c %s "$out/$1.png")
   [ "$size" -le $limit ] || die "$1.png has $size bytes, more than $limit"
