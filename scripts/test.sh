@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, seeds of the simulator,
-# the mounted and kill tests with real processes, power cuts on loop-mounted filesystems, faults in
+# the mounted and kill tests with real processes, the status page in a browser, power cuts on loop-mounted filesystems, faults in
 # network namespaces, and the POSIX suites. As root, with /dev/fuse, loop devices and network namespaces.
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 [ "$(id -u)" = 0 ] || die "run as root: the tests mount file systems"
-need_packages fuse3 acl attr git procps util-linux e2fsprogs xfsprogs iproute2 nftables
+need_packages fuse3 chromium fonts-dejavu-core acl attr git procps util-linux e2fsprogs xfsprogs iproute2 nftables
 need_fuse
 begin=$(now_ms)
 took() { say "$1: $((($(now_ms) - begin) / 1000)) s since the start"; }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use dfs_admin::AdminArgs;
 use dfs_proto::conn::PeerAddr;
 
 /// Disk threads beyond this only wait for one another.
@@ -49,6 +50,8 @@ pub struct Args {
     /// Every replica is compared with its checksums once in so many days, while its disk has nothing else to do
     #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u64).range(1..=3650))]
     pub scrub_days: u64,
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// error, warn, info, debug or trace
     #[arg(long, default_value = "info")]
     pub log_level: log::LevelFilter,
@@ -70,6 +73,7 @@ pub struct Config {
     /// `None` to learn it.
     pub capacity_bytes_per_s: Option<u64>,
     pub scrub_period_ms: u64,
+    pub admin: AdminArgs,
 }
 
 /// What is wrong with the command line.
@@ -133,6 +137,7 @@ impl Args {
             io_threads: self.io_threads,
             capacity_bytes_per_s: self.capacity.map(|mb| mb.max(1).saturating_mul(1_000_000)),
             scrub_period_ms: self.scrub_days.saturating_mul(24 * 3_600_000),
+            admin: self.admin,
         })
     }
 }

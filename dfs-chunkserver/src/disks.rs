@@ -7,15 +7,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use dfs_admin::{Count, Histogram};
 use dfs_disk::real::RealDisk;
-use dfs_proto::ids::OsBootId;
+use dfs_proto::ids::{ChunkId, OsBootId};
 use dfs_proto::units::Micros;
 
 use crate::clock;
 use crate::core::io::{DiskDone, DiskFault, DiskOp};
 use crate::exec::{Context, execute};
 use crate::load::Waits;
-use crate::store::{Store, StoreSpace};
+use crate::store::{ReadBlocks, ReadMode, Store, StoreError, StoreSpace};
 
 /// Most operations that wait for one disk: as many requests as one connection may have in flight.
 const QUEUE_MAX: usize = 1024;
@@ -44,8 +45,21 @@ pub(crate) struct DiskHandle {
     syncs: AtomicU32,
     /// What a write takes, decaying average.
     write_us: AtomicU64,
+    pub(crate) times: Times,
     /// As last measured, or why it could not be.
     space: Mutex<Result<StoreSpace, String>>,
+}
+
+/// How long the disk takes, since the process began.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    /// Reads that were not in the page cache.
+    pub(crate) reads: Histogram,
+    pub(crate) writes: Histogram,
+    /// Operations that end with a sync.
+    pub(crate) syncs: Histogram,
+    /// Operations that the disk failed.
+    pub(crate) errors: Count,
 }
 
 /// What became of a try to do an operation at once.
@@ -98,6 +112,7 @@ impl DiskHandle {
             tidying: Arc::default(),
             syncs: AtomicU32::new(0),
             write_us: AtomicU64::new(0),
+            times: Times::default(),
             space: Mutex::new(Ok(StoreSpace::default())),
         })
     }
@@ -118,10 +133,7 @@ impl DiskHandle {
     /// Does the operation on one of the disk's threads; `then` is told there.
     pub(crate) fn submit(self: &Arc<Self>, op: DiskOp, then: impl FnOnce(DiskDone) + Send + 'static) {
         let disk = Arc::clone(self);
-        let is_sync = matches!(
-            op,
-            DiskOp::Sync { .. } | DiskOp::Zero { .. } | DiskOp::Fence { .. } | DiskOp::Close { .. }
-        );
+        let is_sync = ends_with_sync(&op);
         self.queue.push(
             Box::new(move || {
                 if is_sync {
@@ -153,16 +165,40 @@ impl DiskHandle {
     fn run(&self, op: &DiskOp) -> DiskDone {
         let context = Context { os_boot: self.os_boot, now_s: clock::wall_s() };
         if !matches!(op, DiskOp::Write { .. }) {
-            return execute(&self.store, context, op);
+            let began = ends_with_sync(op).then(clock::now);
+            let done = execute(&self.store, context, op);
+            if let Some(began) = began {
+                self.times.syncs.took_us(clock::now().0.saturating_sub(began.0));
+            }
+            self.count_error(&done);
+            return done;
         }
         let began = clock::now();
         let done = execute(&self.store, context, op);
         self.measured(clock::now(), began);
         self.tidy_soon();
+        self.count_error(&done);
         if done == DiskDone::Failed(DiskFault::Io) {
             log::error!("disk {}: a write failed", self.path.display());
         }
         done
+    }
+
+    fn count_error(&self, done: &DiskDone) {
+        if matches!(done, DiskDone::Failed(DiskFault::Io)) {
+            self.times.errors.add(1);
+        }
+    }
+
+    /// Reads what is not in the page cache: waits for the disk.
+    pub(crate) fn read(&self, chunk: ChunkId, offset: u32, len: u32) -> Result<ReadBlocks, StoreError> {
+        let began = clock::now();
+        let blocks = self.store.read(chunk, offset, len, ReadMode::MayBlock);
+        self.times.reads.took_us(clock::now().0.saturating_sub(began.0));
+        if matches!(blocks, Err(StoreError::Io { .. })) {
+            self.times.errors.add(1);
+        }
+        blocks
     }
 
     /// True once, when a sync of the disk has failed.
@@ -186,6 +222,7 @@ impl DiskHandle {
 
     fn measured(&self, now: Micros, began: Micros) {
         let took = now.0.saturating_sub(began.0);
+        self.times.writes.took_us(took);
         let old = self.write_us.load(Ordering::Relaxed);
         // Two threads that measure at once lose one of the two: it is an average.
         self.write_us.store((old * (EWMA_PARTS - 1) + took) / EWMA_PARTS, Ordering::Relaxed);
@@ -220,6 +257,11 @@ impl DiskHandle {
         self.queue.jobs().closed = true;
         self.queue.wake.notify_all();
     }
+}
+
+/// Whether it waits for the disk to have all of it.
+fn ends_with_sync(op: &DiskOp) -> bool {
+    matches!(op, DiskOp::Sync { .. } | DiskOp::Zero { .. } | DiskOp::Fence { .. } | DiskOp::Close { .. })
 }
 
 /// Whether a full queue refuses.

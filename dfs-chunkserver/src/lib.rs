@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`core`] (every decision, without I/O), [`store`] (one disk's bytes), [`exec`] (what the
 //! core's disk operations do to a store); then the driver: [`config`], [`run`], [`headers`], `startup`, `server`,
-//! `dispatch`, `reads`, `disks`, `peers`, `heartbeat`, `copy`, `load`, `clock`.
+//! `dispatch`, `reads`, `disks`, `peers`, `heartbeat`, `copy`, `load`, `admin`, `clock`.
 
 pub mod core;
 pub mod store;
@@ -20,4 +20,5 @@ mod peers;
 mod heartbeat;
 mod copy;
 mod load;
+mod admin;
 mod clock;

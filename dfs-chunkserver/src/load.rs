@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dfs_admin::{Count, OpTimes};
 use dfs_proto::control::ServerLoad;
 use dfs_proto::header::Load;
+use dfs_proto::request::Op;
 use dfs_proto::units::Micros;
 
 pub(crate) use waits::Waits;
@@ -38,6 +40,9 @@ pub(crate) struct LoadMeter {
     /// As sockets took them: what waits for them has not gone out.
     sent: Arc<AtomicU64>,
     times: [AtomicU64; BUCKETS],
+    /// Since the process began.
+    ops: OpTimes,
+    totals: Totals,
     /// Connections whose replies wait for their sockets. Taken when that begins or ends.
     sockets: Mutex<Waits>,
     /// Of the last sample.
@@ -46,6 +51,22 @@ pub(crate) struct LoadMeter {
     capacity: AtomicU64,
     share: CopyShare,
     samples: Mutex<Samples>,
+}
+
+/// Bytes since the process began, up to the last sample, and of copies up to now.
+#[derive(Debug, Default)]
+struct Totals {
+    bytes_in: Count,
+    bytes_out: Count,
+    copied: Count,
+}
+
+/// Bytes that came, left, and left as parts of copies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) copied: u64,
 }
 
 /// What goes on from one sample to the next, also over connections to the master.
@@ -82,6 +103,8 @@ impl LoadMeter {
             bytes_in: AtomicU64::new(0),
             sent: Arc::default(),
             times: [const { AtomicU64::new(0) }; BUCKETS],
+            ops: OpTimes::default(),
+            totals: Totals::default(),
             sockets: Mutex::new(Waits::of(CROWD)),
             utilisation: AtomicU16::new(0),
             capacity: AtomicU64::new(capacity_bytes_per_s.unwrap_or(0)),
@@ -109,15 +132,42 @@ impl LoadMeter {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// It was answered, `took` later.
-    pub(crate) fn end(&self, took: Micros) {
+    /// It was answered, `took` later, with an error or without.
+    pub(crate) fn end(&self, op: Op, took: Micros, ok: bool) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
+        self.ops.answered(op, took.0, ok);
     }
 
     /// A part of a copy leaves this server.
-    pub(crate) fn copy_leaves(&self, now: Micros) {
+    pub(crate) fn copy_leaves(&self, now: Micros, bytes: usize) {
         self.share.copies(now);
+        self.totals.copied.add(bytes as u64);
+    }
+
+    /// How long requests took since the process began.
+    pub(crate) fn ops(&self) -> &OpTimes {
+        &self.ops
+    }
+
+    pub(crate) fn moved(&self) -> Moved {
+        // A sample in between moves bytes from one to the other: counted first here, they are never counted twice.
+        let waiting = (self.bytes_in.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed));
+        Moved {
+            bytes_in: self.totals.bytes_in.get() + waiting.0,
+            bytes_out: self.totals.bytes_out.get() + waiting.1,
+            copied: self.totals.copied.get(),
+        }
+    }
+
+    /// Requests that are not answered.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How busy the server was when last sampled, in permille, and what it can move if that is known.
+    pub(crate) fn last_sample(&self) -> (u16, u64) {
+        (self.utilisation.load(Ordering::Relaxed), self.capacity.load(Ordering::Relaxed))
     }
 
     /// How long a reply of so many bytes waits, so that copies get on.
@@ -142,11 +192,15 @@ impl LoadMeter {
         let mut samples = lock(&self.samples);
         let last = std::mem::replace(&mut samples.last, at);
         let us = at.now.0.saturating_sub(last.now.0).max(1);
-        let per_s = |count: &AtomicU64| count.swap(0, Ordering::Relaxed).saturating_mul(1_000_000) / us;
+        let per_s = |count: u64| count.saturating_mul(1_000_000) / us;
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        let (bytes_in, bytes_out) = (take(&self.bytes_in), take(&self.sent));
+        self.totals.bytes_in.add(bytes_in);
+        self.totals.bytes_out.add(bytes_out);
         let period = Period {
-            bytes_in_per_s: per_s(&self.bytes_in),
-            bytes_out_per_s: per_s(&self.sent),
-            requests_per_s: per_s(&self.requests),
+            bytes_in_per_s: per_s(bytes_in),
+            bytes_out_per_s: per_s(bytes_out),
+            requests_per_s: per_s(take(&self.requests)),
             sockets_permille: permille(lock(&self.sockets).take(at.now), us),
             disks_permille: permille(around.best_disk_us, us),
         };
@@ -216,7 +270,7 @@ mod tests {
         let meter = LoadMeter::new(Some(1_000_000), at(0, 0));
         for _ in 0..10 {
             meter.begin(50_000);
-            meter.end(Micros(100));
+            meter.end(Op::Read, Micros(100), true);
         }
         meter.begin(0);
         let load = meter.sample(at(SECOND, 200_000), QUIET);
@@ -231,7 +285,7 @@ mod tests {
         for _ in 0..400 {
             meter.begin(0);
             meter.sent().fetch_add(125_000, Ordering::Relaxed);
-            meter.end(Micros(100));
+            meter.end(Op::Read, Micros(100), true);
         }
         (0..connections).for_each(|_| meter.socket_waits(true, || Micros(from + SECOND / 4)));
         let load = meter.sample(at(from + SECOND, 0), QUIET);

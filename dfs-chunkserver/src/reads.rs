@@ -8,6 +8,7 @@ use dfs_proto::chunk::{Capability, Range};
 use dfs_proto::conn::Responder;
 use dfs_proto::frame::{Frame, Outgoing};
 use dfs_proto::header::{Header, Words};
+use dfs_proto::request::Op;
 use dfs_proto::status::Status;
 use dfs_proto::units::Micros;
 
@@ -70,12 +71,12 @@ impl Server {
         if !matches!(cached, Err(StoreError::WouldBlock)) {
             return self.finish_read(read, &ticket, cached);
         }
-        let (server, store) = (Arc::clone(self), Arc::clone(&disk.store));
+        let (server, waits) = (Arc::clone(self), Arc::clone(disk));
         // The queue is bounded: one that is full drops the job, and with it the request is refused.
         let mut held = HeldRead { server: Arc::clone(self), read: Some(read) };
         let queued = disk.try_submit(move || {
             if let Some(read) = held.read.take() {
-                let blocks = store.read(ticket.chunk, offset, len, ReadMode::MayBlock);
+                let blocks = waits.read(ticket.chunk, offset, len);
                 server.finish_read(read, &ticket, blocks);
             }
         });
@@ -124,7 +125,7 @@ impl Server {
         let crcs = blocks.as_ref().map(wire_crcs).unwrap_or_default();
         let data = blocks.map_or_else(Bytes::new, |blocks| blocks.data);
         let meta: Vec<u8> = crcs.iter().flat_map(|crc| crc.to_le_bytes()).collect();
-        self.load.end(Micros(clock::now().0.saturating_sub(read.began.0)));
+        self.load.end(Op::Read, Micros(clock::now().0.saturating_sub(read.began.0)), true);
         let words = Words {
             word0: read.request.capability.chunk.0,
             word1: stamp.now.0,
@@ -136,7 +137,7 @@ impl Server {
     }
 
     fn end_read_with(&self, read: ReadCall, status: Status) {
-        self.load.end(Micros(clock::now().0.saturating_sub(read.began.0)));
+        self.load.end(Op::Read, Micros(clock::now().0.saturating_sub(read.began.0)), false);
         read.reply.send(Outgoing::error(&read.header, status, "").with_load(self.load.header()));
     }
 

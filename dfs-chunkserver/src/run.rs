@@ -12,6 +12,7 @@ use dfs_proto::ids::{Generation, LogIndex};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::admin;
 use crate::clock;
 use crate::config::Config;
 use crate::copy::{Around, Said, Shelf, keep};
@@ -44,6 +45,7 @@ const SHORT_PARTS: u64 = 10;
 /// When it can't start; the text says what to do.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = Listener::bind(&config.listen).await?;
+    let admin_port = config.admin.bind(Some(admin::USUAL))?;
     let addr = listener.local_addr().clone();
     let ready = open_disks(&config, &addr).await?;
     // Not before: a socket that nobody listens at proves to others that the last process is dead, and opening
@@ -57,6 +59,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (ids, cluster) = (ready.ids, ready.cluster);
     let public = Arc::new(Public(Arc::clone(&server)));
     let hello = Hello::new(Role::ChunkServer, config.name.clone(), Some(cluster));
+    if let Some(port) = admin_port {
+        admin::serve(port, &server)?;
+    }
     server.set_peers(Peers::new(hello, public.clone(), ids.os_boot));
     for at in 0..server.disks.len() {
         measure(&server, at);

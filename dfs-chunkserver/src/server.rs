@@ -268,9 +268,9 @@ impl Server {
 
     fn reply(&self, call: OwedCall, reply: &Reply) {
         let took = Micros(clock::now().0.saturating_sub(call.began.0));
-        self.load.end(took);
-        if matches!(reply, Reply::Stock { .. }) {
-            self.load.copy_leaves(clock::now());
+        self.load.end(call.header.op, took, !matches!(reply, Reply::Failed(_)));
+        if let Reply::Stock { data, .. } = reply {
+            self.load.copy_leaves(clock::now(), data.len());
         }
         crate::dispatch::send_reply(call, reply, self.load.header());
     }

@@ -43,6 +43,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         dir: Dir,
     },
+    /// Print where a process has its admin port
+    Admin(Who),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +108,10 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
             println!("{}", Cluster::load(&dir.dir)?.master_addr()?);
             Ok(())
         }
+        Command::Admin(who) => {
+            println!("{}", Cluster::load(&who.dir.dir)?.admin_addr(who.member)?);
+            Ok(())
+        }
     }
 }
 
@@ -117,6 +123,7 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
     if let Some(at) = cluster.mount() {
         println!("mount   {}", at.display());
     }
+    println!("status  http://{}/api/v1/status", cluster.admin_addr(Member::Master)?);
     println!("logs    {}", args.dir.dir.join("log").display());
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
 
 fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
     if target.json {
-        println!("{}", serde_json::to_string_pretty(&json(report))?);
+        println!("{}", serde_json::to_string_pretty(&report.shown())?);
         return Ok(());
     }
     if report.chunks.is_empty() {
@@ -81,26 +81,4 @@ fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
         cost(report.max_milli)
     );
     Ok(())
-}
-
-/// Paths in a form that JSON can carry.
-fn json(report: &HeatReport) -> serde_json::Value {
-    let chunk = |chunk: &dfs_proto::meta::ChunkHeatReport| {
-        serde_json::json!({
-            "chunk": chunk.chunk,
-            "path": from_root(&chunk.path),
-            "inode": chunk.ino,
-            "index": chunk.index,
-            "read_milli": chunk.read_milli,
-            "recent_milli": chunk.recent_milli,
-            "write_milli": chunk.write_milli,
-            "goal": chunk.goal,
-            "to_come": chunk.to_come,
-            "replicas": chunk.replicas,
-        })
-    };
-    serde_json::json!({
-        "max_milli": report.max_milli,
-        "chunks": report.chunks.iter().map(chunk).collect::<Vec<_>>(),
-    })
 }

@@ -20,6 +20,7 @@ mod recover;
 mod scrub;
 mod repair;
 mod server;
+mod session;
 mod status;
 
 use std::process::ExitCode;
@@ -60,6 +61,9 @@ enum Command {
     /// Chunk servers
     #[command(subcommand)]
     Server(server::Command),
+    /// Mounts
+    #[command(subcommand)]
+    Session(session::Command),
     /// How well the disks keep what they were given
     #[command(subcommand)]
     Scrub(scrub::Command),
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
         Command::Damaged(args) => return damaged::run(&target, &args),
         Command::RepairFile(args) => repair::run(&target, &args),
         Command::Server(command) => server::run(&target, &command),
+        Command::Session(command) => session::run(&target, &command),
         Command::Scrub(command) => scrub::run(&target, &command),
         Command::File(command) => file::run(&target, &command),
         Command::Heat(command) => heat::run(&target, &command),

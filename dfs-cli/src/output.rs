@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 
+pub(crate) use dfs_proto::words::path_in_words as from_root;
+
 /// How a cell is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tone {
@@ -103,11 +105,6 @@ pub(crate) fn pairs(lines: &[(&str, String, Tone)]) {
 /// Whether a person reads it.
 pub(crate) fn on_terminal() -> bool {
     std::io::stdout().is_terminal()
-}
-
-/// A path as the master has it, from the root of the filesystem.
-pub(crate) fn from_root(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path).trim_start_matches('/'))
 }
 
 /// Cost a second, of thousandths of a unit.

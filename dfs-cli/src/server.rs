@@ -201,6 +201,7 @@ mod tests {
                 stake: None,
                 removable: false,
                 given_up: 0,
+                traffic: dfs_proto::meta::Traffic::default(),
             })
         };
         assert_eq!(said(1_250_000_000, false), "1250 MB/s");

@@ -17,6 +17,7 @@ use crate::attrs::AttrCache;
 use crate::config::{Config, Upcalls};
 use crate::core::retry::Backoff;
 use crate::core::rng::Rng;
+use crate::counts::{Counters, Counts};
 use crate::error::{Error, Result};
 use crate::files::Releases;
 use crate::net::{NOTICES_MAX, Net, NetError};
@@ -74,6 +75,7 @@ impl<N: Net> Client<N> {
             memory: Memory::new(config.memory_bytes),
             servers: Mutex::new(Directory::new(config.os_boot, config.hedging)),
             rng: Mutex::new(Rng::new(config.seed)),
+            counts: Counters::default(),
             config,
             net,
             upcalls,
@@ -110,6 +112,19 @@ impl<N: Net> Client<N> {
     #[must_use]
     pub fn memory_used(&self) -> u64 {
         self.shared.memory.used()
+    }
+
+    /// What was counted of slow, silent and repeated requests.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.counts.now()
+    }
+
+    /// How much longer the session lives for sure; `None` while no master has it.
+    #[must_use]
+    pub fn session_left(&self) -> Option<Duration> {
+        let linked = self.shared.session.view.get().link.is_some();
+        linked.then(|| self.shared.session.lease_left(self.shared.now()))
     }
 
     /// Writes everything back, closes the session and stops, within `deadline`. What could not be written

@@ -4,7 +4,7 @@
 //! Reading order: [`client`] (what a program calls), [`config`] and [`error`], [`net`] (the seam to the
 //! world); `shared`, `session`, `call` and `recall` (talking to the master); `names`, `absent`, `dirs`, `changes`, `attrs`
 //! and `files` (the calls of a filesystem); `inode`, `making` and `maps` (what is known of a file); `write`, `zeros`, `put`
-//! and `sync`, `read`, `get` and `ahead` (its bytes); `servers`; `core` (decisions without I/O).
+//! and `sync`, `read`, `get` and `ahead` (its bytes); `servers`, `silence`; `counts`; `core` (decisions without I/O).
 //!
 //! Invariants. No clock but [`net::Net::now`] and tokio's, no randomness but the seed, no threads: a
 //! simulator can run it. No lock is held over an await. Nothing is answered from a cache without a grant
@@ -39,9 +39,11 @@ mod get;
 mod ahead;
 mod servers;
 mod silence;
+mod counts;
 mod core;
 
 pub use attrs::CAPABILITY;
 pub use client::{CacheState, Client, DirHandle, DirPage, FileHandle, SetAttrs};
 pub use config::{Ack, Caller, Config, Hedging, NoUpcalls, Patience, Upcalls};
+pub use counts::Counts;
 pub use error::{Error, Result};

@@ -19,6 +19,7 @@ use crate::changes::DirChanges;
 use crate::config::{Config, Patience, SharedUpcalls};
 use crate::core::retry::Backoff;
 use crate::core::rng::Rng;
+use crate::counts::Counters;
 use crate::error::{Error, Result};
 use crate::files::Releases;
 use crate::inode::Inode;
@@ -42,6 +43,7 @@ pub(crate) struct Shared<N: Net> {
     pub(crate) memory: Memory,
     pub(crate) servers: Mutex<Directory>,
     pub(crate) rng: Mutex<Rng>,
+    pub(crate) counts: Counters,
     pub(crate) releases: Releases,
     /// Recalls and returns of grants that an open under way may be about to bring.
     pub(crate) early: Mutex<EarlyRecalls>,
@@ -103,6 +105,7 @@ impl<N: Net> Shared<N> {
 
     /// Sleeps before another try, unless patience ends first.
     pub(crate) async fn pause(&self, backoff: &mut Backoff, until: Until) -> Result<()> {
+        self.counts.retries.one_more();
         let wait = backoff.next(&mut lock(&self.rng));
         until.check()?;
         tokio::time::sleep(wait).await;

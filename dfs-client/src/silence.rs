@@ -87,15 +87,20 @@ impl<N: Net> Shared<N> {
             if patience.is_some()
                 && let Some(second) = self.hedge(members, &tried)
             {
+                self.counts.hedged.one_more();
                 log::debug!("{} is slow; asking {}", first.server, second.server);
                 match self.call_server(second.server, message(second.server), deadline).await {
-                    Ok(frame) => return (second, Ok(frame)),
+                    Ok(frame) => {
+                        self.counts.hedges_won.one_more();
+                        return (second, Ok(frame));
+                    }
                     // It was only to help: what it refuses is asked of the first still.
                     Err(error) => log::debug!("{}: {error}", second.server),
                 }
             }
             tokio::time::sleep_until(silent_at).await;
             let Some(second) = self.choose(members, &tried) else { return std::future::pending().await };
+            self.counts.silent.one_more();
             log::debug!("{} is silent; asking {}", first.server, second.server);
             (second, self.insist(second, &message, deadline).await)
         };

@@ -45,6 +45,7 @@ use crate::config::Options;
 use crate::handles::Handles;
 use crate::inodes::Inodes;
 use crate::notify::Notify;
+use crate::stats::{Kind, Stats};
 
 pub(crate) use recall::Recalls;
 
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     files: Handles<OpenFile>,
     dirs: Handles<Arc<OpenDir>>,
     max_background: u16,
+    pub(crate) stats: Arc<Stats>,
 }
 
 /// A mounted file system that answers.
@@ -83,15 +85,17 @@ impl Shared {
         runtime: Handle,
         options: &Options,
     ) -> Arc<Shared> {
+        let stats = Arc::new(Stats::default());
         Arc::new(Shared {
             client,
             inodes: Arc::clone(&recalls.inodes),
             notify: recalls.notify.clone(),
             numbers: Numbers { root },
-            tasks: Tasks::new(runtime, options.patience),
+            tasks: Tasks::new(runtime, options.patience, Arc::clone(&stats)),
             files: Handles::new(),
             dirs: Handles::new(),
             max_background: options.max_background,
+            stats,
         })
     }
 }
@@ -132,12 +136,24 @@ fn caller(req: &Request) -> Caller {
 }
 
 impl Adapter {
+    /// Runs a handler, and counts how long its request took if it is answered when that returns.
+    fn guarded(&self, kind: Kind, handler: impl FnOnce()) {
+        self.shared.stats.begin(kind);
+        guarded(handler);
+        self.shared.stats.leave();
+    }
+
     fn inode(&self, number: INodeNo) -> Ino {
         self.shared.numbers.inode(number)
     }
 }
 
 impl Shared {
+    /// Open files and directories.
+    pub(crate) fn open_handles(&self) -> (usize, usize) {
+        (self.files.len(), self.dirs.len())
+    }
+
     /// Attributes for a reply; notes that the kernel is told.
     fn shown(&self, attr: &Attr) -> fuser::FileAttr {
         attr::file_attr(attr, self.numbers.number(attr.ino))
@@ -151,15 +167,17 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded(|| entries::lookup(&self.shared, caller(req), self.inode(parent), name, reply));
+        self.guarded(Kind::Lookup, || {
+            entries::lookup(&self.shared, caller(req), self.inode(parent), name, reply)
+        });
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        guarded(|| self.shared.inodes.forget(self.inode(ino), nlookup));
+        self.guarded(Kind::Forget, || self.shared.inodes.forget(self.inode(ino), nlookup));
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        guarded(|| entries::getattr(&self.shared, caller(req), self.inode(ino), reply));
+        self.guarded(Kind::Getattr, || entries::getattr(&self.shared, caller(req), self.inode(ino), reply));
     }
 
     fn setattr(
@@ -180,14 +198,14 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        guarded(|| {
+        self.guarded(Kind::Setattr, || {
             let set = entries::wish(mode, uid, gid, size, atime, mtime);
             entries::setattr(&self.shared, caller(req), self.inode(ino), fh, set, reply);
         });
     }
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
-        guarded(|| entries::readlink(&self.shared, caller(req), self.inode(ino), reply));
+        self.guarded(Kind::Readlink, || entries::readlink(&self.shared, caller(req), self.inode(ino), reply));
     }
 
     fn mknod(
@@ -200,23 +218,33 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        guarded(|| entries::mknod(&self.shared, caller(req), self.inode(parent), name, (mode, rdev), reply));
+        self.guarded(Kind::Mknod, || {
+            entries::mknod(&self.shared, caller(req), self.inode(parent), name, (mode, rdev), reply)
+        });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        guarded(|| entries::mkdir(&self.shared, caller(req), self.inode(parent), name, mode, reply));
+        self.guarded(Kind::Mkdir, || {
+            entries::mkdir(&self.shared, caller(req), self.inode(parent), name, mode, reply)
+        });
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| entries::unlink(&self.shared, caller(req), self.inode(parent), name, reply));
+        self.guarded(Kind::Unlink, || {
+            entries::unlink(&self.shared, caller(req), self.inode(parent), name, reply)
+        });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| entries::rmdir(&self.shared, caller(req), self.inode(parent), name, reply));
+        self.guarded(Kind::Rmdir, || {
+            entries::rmdir(&self.shared, caller(req), self.inode(parent), name, reply)
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        guarded(|| entries::symlink(&self.shared, caller(req), self.inode(parent), name, target, reply));
+        self.guarded(Kind::Symlink, || {
+            entries::symlink(&self.shared, caller(req), self.inode(parent), name, target, reply)
+        });
     }
 
     fn rename(
@@ -230,16 +258,16 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((self.inode(parent), name), (self.inode(newparent), newname));
-        guarded(|| entries::rename(&self.shared, caller(req), from, to, flags, reply));
+        self.guarded(Kind::Rename, || entries::rename(&self.shared, caller(req), from, to, flags, reply));
     }
 
     fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let to = (self.inode(newparent), newname);
-        guarded(|| entries::link(&self.shared, caller(req), self.inode(ino), to, reply));
+        self.guarded(Kind::Link, || entries::link(&self.shared, caller(req), self.inode(ino), to, reply));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        guarded(|| files::open(&self.shared, caller(req), self.inode(ino), flags.0, reply));
+        self.guarded(Kind::Open, || files::open(&self.shared, caller(req), self.inode(ino), flags.0, reply));
     }
 
     fn create(
@@ -252,7 +280,9 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        guarded(|| files::create(&self.shared, caller(req), self.inode(parent), name, (mode, flags), reply));
+        self.guarded(Kind::Create, || {
+            files::create(&self.shared, caller(req), self.inode(parent), name, (mode, flags), reply)
+        });
     }
 
     fn read(
@@ -266,7 +296,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        guarded(|| files::read(&self.shared, req.pid(), fh, offset, size, reply));
+        self.guarded(Kind::Read, || files::read(&self.shared, req.pid(), fh, offset, size, reply));
     }
 
     fn write(
@@ -286,11 +316,11 @@ impl Filesystem for Adapter {
         let append = flags.0 & libc::O_APPEND != 0 && !mapped;
         let drops_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let how = files::Write { offset, append, drops_privileges, mapped };
-        guarded(|| files::write(&self.shared, caller(req), fh, how, data, reply));
+        self.guarded(Kind::Write, || files::write(&self.shared, caller(req), fh, how, data, reply));
     }
 
     fn flush(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        guarded(|| files::flush(&self.shared, req.pid(), fh, reply));
+        self.guarded(Kind::Flush, || files::flush(&self.shared, req.pid(), fh, reply));
     }
 
     fn release(
@@ -303,11 +333,11 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        guarded(|| files::release(&self.shared, fh, reply));
+        self.guarded(Kind::Release, || files::release(&self.shared, fh, reply));
     }
 
     fn fsync(&self, req: &Request, _ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        guarded(|| files::fsync(&self.shared, req.pid(), fh, datasync, reply));
+        self.guarded(Kind::Fsync, || files::fsync(&self.shared, req.pid(), fh, datasync, reply));
     }
 
     fn fallocate(
@@ -320,15 +350,17 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        guarded(|| space::fallocate(&self.shared, caller(req), fh, (offset, length), mode, reply));
+        self.guarded(Kind::Fallocate, || {
+            space::fallocate(&self.shared, caller(req), fh, (offset, length), mode, reply)
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        guarded(|| dirs::opendir(&self.shared, self.inode(ino), reply));
+        self.guarded(Kind::Opendir, || dirs::opendir(&self.shared, self.inode(ino), reply));
     }
 
     fn readdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
-        guarded(|| dirs::readdir(&self.shared, req.pid(), fh, offset, reply));
+        self.guarded(Kind::Readdir, || dirs::readdir(&self.shared, req.pid(), fh, offset, reply));
     }
 
     fn readdirplus(
@@ -339,7 +371,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        guarded(|| dirs::readdir(&self.shared, req.pid(), fh, offset, reply));
+        self.guarded(Kind::Readdir, || dirs::readdir(&self.shared, req.pid(), fh, offset, reply));
     }
 
     fn releasedir(
@@ -350,18 +382,18 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        guarded(|| {
+        self.guarded(Kind::Releasedir, || {
             self.shared.dirs.remove(fh.0);
             reply.ok();
         });
     }
 
     fn fsyncdir(&self, req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        guarded(|| dirs::fsyncdir(&self.shared, req.pid(), fh, reply));
+        self.guarded(Kind::Fsyncdir, || dirs::fsyncdir(&self.shared, req.pid(), fh, reply));
     }
 
     fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        guarded(|| entries::statfs(&self.shared, req.pid(), reply));
+        self.guarded(Kind::Statfs, || entries::statfs(&self.shared, req.pid(), reply));
     }
 
     fn setxattr(
@@ -374,19 +406,25 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        guarded(|| xattrs::set(&self.shared, caller(req), self.inode(ino), name, (value, flags), reply));
+        self.guarded(Kind::Setxattr, || {
+            xattrs::set(&self.shared, caller(req), self.inode(ino), name, (value, flags), reply)
+        });
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guarded(|| xattrs::get(&self.shared, req.pid(), self.inode(ino), name, size, reply));
+        self.guarded(Kind::Getxattr, || {
+            xattrs::get(&self.shared, req.pid(), self.inode(ino), name, size, reply)
+        });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        guarded(|| xattrs::list(&self.shared, req.pid(), self.inode(ino), size, reply));
+        self.guarded(Kind::Listxattr, || xattrs::list(&self.shared, req.pid(), self.inode(ino), size, reply));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| xattrs::remove(&self.shared, caller(req), self.inode(ino), name, reply));
+        self.guarded(Kind::Removexattr, || {
+            xattrs::remove(&self.shared, caller(req), self.inode(ino), name, reply)
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use dfs_admin::AdminArgs;
 
 pub(crate) use options::{Atime, Options, OptionsError, Patience, Unknown};
 pub(crate) use spec::{Spec, SpecError};
@@ -27,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) foreground: bool,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) log_file: Option<PathBuf>,
+    pub(crate) admin: AdminArgs,
 }
 
 /// What the command line asks for.
@@ -74,6 +76,8 @@ struct DaemonArgs {
     /// Log here; without it the daemon logs to syslog
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// Mount a dfs file system from /etc/fstab or `mount -t dfs`.
@@ -123,6 +127,10 @@ fn daemon(args: Vec<OsString>) -> Result<Wish, ConfigError> {
         foreground: args.foreground,
         pid_file: args.pid_file.map(absolute),
         log_file: args.log_file.map(absolute),
+        admin: AdminArgs {
+            admin: args.admin.admin,
+            admin_port_file: args.admin.admin_port_file.map(absolute),
+        },
     })))
 }
 
@@ -141,6 +149,7 @@ fn helper(args: Vec<OsString>) -> Result<Wish, ConfigError> {
         foreground: false,
         pid_file: None,
         log_file: None,
+        admin: AdminArgs::default(),
     })))
 }
 

@@ -29,6 +29,11 @@ impl<T: Clone> Handles<T> {
         self.open.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
     }
 
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Ends it.
     pub(crate) fn remove(&self, number: u64) -> Option<T> {
         self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&number)

@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`config`] (what is wanted), [`daemon`] (one process becomes two), [`serve`] (the life of
 //! a mount), [`mount`] (the kernel's side), [`adapter`] (each request), [`inodes`] and [`notify`] (what the
-//! kernel may remember), [`errno`]. All knowledge of the cluster is in `dfs-client`.
+//! kernel may remember), [`errno`], [`stats`] and [`admin`] (what others may know of it). All knowledge of the cluster is in `dfs-client`.
 
 mod adapter;
+mod admin;
 mod clock;
 mod config;
 mod daemon;
@@ -16,6 +17,7 @@ mod mount;
 mod notify;
 mod procfs;
 mod serve;
+mod stats;
 
 use std::process::ExitCode;
 

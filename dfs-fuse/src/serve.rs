@@ -32,7 +32,7 @@ use crate::config::{Config, Patience};
 use crate::daemon::Report;
 use crate::inodes::Inodes;
 use crate::mount::{self, Manner, Mount, MountPoint};
-use crate::{logging, notify};
+use crate::{admin, logging, notify};
 use stop::Signals;
 
 /// Most workers of the runtime. What they do is wait for the network and copy.
@@ -89,6 +89,7 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
         let note = "dfs-fuse: timeo says nothing without soft: a hard mount waits until the cluster answers";
         drop(writeln!(io::stderr(), "{note}"));
     }
+    let admin_port = config.admin.bind(None)?;
     let point = MountPoint::check(&config.mount_point, config.options.non_empty)?;
     logging::start(config.log_file.as_deref(), config.foreground).context("cannot open the log file")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -110,6 +111,9 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
     let client = connected?;
     let live = runtime.block_on(root(&client, config)).and_then(|root| {
         let shared = Shared::new(client.clone(), &recalls, root, runtime.handle().clone(), &config.options);
+        if let Some(port) = admin_port {
+            admin::serve(port, runtime.handle().clone(), &shared)?;
+        }
         serve(config, point, shared, jobs)
     });
     if live.is_err() {

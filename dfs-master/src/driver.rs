@@ -11,25 +11,31 @@ mod held;
 mod load_log;
 mod service;
 mod snapshots;
+mod stats;
 mod sync;
+mod tool;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dfs_disk::real::RealDisk;
-use dfs_master::core::{After, CallNum, ConnId, Core, Effect, Input, ReqId};
+use dfs_master::core::{After, CallNum, ConnId, Core, Effect, Input, Now, ReqId};
 use dfs_master::log::{Identity, LogWriter, Record, RecordNum};
 use dfs_proto::conn::{Conn, Responder};
 use dfs_proto::frame::Outgoing;
 use dfs_proto::ids::LogIndex;
+use dfs_proto::request::Op;
 use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
 
 use crate::clock;
 use crate::driver::held::Held;
+use crate::driver::tool::Tool;
 
 pub(crate) use load_log::LoadLog;
 pub(crate) use service::Service;
+pub(crate) use stats::Stats;
 
 /// The driver, shared by the connections' tasks, the clock's task and the sync and snapshot threads.
 #[derive(Debug)]
@@ -42,6 +48,7 @@ pub(crate) struct Driver {
     runtime: tokio::runtime::Handle,
     copies: copies::Copies,
     load_log: Option<LoadLog>,
+    stats: Stats,
 }
 
 #[derive(Debug)]
@@ -50,7 +57,7 @@ struct Inner {
     log: LogWriter<RealDisk>,
     conns: HashMap<ConnId, Conn>,
     /// Requests that the core has not answered.
-    waiting: HashMap<(ConnId, ReqId), Responder>,
+    waiting: HashMap<(ConnId, ReqId), Waiting>,
     /// Persist effects that are written and wait for a sync, with the last record of each.
     unsynced: VecDeque<(RecordNum, u64)>,
     /// Effects that wait for the log to be durable.
@@ -63,6 +70,18 @@ struct Inner {
     /// Why the master can't go on.
     failed: Option<String>,
     stopping: bool,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Waiting {
+    Peer {
+        reply: Responder,
+        op: Op,
+        began: Micros,
+    },
+    /// This process itself.
+    Here(Tool),
 }
 
 impl Driver {
@@ -89,7 +108,8 @@ impl Driver {
             stopping: false,
         };
         let (inner, dirty, copies) = (Mutex::new(inner), Condvar::new(), copies::Copies::default());
-        Arc::new(Driver { inner, dirty, disk, identity, runtime, copies, load_log })
+        let stats = Stats::default();
+        Arc::new(Driver { inner, dirty, disk, identity, runtime, copies, load_log, stats })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -106,22 +126,32 @@ impl Driver {
     }
 
     /// Hands a request over, with the means to answer it.
-    fn request(self: &Arc<Driver>, conn: ConnId, reply: Responder, build: impl FnOnce(ReqId) -> Input) {
+    fn request(
+        self: &Arc<Driver>,
+        conn: ConnId,
+        (op, reply): (Op, Responder),
+        build: impl FnOnce(ReqId) -> Input,
+    ) {
         let mut inner = self.lock();
-        let req = ReqId(inner.next_req);
-        inner.next_req += 1;
-        inner.waiting.insert((conn, req), reply);
+        let now = clock::now();
+        let req = inner.number();
+        inner.waiting.insert((conn, req), Waiting::Peer { reply, op, began: now.mono });
         inner.inputs.push_back(build(req));
-        self.drive(&mut inner);
+        self.drive_from(&mut inner, Some(now));
     }
 
     fn drive(self: &Arc<Driver>, inner: &mut Inner) {
+        self.drive_from(inner, None);
+    }
+
+    /// Feeds what there is; the first at `now`, if somebody has looked at the clock for it.
+    fn drive_from(self: &Arc<Driver>, inner: &mut Inner, mut now: Option<Now>) {
         let mut effects = Vec::new();
         while let Some(input) = inner.inputs.pop_front() {
             if inner.failed.is_some() {
                 return;
             }
-            inner.core.step(clock::now(), input, &mut effects);
+            inner.core.step(now.take().unwrap_or_else(clock::now), input, &mut effects);
             for effect in effects.drain(..) {
                 self.perform(inner, effect);
             }
@@ -164,6 +194,7 @@ impl Driver {
     }
 
     fn persist(self: &Arc<Driver>, inner: &mut Inner, number: u64, batch: &[Record], must_sync: bool) {
+        self.stats.records.add(batch.len() as u64);
         if let Err(error) = inner.log.append(batch) {
             self.fail(
                 inner,
@@ -200,7 +231,13 @@ impl Driver {
     fn send_now(self: &Arc<Driver>, inner: &mut Inner, conn: ConnId, send: Send) {
         match send {
             Send::Reply { req, mut out, detail } => {
-                let Some(reply) = inner.waiting.remove(&(conn, req)) else { return };
+                let (reply, op, began) = match inner.waiting.remove(&(conn, req)) {
+                    None => return,
+                    Some(Waiting::Peer { reply, op, began }) => (reply, op, began),
+                    Some(Waiting::Here(tool)) => return tool.answer(out, detail),
+                };
+                let took = clock::mono().0.saturating_sub(began.0);
+                self.stats.ops.answered(op, took, out.status == Status::Ok);
                 if out.status == Status::Ok {
                     reply.send(out);
                 } else {
@@ -271,6 +308,14 @@ impl Driver {
     /// Why the master can't go on, once it can't.
     pub(crate) fn failure(&self) -> Option<String> {
         self.lock().failed.clone()
+    }
+}
+
+impl Inner {
+    fn number(&mut self) -> ReqId {
+        let req = ReqId(self.next_req);
+        self.next_req += 1;
+        req
     }
 }
 

@@ -1,6 +1,7 @@
 //! `dfs-master`: makes a cluster's directory, serves it, checks it, or makes it anew from what servers have. Parses,
 //! recovers, starts the driver, waits for the end; every failure is one line that says what to do, and exit code 1.
 
+mod admin;
 mod check;
 mod clock;
 mod config;
@@ -86,6 +87,7 @@ async fn serve_on(run: &Run) -> anyhow::Result<()> {
     if let Some(path) = &run.unix {
         listeners.push(Listener::bind(&PeerAddr::Unix(path.clone())).await?);
     }
+    let admin_port = run.admin.bind(Some(admin::USUAL))?;
     let started = start::recover(run)?;
     let identity = started.identity;
     let load_log = load_log(run)?;
@@ -93,6 +95,9 @@ async fn serve_on(run: &Run) -> anyhow::Result<()> {
     let driver = Driver::new(started.core, started.log, started.disk, identity, load_log, runtime);
     let sync = driver.start_sync()?;
     driver.input(Input::Tick);
+    if let Some(port) = admin_port {
+        admin::serve(port, &driver)?;
+    }
 
     let addr = listeners[0].local_addr().to_string();
     let welcome = Welcome::new("master", identity.cluster, BootId(start::random()?));

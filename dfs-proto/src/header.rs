@@ -291,7 +291,7 @@ impl Header {
             magic: U32::new(MAGIC),
             version: PROTOCOL_VERSION,
             header_len: HEADER_LEN_BYTE,
-            op: U16::new(self.op as u16),
+            op: U16::new(self.op.code()),
             call: U64::new(self.call.0),
             word0: U64::new(self.words.word0),
             word1: U64::new(self.words.word1),

@@ -30,6 +30,12 @@ macro_rules! ops {
             /// All operations, for tests that walk every one.
             pub const ALL: &'static [Op] = &[$(Op::$name),*];
 
+            /// Its number on the wire.
+            #[must_use]
+            pub const fn code(self) -> u16 {
+                self as u16
+            }
+
             /// The operation of a number from the wire.
             #[must_use]
             pub fn from_code(code: u16) -> Option<Op> {
@@ -139,6 +145,8 @@ ops! {
     MaintainServer = 207;
     SetGoal = 209;
     ShowGoal = 210;
+    SessionList = 211;
+    ChunkChanges = 212;
 
     // Tools to chunk servers.
     ListHeaders = 208;

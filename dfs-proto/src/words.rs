@@ -21,6 +21,12 @@ pub fn in_words(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// A path as the master has it, from the root of the filesystem. What is no UTF-8 in it is shown as such.
+#[must_use]
+pub fn path_in_words(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path).trim_start_matches('/'))
+}
+
 /// Says on one line what a parser of command lines found wrong, and how a program ends then.
 #[must_use]
 pub fn wrong_usage(program: &str, wrong: &dyn Display) -> ExitCode {

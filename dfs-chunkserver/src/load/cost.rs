@@ -64,7 +64,7 @@ fn a_reply_that_says_how_busy_the_server_is_costs_a_small_read_nothing() {
     });
     let counted = each(|| {
         black_box(&meter).begin(100);
-        black_box(&meter).end(Micros(100));
+        black_box(&meter).end(Op::Read, Micros(100), true);
     });
     let says = with.saturating_sub(without);
     println!(

@@ -209,6 +209,15 @@ impl Cluster {
         Ok(text.trim().to_owned())
     }
 
+    /// Where a process has its admin port.
+    pub(crate) fn admin_addr(&self, member: Member) -> anyhow::Result<String> {
+        let file = self.admin_file(&self.known(member)?.name);
+        let text = std::fs::read_to_string(&file).with_context(|| {
+            format!("no {member} with an admin port of its own has run in {}", self.dir.display())
+        })?;
+        Ok(text.trim().to_owned())
+    }
+
     /// In the order of starting.
     fn members(&self) -> Vec<Member> {
         let mut all = vec![Member::Master];
@@ -241,6 +250,19 @@ impl Cluster {
 
     fn port_file(&self, name: &str) -> PathBuf {
         self.dir.join(format!("run/{name}.addr"))
+    }
+
+    fn admin_file(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("run/{name}.admin"))
+    }
+
+    /// An admin port for the process, unless its options have one.
+    fn admin(&self, name: &str, options: &[String]) -> Vec<String> {
+        if options.iter().any(|option| option.starts_with("--admin")) {
+            return Vec::new();
+        }
+        let file = self.admin_file(name).display().to_string();
+        words(&["--admin", "127.0.0.1:0", "--admin-port-file", &file])
     }
 
     /// Where a process listens: where it did before (others know it there), else its port of the base, else one that is
@@ -310,6 +332,7 @@ impl Cluster {
             std::fs::remove_file(&told)?;
         }
         args.extend(words(&["--port-file", &told.display().to_string()]));
+        args.extend(self.admin(&daemon.name, more));
         args.extend_from_slice(more);
         let child = daemon.spawn(&args)?;
         let addr = daemon.wait_ready(child, READY, || {
@@ -332,6 +355,7 @@ impl Cluster {
         if !options.is_empty() {
             args.extend(["-o".into(), options.join(",")]);
         }
+        args.extend(self.admin(&daemon.name, &[]));
         let child = daemon.spawn(&args)?;
         let full = std::fs::canonicalize(at)?;
         daemon.wait_ready(child, READY, || Ok(is_mounted(&full)?.then_some(())))

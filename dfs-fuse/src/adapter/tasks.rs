@@ -27,6 +27,7 @@ use tokio::runtime::Handle;
 use crate::config::Patience;
 use crate::errno::errno;
 use crate::procfs;
+use crate::stats::Stats;
 use parked::{Parked, Started, begin};
 
 /// How often it is checked whether a waiting program was killed. Most operations are long over by then.
@@ -42,6 +43,7 @@ pub(crate) struct Tasks {
     runtime: Handle,
     patience: Patience,
     parked: Arc<Parked>,
+    stats: Arc<Stats>,
 }
 
 /// Why an operation has no result yet.
@@ -53,11 +55,11 @@ enum GaveUp {
 
 impl Tasks {
     /// Runs on `runtime`.
-    pub(crate) fn new(runtime: Handle, patience: Patience) -> Tasks {
+    pub(crate) fn new(runtime: Handle, patience: Patience, stats: Arc<Stats>) -> Tasks {
         let parked = Arc::new(Parked::default());
         // From then on somebody looks whether its program was killed.
         runtime.spawn(Arc::clone(&parked).resume_old(CHECK));
-        Tasks { runtime, patience, parked }
+        Tasks { runtime, patience, parked, stats }
     }
 
     /// Runs `operation` for the thread `pid` and hands its outcome to `answer`.
@@ -84,6 +86,8 @@ impl Tasks {
             Started::Done(result) => return answer(result.map_err(code)),
             Started::Waits(operation, parking) => (operation, parking),
         };
+        let (stats, waiting) = (Arc::clone(&self.stats), Stats::take_along());
+        let answered = move || waiting.into_iter().for_each(|waiting| stats.answered(waiting));
         let rest = async move {
             let mut operation = operation;
             let waited = tokio::select! {
@@ -93,9 +97,13 @@ impl Tasks {
                 reason = let_go(pid, patience) => Err(reason),
             };
             match waited {
-                Ok(result) => answer(result.map_err(code)),
+                Ok(result) => {
+                    answer(result.map_err(code));
+                    answered();
+                }
                 Err(reason) => {
                     answer(Err(reason.code()));
+                    answered();
                     if let Ok(late) = operation.await {
                         undo(late);
                     }
@@ -153,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_soft_mount_lets_go_and_undoes_what_came_late() {
         let patience = Patience::Soft { timeo: Duration::from_secs(2) };
-        let tasks = Tasks::new(Handle::current(), patience);
+        let tasks = Tasks::new(Handle::current(), patience, Arc::default());
         let (answers, answered) = mpsc::channel();
         let (undone, undo) = tokio::sync::oneshot::channel();
         let slow = async {
@@ -168,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_hard_mount_waits() {
-        let tasks = Tasks::new(Handle::current(), Patience::Hard);
+        let tasks = Tasks::new(Handle::current(), Patience::Hard, Arc::default());
         let (answers, answered) = tokio::sync::oneshot::channel();
         let slow = async {
             tokio::time::sleep(Duration::from_secs(86_400)).await;

@@ -160,7 +160,9 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::ExplainChunk
         | Op::MaintainServer
         | Op::SetGoal
-        | Op::ShowGoal => Some(Role::Tool),
+        | Op::ShowGoal
+        | Op::SessionList
+        | Op::ChunkChanges => Some(Role::Tool),
         // The driver answers these two: they are of files.
         Op::ListLog
         | Op::ReadLog

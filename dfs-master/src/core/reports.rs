@@ -1,8 +1,11 @@
 //! The master's own view of itself, for people and tools. It changes nothing.
 
-use dfs_proto::ids::{Ino, LogIndex, ServerNum};
+use std::collections::BTreeMap;
+
+use dfs_proto::ids::{Ino, LogIndex, ServerNum, SessionId};
 use dfs_proto::meta::{
     ChunkReport, ClusterReport, FileReport, LogCopy, ReplicaReport, ServerReport, ServerReports,
+    SessionReport, SessionReports, Traffic,
 };
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
@@ -91,10 +94,36 @@ impl Core {
                 stake: self.soft.scan.stake(server.num),
                 removable: self.is_removable(server.num),
                 given_up: self.given_up_on(server.num),
+                traffic: Traffic {
+                    bytes_in_per_s: load.bytes_in_per_s,
+                    bytes_out_per_s: load.bytes_out_per_s,
+                    requests_per_s: load.requests_per_s,
+                    service_p50_us: load.service_p50_us,
+                    service_p99_us: load.service_p99_us,
+                },
             }
         };
         let servers = self.state.servers.iter().map(report).collect();
         ServerReports { servers, now: self.clock(), passes: self.soft.scan.passes() }
+    }
+
+    pub(super) fn session_reports(&self) -> SessionReports {
+        let mut open: BTreeMap<SessionId, u64> = BTreeMap::new();
+        for (session, _ino) in self.soft.grants.opens() {
+            *open.entry(session).or_default() += 1;
+        }
+        let sessions = self.state.sessions.iter().map(|(session, logged)| {
+            let live = self.soft.sessions.get(session);
+            SessionReport {
+                session,
+                name: logged.name.clone(),
+                os_boot: logged.os_boot,
+                connected: live.is_some_and(|live| live.conn.is_some()),
+                silent_ms: live.map_or(0, |live| self.now.mono.ms_since(live.heard)),
+                open_files: open.get(&session).copied().unwrap_or(0),
+            }
+        });
+        SessionReports { sessions: sessions.collect(), lease_ms: self.config.session_lease_ms }
     }
 
     pub(super) fn file_report(&self, ino: Ino, from: ChunkIndex) -> Result<FileReport, Status> {

@@ -33,10 +33,11 @@ impl Handler for Service {
         }
         let words = frame.header.words;
         let id = ConnId(conn.id());
-        self.driver.request(id, reply, |req| Input::Request {
+        let op = frame.header.op;
+        self.driver.request(id, (op, reply), |req| Input::Request {
             conn: id,
             req,
-            op: frame.header.op,
+            op,
             rid: RequestId(words.word0),
             done: RequestId(words.word1),
             body: frame.meta,

@@ -7,6 +7,7 @@ use dfs_master::core::image::StateImage;
 use dfs_master::log::{EntryId, SnapshotError, SnapshotStore};
 use dfs_proto::ids::{LogIndex, Term};
 
+use crate::clock;
 use crate::driver::{Driver, Inner};
 
 impl Driver {
@@ -24,7 +25,11 @@ impl Driver {
         inner.snapshot_running = true;
         let driver = Arc::clone(self);
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+            let began = clock::mono();
             let written = driver.write_snapshot(EntryId { index, term }, &image);
+            if written.is_ok() {
+                driver.stats.snapshot_written(began, clock::mono());
+            }
             // The image's pages go before the core is told: they cost memory while they are shared.
             drop(image);
             let mut inner = driver.lock();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dfs_master::log::{LogWriter, SyncHandle};
 
+use crate::clock;
 use crate::driver::{Driver, Inner};
 
 /// How long an answer given after write(2) may run ahead of the disk (`interval`).
@@ -38,8 +39,10 @@ impl Driver {
     fn sync_loop(self: Arc<Driver>) {
         loop {
             let Some(handle) = self.wait_for_work() else { return };
+            let began = clock::mono();
             match handle.run() {
                 Ok(synced) => {
+                    self.stats.log_syncs.took_us(clock::mono().0.saturating_sub(began.0));
                     let mut inner = self.lock();
                     let position = inner.log.synced(synced);
                     self.durable(&mut inner, position.record, position.entry.index);

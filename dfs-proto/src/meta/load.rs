@@ -6,6 +6,7 @@ use crate::ids::{ChunkId, Ino};
 use crate::meta::request;
 use crate::request::{Op, Request};
 use crate::units::{ChunkIndex, Timespec};
+use crate::words::path_in_words;
 
 /// How the policy is set, after a change of the fields that are there. Thresholds and the budget as an operator writes
 /// them: `auto`, or a number.
@@ -73,6 +74,69 @@ pub struct ChunkHeatReport {
     pub to_come: u8,
     /// By name, the primary first.
     pub replicas: Vec<String>,
+}
+
+/// A [`HeatReport`] as people and their programs read it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct HeatShown {
+    pub max_milli: u64,
+    pub chunks: Vec<ChunkHeatShown>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ChunkHeatShown {
+    pub chunk: ChunkId,
+    pub path: String,
+    pub inode: Ino,
+    pub index: ChunkIndex,
+    pub read_milli: u64,
+    pub recent_milli: u64,
+    pub write_milli: u64,
+    pub goal: u8,
+    pub to_come: u8,
+    pub replicas: Vec<String>,
+}
+
+impl HeatReport {
+    #[must_use]
+    pub fn shown(&self) -> HeatShown {
+        let chunk = |chunk: &ChunkHeatReport| ChunkHeatShown {
+            chunk: chunk.chunk,
+            path: path_in_words(&chunk.path),
+            inode: chunk.ino,
+            index: chunk.index,
+            read_milli: chunk.read_milli,
+            recent_milli: chunk.recent_milli,
+            write_milli: chunk.write_milli,
+            goal: chunk.goal,
+            to_come: chunk.to_come,
+            replicas: chunk.replicas.clone(),
+        };
+        HeatShown { max_milli: self.max_milli, chunks: self.chunks.iter().map(chunk).collect() }
+    }
+}
+
+/// What was decided and done about chunks for their load, the newest first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkChanges {
+    pub most: u32,
+}
+request!(ChunkChanges => ChangeReport);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChangeReport {
+    pub changes: Vec<ChunkChange>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkChange {
+    pub chunk: ChunkId,
+    /// From the root; empty when the chunk's file is gone.
+    pub path: String,
+    /// When, by the master's time of day.
+    pub unix_s: i64,
+    /// What, and why.
+    pub what: String,
 }
 
 /// Why a chunk has the replicas that it has.

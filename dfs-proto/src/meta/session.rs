@@ -92,6 +92,32 @@ pub struct Alive {
     pub servers_changed: bool,
 }
 
+/// Asks for the sessions that there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionList {}
+request!(SessionList => SessionReports);
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionReports {
+    pub sessions: Vec<SessionReport>,
+    /// How long a session lives after the last message that the master had from it.
+    pub lease_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionReport {
+    pub session: SessionId,
+    /// Host name and mount point.
+    pub name: String,
+    pub os_boot: OsBootId,
+    /// Whether a connection of it stands.
+    pub connected: bool,
+    /// Since the master last heard from it.
+    pub silent_ms: u64,
+    /// Files that it has open.
+    pub open_files: u64,
+}
+
 /// Asks for the directory of chunk servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GetServers {}

@@ -204,6 +204,20 @@ pub struct ServerReport {
     /// Replicas there of chunks that were given up: nothing counts on them, and only a person removes them.
     #[serde(default)]
     pub given_up: u64,
+    /// As it last said.
+    #[serde(default)]
+    pub traffic: Traffic,
+}
+
+/// What a server did in the second before its last heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    pub bytes_in_per_s: u64,
+    pub bytes_out_per_s: u64,
+    pub requests_per_s: u64,
+    /// From a request's arrival to its answer.
+    pub service_p50_us: u32,
+    pub service_p99_us: u32,
 }
 
 /// An operator wants a server empty, or no longer. Answered when that is durable.

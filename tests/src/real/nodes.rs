@@ -228,7 +228,14 @@ impl Nodes {
         }
         let binary = self.bin.join(binary);
         let node = self.node(who)?;
-        args.extend(words(&["--listen", &node.place.listen, "--port-file", &told.display().to_string()]));
+        args.extend(words(&[
+            "--admin",
+            "off",
+            "--listen",
+            &node.place.listen,
+            "--port-file",
+            &told.display().to_string(),
+        ]));
         node.daemon.spawn(&node.place.host, &binary, &args)?;
         node.place.listen = node.daemon.wait_ready(|| {
             let text = std::fs::read_to_string(&told).unwrap_or_default();

@@ -54,6 +54,14 @@ impl Core {
                 let report = self.explain_chunk(&decode(body)?)?;
                 self.reply(caller, &report);
             }
+            Op::SessionList => {
+                let report = self.session_reports();
+                self.reply(caller, &report);
+            }
+            Op::ChunkChanges => {
+                let report = self.chunk_changes(&decode(body)?);
+                self.reply(caller, &report);
+            }
             Op::MaintainServer => return self.maintain_server(caller, decode(body)?),
             Op::SetGoal => return self.set_goal(caller, decode(body)?),
             Op::ShowGoal => {

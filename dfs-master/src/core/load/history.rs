@@ -21,6 +21,11 @@ impl History {
         self.events.push_back((chunk, wall, what));
     }
 
+    /// Of all, the newest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = &(ChunkId, Timespec, String)> {
+        self.events.iter().rev()
+    }
+
     /// Of one chunk, the oldest first.
     pub(super) fn of(&self, chunk: ChunkId) -> Vec<(Timespec, String)> {
         let of = self.events.iter().filter(|(other, _, _)| *other == chunk);

@@ -2,9 +2,11 @@
 
 use dfs_proto::ids::{ChunkId, ServerNum};
 use dfs_proto::meta::{
-    ChunkExplained, ChunkHeatReport, ExplainChunk, Heat, HeatReport, Policy, PolicyReport,
+    ChangeReport, ChunkChange, ChunkChanges, ChunkExplained, ChunkHeatReport, ExplainChunk, Heat, HeatReport,
+    Policy, PolicyReport,
 };
 use dfs_proto::status::Status;
+use dfs_proto::words::path_in_words;
 use serde_bytes::ByteBuf;
 
 use crate::core::Core;
@@ -65,7 +67,13 @@ impl Core {
                     .map(|(chunk, watched)| (watched.read.0.saturating_add(watched.write.0), *chunk))
                     .filter(|(cost, _)| *cost > 0)
                     .collect();
-                busy.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+                let hotter = |a: &(u64, ChunkId), b: &(u64, ChunkId)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
+                // Of a hundred thousand a few are asked for, every other second: the rest need no order.
+                if busy.len() > most {
+                    busy.select_nth_unstable_by(most, hotter);
+                    busy.truncate(most);
+                }
+                busy.sort_by(hotter);
                 busy.into_iter().map(|(_, chunk)| chunk).take(most).collect()
             }
         };
@@ -112,6 +120,21 @@ impl Core {
             past: self.soft.load.past.of(chunk),
             max_replicas: u8::try_from(self.most_replicas(meta.ino)).unwrap_or(u8::MAX),
         })
+    }
+
+    pub(in crate::core) fn chunk_changes(&self, asked: &ChunkChanges) -> ChangeReport {
+        let most = usize::try_from(asked.most).unwrap_or(CHUNKS_MAX).min(CHUNKS_MAX);
+        let path_of = |chunk| {
+            let ino = self.state.chunks.get(chunk)?.ino;
+            self.state.ns.path_of(ino).map(|path| path_in_words(&path))
+        };
+        let changes = self.soft.load.past.newest().take(most).map(|(chunk, wall, what)| ChunkChange {
+            chunk: *chunk,
+            path: path_of(*chunk).unwrap_or_default(),
+            unix_s: wall.sec,
+            what: what.clone(),
+        });
+        ChangeReport { changes: changes.collect() }
     }
 
     /// What people call the server.
