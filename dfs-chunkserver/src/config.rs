@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use dfs_daemon::settings::FileArgs;
 use dfs_proto::conn::PeerAddr;
 
 /// Disk threads beyond this only wait for one another.
@@ -49,9 +50,8 @@ pub struct Args {
     /// Every replica is compared with its checksums once in so many days, while its disk has nothing else to do
     #[arg(long, value_name = "DAYS", default_value_t = 14, value_parser = clap::value_parser!(u64).range(1..=3650))]
     pub scrub_days: u64,
-    /// error, warn, info, debug or trace
-    #[arg(long, default_value = "info")]
-    pub log_level: log::LevelFilter,
+    #[command(flatten)]
+    pub file: FileArgs,
 }
 
 /// What the server runs with.

@@ -47,6 +47,7 @@ use crate::inodes::Inodes;
 use crate::notify::Notify;
 
 pub(crate) use recall::Recalls;
+pub(crate) use xattrs::PROBE;
 
 use attr::Numbers;
 use listing::OpenDir;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dfs_daemon::settings::FileArgs;
 use dfs_proto::units::ChunkSize;
 
 /// The dfs master: the namespace, and where every chunk is.
@@ -156,9 +157,8 @@ pub(crate) struct Run {
     /// MiB that the log of loads may take in `load` of the directory, the oldest of it going first; 0 writes none
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     pub(crate) load_log_mib: u64,
-    /// error, warn, info, debug or trace; RUST_LOG overrides
-    #[arg(long, default_value = "info")]
-    pub(crate) log_level: String,
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
