@@ -47,8 +47,9 @@ on client sh -ec "dpkg -i /packages/dfs-client_*.deb /packages/dfs-tools_*.deb >
 for server in "${servers[@]}"; do on "$server" systemctl show -P StatusText dfs-chunkserver@a; done
 on master systemctl show -P StatusText dfs-master
 
-up() { on client dfs --json --master "$master" status | jq -e '[.servers[] | select(.up)] | length == 3' ; }
-same() { on client sh -ec 'sync; echo 3 >/proc/sys/vm/drop_caches; diff -r /usr/share /mnt/dfs/share'; }
+up() { on client dfs --json --master "$master" status | jq -e '.servers_up == 3'; }
+# After a kill or a reboot of the client nothing of it is in a cache.
+same() { on client diff -r /usr/share /mnt/dfs/share; }
 
 step "copy of a tree to the mount that fstab makes"
 on client sh -ec 'cp -r /usr/share /mnt/dfs/share; sync /mnt/dfs/share; findmnt -n -t fuse.dfs /mnt/dfs; du -sh /mnt/dfs/share | cut -f 1
@@ -56,8 +57,12 @@ on client sh -ec 'cp -r /usr/share /mnt/dfs/share; sync /mnt/dfs/share; findmnt 
 same
 
 pid() { on "$1" systemctl show -P MainPID "$2"; }
-# back NAME UNIT PID: whether another process serves as this unit.
-back() { [ "$(on "$1" systemctl is-active "$2")" = active ] && [ "$(pid "$1" "$2")" != "$3" ]; }
+# back NAME UNIT PID: whether another process serves as this unit. One question: between two it could be between both.
+back() {
+  local now
+  now=$(on "$1" systemctl show -p ActiveState,MainPID "$2" | sort | tr '\n' ' ')
+  [[ $now =~ ^ActiveState=active\ MainPID=([1-9][0-9]*)\ $ ]] && [ "${BASH_REMATCH[1]}" != "$3" ]
+}
 for where in "master dfs-master" "cs1 dfs-chunkserver@a" "cs2 dfs-chunkserver@a" "cs3 dfs-chunkserver@a"; do
   read -r name unit <<<"$where"
   step "kill -9 of $unit on $name"

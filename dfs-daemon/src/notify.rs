@@ -2,8 +2,8 @@
 //! goes on, and that its main loop still turns. Where no manager listens, nothing is sent and no thread runs.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,35 @@ const STEP_LIMIT: Duration = Duration::from_secs(300);
 /// Pings for each period in which the manager wants one.
 const PINGS: u32 = 3;
 
+/// Messages that wait while the manager reads none; more are dropped. Pings alone fill it in ten minutes.
+const QUEUE: usize = 64;
+
+/// Sends from a thread of its own: a manager that does not read must not keep the daemon from its work.
+static SENDER: LazyLock<Option<SyncSender<String>>> = LazyLock::new(|| {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let (queue, messages) = sync_channel::<String>(QUEUE);
+    let sending = move || {
+        for message in messages {
+            if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&message)]) {
+                log::warn!("the service manager was not told {message:?}: {error}");
+            }
+        }
+    };
+    match std::thread::Builder::new().name("sd-notify".into()).spawn(sending) {
+        Ok(_) => Some(queue),
+        Err(error) => {
+            log::error!("the service manager will hear nothing: no thread: {error}");
+            None
+        }
+    }
+});
+
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!("the service manager was not told: {error}");
+    let Some(queue) = &*SENDER else { return };
+    // A line each, whatever an error's words have in them.
+    let lines: Vec<String> = states.iter().map(|state| state.to_string().replace('\n', "; ")).collect();
+    if queue.try_send(lines.join("\n")).is_err() {
+        log::debug!("the service manager does not read; not told: {lines:?}");
     }
 }
 
