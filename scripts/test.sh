@@ -10,6 +10,7 @@ need_fuse
 begin=$(now_ms)
 took() { say "$1: $((($(now_ms) - begin) / 1000)) s since the start"; }
 scripts/check.sh; took "checks done"
+scripts/check-units.sh; took "units done"
 build_trial; took "build done"
 say "simulated clusters"
 # As many at a time as there are processors: one is a single thread.

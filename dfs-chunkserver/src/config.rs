@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use dfs_admin::AdminArgs;
+use dfs_daemon::settings::FileArgs;
 use dfs_proto::conn::PeerAddr;
 
 /// Disk threads beyond this only wait for one another.
@@ -52,9 +53,8 @@ pub struct Args {
     pub scrub_days: u64,
     #[command(flatten)]
     pub admin: AdminArgs,
-    /// error, warn, info, debug or trace
-    #[arg(long, default_value = "info")]
-    pub log_level: log::LevelFilter,
+    #[command(flatten)]
+    pub file: FileArgs,
 }
 
 /// What the server runs with.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dfs_daemon::notify;
 use dfs_proto::conn::{CallError, Conn, ConnError, Hello, PeerAddr, Role};
 use dfs_proto::control::{
     GracefulStop, Heartbeat, INVENTORY_PART, Inventory, LearnerReady, Register, Registered, ReplicaInfo,
@@ -65,6 +66,7 @@ impl Link {
                     told.clear();
                     let error = self.serve(&conn, &mut reports, &mut pause).await;
                     log::warn!("the master: {error}; connecting again");
+                    notify::status(&format!("the connection to the master broke: {error}; connecting again"));
                     self.conn.send_replace(None);
                     self.server.input(Input::MasterLost);
                     conn.close();
@@ -74,6 +76,7 @@ impl Link {
                 Err(error) => {
                     told = error.to_string();
                     log::warn!("no connection to the master: {told}; trying on");
+                    notify::status(&format!("no connection to the master: {told}; trying on"));
                 }
             }
             tokio::time::sleep(pause).await;
@@ -141,6 +144,7 @@ impl Link {
         };
         let registered = conn.call(&register, CALL_LIMIT).await?.body;
         log::info!("registered as {} in term {}", registered.num, registered.term);
+        notify::status(&format!("serving at {} as {}", self.addr, registered.num));
         self.server.input(Input::Registered(registered.clone()));
         if let Some(peers) = self.server.peers() {
             peers.set_hello(self.hello());

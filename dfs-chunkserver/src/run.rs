@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use dfs_daemon::notify::{self, Startup, Watchdog};
 use dfs_disk::real::RealDisk;
 use dfs_disk::replace_file;
 use dfs_proto::conn::{Acceptor, Hello, Listener, PeerAddr, Role, RoleSet, Welcome};
@@ -34,6 +35,8 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 /// How often disks are asked for their space, and how often their trash is looked at.
 const SPACE_EVERY: Duration = Duration::from_secs(2);
 const TRASH_EVERY: Duration = Duration::from_secs(60);
+/// How often a start that waits for the master says that it does.
+const WAITING_EVERY: Duration = Duration::from_secs(5);
 /// Age at which trash is unlinked (D3).
 const TRASH_AGE_S: u64 = 3600;
 /// A disk with less than one part in so many free is short of space.
@@ -44,10 +47,11 @@ const SHORT_PARTS: u64 = 10;
 /// # Errors
 /// When it can't start; the text says what to do.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    let startup = Startup::begin("starting")?;
     let listener = Listener::bind(&config.listen).await?;
     let admin_port = config.admin.bind(Some(admin::USUAL))?;
     let addr = listener.local_addr().clone();
-    let ready = open_disks(&config, &addr).await?;
+    let ready = open_disks(&config, &addr, &startup).await?;
     // Not before: a socket that nobody listens at proves to others that the last process is dead, and opening
     // disks after a crash can take long.
     let unix = match &config.unix {
@@ -69,6 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     server.look_at_disks();
     tokio::spawn(Arc::clone(&server).run_timers());
     tokio::spawn(housekeeping(Arc::clone(&server)));
+    tokio::spawn(watch(Arc::clone(&server)));
     let (is_ready, mut wait_ready) = watch::channel(false);
     let (conn, master) = watch::channel(None);
     let link = Link {
@@ -103,7 +108,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         _ = async { wait_ready.wait_for(|ready| *ready).await.is_ok() } => tell_ready(&config, &addr)?,
         _ = terminate.recv() => return stop(&server, None, &ready).await,
         _ = interrupt.recv() => return stop(&server, None, &ready).await,
+        () = wait_for_master(&config, &startup) => {}
     }
+    drop(startup);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -178,8 +185,29 @@ fn make_server(
     Ok(Arc::new(Server::new(core, disks, load, reports, runtime)))
 }
 
+/// For ever: no master is a reason to wait, not to end.
+async fn wait_for_master(config: &Config, startup: &Startup) {
+    startup.stage(&format!("registering with the master at {}", config.master));
+    loop {
+        tokio::time::sleep(WAITING_EVERY).await;
+        startup.step();
+    }
+}
+
+/// Tells the service manager that this process turns: a task of the runtime that serves everybody runs, and the
+/// core is not held by a thread that hangs.
+async fn watch(server: Arc<Server>) {
+    let mut watchdog = Watchdog::of_manager();
+    loop {
+        watchdog.due().await;
+        server.with_core(|core| core.server_num());
+        watchdog.alive();
+    }
+}
+
 fn tell_ready(config: &Config, addr: &PeerAddr) -> anyhow::Result<()> {
     log::info!("ready: serving at {addr}");
+    notify::ready(&format!("serving at {addr}"));
     let Some(path) = &config.port_file else { return Ok(()) };
     write_file(path, format!("{addr}\n").as_bytes())
         .with_context(|| format!("can't write {}", path.display()))
@@ -249,6 +277,7 @@ async fn stop(
 ) -> anyhow::Result<()> {
     let began = clock::now();
     log::info!("stopping");
+    notify::stopping();
     server.input(Input::Stop);
     say_goodbye(master, ready.ids, GOODBYE_LIMIT).await;
     if let Some(peers) = server.peers() {

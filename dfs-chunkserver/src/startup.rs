@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_daemon::notify::Startup;
 use dfs_disk::Disk;
 use dfs_disk::real::RealDisk;
 use dfs_proto::conn::{CallsOnly, Conn, ConnError, Hello, PeerAddr, Role};
 use dfs_proto::control::{DiskReport, Register, Registered};
 use dfs_proto::ids::{BootId, ClusterId, DiskId, Generation, LogIndex, OsBootId, ServerId, Term};
+use dfs_proto::status::Status;
 use dfs_proto::units::CHUNK_SIZE_MAX;
 
 use crate::config::Config;
@@ -26,6 +28,8 @@ const NEW_DISK_HAS: [&str; 9] =
 const RETRY: Duration = Duration::from_millis(200);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const REGISTER_LIMIT: Duration = Duration::from_secs(10);
+/// Opening a disk reads the header of each of its chunks: a million of them on a disk that seeks 300 times a second.
+const OPEN_LIMIT: Duration = Duration::from_secs(3600);
 const OS_BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why the server does not start.
@@ -95,18 +99,23 @@ fn os_boot() -> Result<OsBootId, StartError> {
 ///
 /// # Errors
 /// Whatever only a person can change.
-pub(crate) async fn open_disks(config: &Config, addr: &PeerAddr) -> Result<Ready, StartError> {
+pub(crate) async fn open_disks(
+    config: &Config,
+    addr: &PeerAddr,
+    startup: &Startup,
+) -> Result<Ready, StartError> {
     let mut disks = Vec::with_capacity(config.disks.len());
     for path in &config.disks {
         disks.push(look_at(path)?);
     }
-    let (conn, cluster) = reach_master(config).await?;
+    let (conn, cluster) = reach_master(config, startup).await?;
     let os_boot = os_boot()?;
     let boot = BootId(u64::try_from(random()? & u128::from(u64::MAX)).unwrap_or(1));
     let mut opened = Vec::with_capacity(disks.len());
     let mut server = None;
     let mut generation = None;
     for (path, disk) in config.disks.iter().zip(disks) {
+        startup.long_stage(&format!("opening disk {}", path.display()), OPEN_LIMIT);
         match Store::open(disk.clone(), Expect { cluster, server, os_boot }, store_config(config)) {
             Ok((store, found)) => {
                 server = Some(store.label().server);
@@ -238,21 +247,31 @@ fn make_disk(
 }
 
 /// The master's cluster, from whoever answers first.
-async fn reach_master(config: &Config) -> Result<(Conn, ClusterId), StartError> {
+async fn reach_master(config: &Config, startup: &Startup) -> Result<(Conn, ClusterId), StartError> {
     let mut told = false;
+    startup.stage(&format!("waiting for the master at {}", config.master));
     loop {
         let hello = Hello::new(Role::ChunkServer, config.name.clone(), None);
         match connect(config, hello).await {
             Ok(conn) => return Ok(conn),
+            // An upgrade of the cluster has got to one of the two only.
+            Err(error @ ConnError::Handshake { status: Status::WrongVersion, .. }) if !told => {
+                log::warn!("{error}; waiting until both have the same version of dfs");
+                startup.stage(&format!("the master at {} has another version: {error}", config.master));
+                told = true;
+            }
+            Err(ConnError::Handshake { status: Status::WrongVersion, .. }) => {}
             Err(error @ (ConnError::Handshake { .. } | ConnError::Frame { .. })) => {
                 return Err(StartError::Refused { master: config.master.clone(), reason: error.to_string() });
             }
             Err(error) if told => log::debug!("{error}"),
             Err(error) => {
                 log::warn!("no master yet: {error}; trying on");
+                startup.stage(&format!("waiting for the master at {}: {error}", config.master));
                 told = true;
             }
         }
+        startup.step();
         tokio::time::sleep(RETRY).await;
     }
 }

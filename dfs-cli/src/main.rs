@@ -25,7 +25,8 @@ mod status;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use dfs_daemon::pages;
 use dfs_proto::words::{in_words, wrong_usage};
 
 /// Ask a dfs cluster how it is, and run one on this machine for trying.
@@ -97,6 +98,14 @@ fn obey_closed_pipes() {
 fn main() -> ExitCode {
     obey_closed_pipes();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    match pages::if_asked(|| vec![Args::command()]) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dfs: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(wrong) if wrong.use_stderr() => return wrong_usage("dfs", &wrong),

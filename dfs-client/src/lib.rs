@@ -2,7 +2,7 @@
 //! replica choice and retries. Used by the FUSE daemon, the command, the tests and the simulator.
 //!
 //! Reading order: [`client`] (what a program calls), [`config`] and [`error`], [`net`] (the seam to the
-//! world); `shared`, `session`, `call` and `recall` (talking to the master); `names`, `absent`, `dirs`, `changes`, `attrs`
+//! world); `shared`, `session`, `predecessor`, `call` and `recall` (talking to the master); `names`, `absent`, `dirs`, `changes`, `attrs`
 //! and `files` (the calls of a filesystem); `inode`, `making` and `maps` (what is known of a file); `write`, `zeros`, `put`
 //! and `sync`, `read`, `get` and `ahead` (its bytes); `servers`, `silence`; `counts`; `core` (decisions without I/O).
 //!
@@ -17,6 +17,7 @@ pub mod net;
 
 mod shared;
 mod session;
+mod predecessor;
 mod view;
 mod call;
 mod recall;

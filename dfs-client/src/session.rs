@@ -68,6 +68,11 @@ pub(crate) struct Facts {
 }
 
 impl Session {
+    /// As the master numbers it.
+    pub(crate) fn id(&self) -> SessionId {
+        lock(&self.state).id
+    }
+
     pub(crate) fn new() -> Session {
         let facts = Facts { chunk_size: ChunkSize::DEFAULT, lease_ms: 0, server_lease_ms: 0 };
         let state = State {

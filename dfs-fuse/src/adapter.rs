@@ -48,6 +48,7 @@ use crate::notify::Notify;
 use crate::stats::{Kind, Stats};
 
 pub(crate) use recall::Recalls;
+pub(crate) use xattrs::PROBE;
 
 use attr::Numbers;
 use listing::OpenDir;

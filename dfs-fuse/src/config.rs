@@ -10,8 +10,9 @@ mod spec;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use dfs_admin::AdminArgs;
+use dfs_daemon::settings::{FileArgs, Read, Settings, SettingsError};
 
 pub(crate) use options::{Atime, Options, OptionsError, Patience, Unknown};
 pub(crate) use spec::{Spec, SpecError};
@@ -29,12 +30,24 @@ pub(crate) struct Config {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) admin: AdminArgs,
+    /// What is logged.
+    pub(crate) log_level: String,
+    /// A mount whose daemon is gone is replaced, not refused.
+    pub(crate) replace_dead: bool,
+    /// Of a daemon that is known to have ended without closing it.
+    pub(crate) dead_session: Option<u64>,
 }
 
+/// Where the options came from, to read them again.
+pub(crate) type Origin = Settings<DaemonArgs>;
+
 /// What the command line asks for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(crate) enum Wish {
-    Mount(Box<Config>),
+    /// Without an origin where there is no file to read again.
+    Mount(Box<Config>, Option<Origin>),
+    /// Print this, and end.
+    Print(String),
     /// mount(8) `-f`: everything but the mount itself.
     Nothing,
 }
@@ -42,13 +55,16 @@ pub(crate) enum Wish {
 /// Why the command line cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// Clap's own message, help and version included.
     #[error(transparent)]
-    Usage(#[from] clap::Error),
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
     Options(#[from] OptionsError),
+    #[error(
+        "-o supervise is for a daemon in the background: leave out --foreground, and restart that from outside"
+    )]
+    SuperviseForeground,
 }
 
 /// Mount a dfs file system.
@@ -57,7 +73,7 @@ pub(crate) enum ConfigError {
 /// `fusermount3 -u MNT` if an ordinary user mounted it.
 #[derive(Debug, Parser)]
 #[command(name = "dfs-fuse", version, max_term_width = 100)]
-struct DaemonArgs {
+pub(crate) struct DaemonArgs {
     /// The master's address; several are separated by commas. `:/DIR` after it mounts that directory only
     #[arg(long, value_name = "HOST:PORT", env = "DFS_MASTER")]
     master: String,
@@ -65,7 +81,7 @@ struct DaemonArgs {
     #[arg(value_name = "MNT")]
     mount_point: PathBuf,
     /// Comma-separated mount options; an unknown one is refused with the list of all
-    #[arg(short = 'o', value_name = "OPTIONS")]
+    #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     options: Vec<OsString>,
     /// Stay in the foreground and log to standard error
     #[arg(long, short = 'f')]
@@ -78,6 +94,11 @@ struct DaemonArgs {
     log_file: Option<PathBuf>,
     #[command(flatten)]
     admin: AdminArgs,
+    /// Replace a mount at MNT whose daemon is gone; without it, such a mount is an error
+    #[arg(long)]
+    replace_dead: bool,
+    #[command(flatten)]
+    file: FileArgs,
 }
 
 /// Mount a dfs file system from /etc/fstab or `mount -t dfs`.
@@ -116,11 +137,23 @@ pub(crate) fn from_command_line(args: impl IntoIterator<Item = OsString>) -> Res
     if name == Some(OsStr::new(HELPER_NAME)) { helper(args) } else { daemon(args) }
 }
 
+/// What is to be had on a command line, for manual pages and completions.
+pub(crate) fn commands() -> Vec<clap::Command> {
+    vec![DaemonArgs::command(), HelperArgs::command()]
+}
+
 fn daemon(args: Vec<OsString>) -> Result<Wish, ConfigError> {
-    let args = DaemonArgs::try_parse_from(args)?;
+    let Read { args, settings, printed } = Settings::<DaemonArgs>::read(args, None)?;
+    if let Some(text) = printed {
+        return Ok(Wish::Print(text));
+    }
     let spec = Spec::parse(&args.master)?;
     let options = Options::parse(&args.options, &spec, Unknown::Refuse)?;
-    Ok(Wish::Mount(Box::new(Config {
+    if options.supervise && args.foreground {
+        return Err(ConfigError::SuperviseForeground);
+    }
+    let origin = settings.path().is_some().then_some(settings);
+    let config = Box::new(Config {
         spec,
         mount_point: args.mount_point,
         options,
@@ -131,18 +164,24 @@ fn daemon(args: Vec<OsString>) -> Result<Wish, ConfigError> {
             admin: args.admin.admin,
             admin_port_file: args.admin.admin_port_file.map(absolute),
         },
-    })))
+        log_level: args.file.log_level,
+        replace_dead: args.replace_dead,
+        dead_session: None,
+    });
+    Ok(Wish::Mount(config, origin))
 }
 
 fn helper(args: Vec<OsString>) -> Result<Wish, ConfigError> {
-    let args = HelperArgs::try_parse_from(args)?;
+    let args = HelperArgs::try_parse_from(args).map_err(SettingsError::from)?;
     let spec = Spec::parse(&args.spec)?;
     let unknown = if args.sloppy { Unknown::Ignore } else { Unknown::Refuse };
-    let options = Options::parse(&args.options, &spec, unknown)?;
+    // Nobody else would restart it: systemd does not know the daemon of a mount unit.
+    let supervised = std::iter::once(OsString::from("supervise")).chain(args.options).collect::<Vec<_>>();
+    let options = Options::parse(&supervised, &spec, unknown)?;
     if args.fake {
         return Ok(Wish::Nothing);
     }
-    Ok(Wish::Mount(Box::new(Config {
+    let config = Box::new(Config {
         spec,
         mount_point: args.mount_point,
         options,
@@ -150,7 +189,11 @@ fn helper(args: Vec<OsString>) -> Result<Wish, ConfigError> {
         pid_file: None,
         log_file: None,
         admin: AdminArgs::default(),
-    })))
+        log_level: "info".to_owned(),
+        replace_dead: false,
+        dead_session: None,
+    });
+    Ok(Wish::Mount(config, None))
 }
 
 fn absolute(path: PathBuf) -> PathBuf {
@@ -167,8 +210,8 @@ mod tests {
 
     fn config(line: &str) -> Config {
         match parse(line).unwrap() {
-            Wish::Mount(config) => *config,
-            Wish::Nothing => panic!("nothing to mount"),
+            Wish::Mount(config, _) => *config,
+            Wish::Print(_) | Wish::Nothing => panic!("nothing to mount"),
         }
     }
 
@@ -177,7 +220,7 @@ mod tests {
         let config = config("/usr/bin/dfs-fuse --master m1:9000 /mnt/a -o ro,soft -o timeo=20 --foreground");
         assert_eq!(config.spec.masters, ["m1:9000"]);
         assert_eq!(config.mount_point, Path::new("/mnt/a"));
-        assert!(config.options.read_only && config.foreground);
+        assert!(config.options.read_only && config.foreground && !config.options.supervise);
         assert_eq!(config.options.patience, Patience::Soft { timeo: std::time::Duration::from_secs(2) });
     }
 
@@ -187,8 +230,10 @@ mod tests {
             config("/sbin/mount.dfs m1:9000,m2:9000:/home /mnt/a -n -v -o rw,_netdev,x-systemd.automount");
         assert_eq!(config.spec.masters, ["m1:9000", "m2:9000"]);
         assert_eq!(config.spec.sub, b"/home");
-        assert!(!config.options.read_only && !config.foreground);
-        assert_eq!(parse("mount.dfs m1:9000 /mnt/a -f").unwrap(), Wish::Nothing);
+        assert!(!config.options.read_only && !config.foreground && config.options.supervise);
+        assert!(matches!(parse("mount.dfs m1:9000 /mnt/a -f"), Ok(Wish::Nothing)));
+        let Ok(Wish::Mount(config, _)) = parse("mount.dfs m1:9000 /mnt/a -o nosupervise") else { panic!() };
+        assert!(!config.options.supervise);
     }
 
     #[test]
@@ -202,6 +247,12 @@ mod tests {
     #[test]
     fn a_master_is_needed() {
         assert!(matches!(parse("dfs-fuse --master m1 /mnt/a"), Err(ConfigError::Spec(_))));
-        assert!(matches!(parse("mount.dfs m1:9000"), Err(ConfigError::Usage(_))));
+        assert!(matches!(parse("mount.dfs m1:9000"), Err(ConfigError::Settings(SettingsError::Usage(_)))));
+    }
+
+    #[test]
+    fn a_supervised_daemon_is_in_the_background() {
+        let wrong = parse("dfs-fuse --master m1:9000 /mnt/a -o supervise -f");
+        assert!(matches!(wrong, Err(ConfigError::SuperviseForeground)));
     }
 }

@@ -43,8 +43,10 @@ pub(crate) enum MountError {
     NotDir(PathBuf),
     #[error("{}: something is mounted here already: unmount it first, or choose another directory", .0.display())]
     Busy(PathBuf),
-    #[error("{}: a mount whose daemon is gone: clear it with 'umount -l {}' (or 'fusermount3 -uz') first", .0.display(), .0.display())]
+    #[error("{}: a mount whose daemon is gone: clear it with 'umount -l {}' (or 'fusermount3 -uz') first, or give --replace-dead", .0.display(), .0.display())]
     Dead(PathBuf),
+    #[error("{}: the dead mount that was to be replaced was unmounted meanwhile: mount again if that is wanted", .0.display())]
+    Unmounted(PathBuf),
     #[error("{}: not empty: choose an empty directory, or mount over it with -o nonempty", .0.display())]
     NotEmpty(PathBuf),
     #[error("{path}: {1}", path = .0.display())]
@@ -91,6 +93,15 @@ impl Mount {
         options: &Options,
         allow_other: bool,
     ) -> Result<(Mount, OwnedFd), MountError> {
+        if let Some(device) = point.dead()? {
+            log::warn!("{}: taking away the mount whose daemon is gone", point.path().display());
+            let away = unmount(point.path(), Manner::Lazy).or_else(|error| match error.raw_os_error() {
+                Some(libc::EPERM) => helper::unmount(point.path(), Manner::Lazy),
+                _ => Err(error),
+            });
+            away.map_err(|error| MountError::Refused(point.path().to_owned(), error))?;
+            log::debug!("{device} is out of the tree");
+        }
         let opened = direct::mount(&point, options, allow_other)?;
         let (fd, through_helper) = match opened {
             Some(fd) => (fd, false),
@@ -123,12 +134,12 @@ impl Mount {
         if self.through_helper {
             return helper::unmount(self.point.path(), manner);
         }
-        let path = CString::new(self.point.path().as_os_str().as_bytes())?;
-        let flags = match manner {
-            Manner::Gentle => rustix::mount::UnmountFlags::empty(),
-            Manner::Lazy => rustix::mount::UnmountFlags::DETACH,
-        };
-        Ok(rustix::mount::unmount(path.as_c_str(), flags | rustix::mount::UnmountFlags::NOFOLLOW)?)
+        unmount(self.point.path(), manner)
+    }
+
+    /// The device, if it still is what is seen at its place.
+    pub(crate) fn is_seen(&self) -> bool {
+        Device::at(self.point.path()) == Some(self.device)
     }
 
     /// Makes the kernel fail every request that is waiting and every later one: the last resort, after
@@ -139,6 +150,15 @@ impl Mount {
             log::debug!("{path}: {error}");
         }
     }
+}
+
+fn unmount(path: &Path, manner: Manner) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = match manner {
+        Manner::Gentle => rustix::mount::UnmountFlags::empty(),
+        Manner::Lazy => rustix::mount::UnmountFlags::DETACH,
+    };
+    Ok(rustix::mount::unmount(path.as_c_str(), flags | rustix::mount::UnmountFlags::NOFOLLOW)?)
 }
 
 fn write_setting(path: &Path, value: &str) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! caught before that, so that none can end the process between mount and unmount.
 
 mod stop;
+mod watch;
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -20,7 +21,8 @@ use dfs_client::client::ConnectError;
 use dfs_client::net::NetError;
 use dfs_client::net::tcp::{TcpConfig, TcpNet};
 use dfs_client::{Caller, Client, Error};
-use dfs_proto::ids::{Ino, OsBootId};
+use dfs_daemon::{logging, memory, notify as manager, reload};
+use dfs_proto::ids::{Ino, OsBootId, SessionId};
 use dfs_proto::meta::FileKind;
 use dfs_proto::status::Status;
 use dfs_proto::words::in_words;
@@ -28,12 +30,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use crate::adapter::{Recalls, Session, Shared};
-use crate::config::{Config, Patience};
+use crate::config::{Config, Origin, Patience};
 use crate::daemon::Report;
 use crate::inodes::Inodes;
 use crate::mount::{self, Manner, Mount, MountPoint};
-use crate::{admin, logging, notify};
-use stop::Signals;
+use crate::{admin, notify};
+use stop::{End, Signals};
 
 /// Most workers of the runtime. What they do is wait for the network and copy.
 const WORKERS_MAX: usize = 4;
@@ -48,6 +50,13 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for one connection, so that a dead first master leaves time for the others.
 const DIAL_LIMIT: Duration = Duration::from_secs(3);
 
+/// Exit code of a daemon whose mount broke, and that took it out of the tree: whoever restarts it may mount again.
+/// `EX_TEMPFAIL` of sysexits.h.
+pub(crate) const LOST: u8 = 75;
+
+/// fuser warns about every kind of request that it refuses in our place; it is meant to.
+const QUIET: &str = "fuser=error";
+
 /// A mount that answers.
 struct Live {
     mount: Arc<Mount>,
@@ -58,22 +67,29 @@ struct Live {
 }
 
 /// Mounts, reports, and serves until the mount is gone.
-pub(crate) fn run(config: &Config, report: Report) -> ExitCode {
-    let (runtime, mut signals, live) = match start(config) {
+pub(crate) fn run(config: &Config, origin: Option<Origin>, report: Report) -> ExitCode {
+    let (runtime, mut signals, live) = match start(config, origin) {
         Ok(started) => started,
         Err(error) => {
             report.failed(&format!("dfs-fuse: {}", in_words(error.as_ref())));
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = report.live() {
+    if let Err(error) = report.live(live.shared.client.session().0) {
         log::error!("cannot let go of the terminal: {error}");
     }
-    log::info!("mounted {} on {}", config.spec.source(), live.mount.path().display());
-    let clean = runtime.block_on(stop::serve_until_over(live, &mut signals));
+    let mounted = format!("mounted {} on {}", config.spec.source(), live.mount.path().display());
+    log::info!("{mounted}");
+    manager::ready(&mounted);
+    runtime.spawn(watch::keep(Arc::clone(&live.mount)));
+    let end = runtime.block_on(stop::serve_until_over(live, &mut signals));
     // Tasks may hang in a cluster that does not answer; nothing waits for them any more.
     runtime.shutdown_background();
-    if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match end {
+        End::Clean => ExitCode::SUCCESS,
+        End::BytesLost => ExitCode::FAILURE,
+        End::MountLost => ExitCode::from(LOST),
+    }
 }
 
 /// Half the cores: the rest is for the programs. On two cores a second worker costs more wake-ups than it shares work:
@@ -82,7 +98,7 @@ fn workers() -> usize {
     (std::thread::available_parallelism().map_or(2, NonZero::get) / 2).clamp(1, WORKERS_MAX)
 }
 
-fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
+fn start(config: &Config, origin: Option<Origin>) -> anyhow::Result<(Runtime, Signals, Live)> {
     mount::check_device()?;
     if config.options.timeo_in_vain {
         // Where standard error is closed there is nobody to tell.
@@ -90,15 +106,24 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
         drop(writeln!(io::stderr(), "{note}"));
     }
     let admin_port = config.admin.bind(None)?;
-    let point = MountPoint::check(&config.mount_point, config.options.non_empty)?;
-    logging::start(config.log_file.as_deref(), config.foreground).context("cannot open the log file")?;
+    let check = if config.replace_dead { MountPoint::check_or_replace } else { MountPoint::check };
+    let point = check(&config.mount_point, config.options.non_empty)?;
+    start_logging(config)?;
+    // Before the first thread, which inherits it.
+    memory::promise_io_flusher();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
         .thread_name("dfs")
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let mut signals = runtime.block_on(async { Signals::new() }).context("cannot catch signals")?;
+    // Where there is a file of options, a hangup means to read it again.
+    let ends_by_hangup = origin.is_none();
+    let mut signals =
+        runtime.block_on(async { Signals::new(ends_by_hangup) }).context("cannot catch signals")?;
+    if let Some(origin) = origin {
+        runtime.spawn(reload::on_hangup(origin, filter));
+    }
 
     let (notify, jobs) = notify::channel();
     let recalls = Recalls { inodes: Arc::new(Inodes::new()), notify, runtime: runtime.handle().clone() };
@@ -109,6 +134,13 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
         }
     });
     let client = connected?;
+    if let Some(session) = config.dead_session {
+        // What it held is free for this mount's programs, too.
+        let ended = runtime.block_on(client.end_session_of_dead(SessionId(session)));
+        if let Err(error) = ended {
+            log::warn!("the dead daemon's session ends with its lease: {error}");
+        }
+    }
     let live = runtime.block_on(root(&client, config)).and_then(|root| {
         let shared = Shared::new(client.clone(), &recalls, root, runtime.handle().clone(), &config.options);
         if let Some(port) = admin_port {
@@ -123,6 +155,22 @@ fn start(config: &Config) -> anyhow::Result<(Runtime, Signals, Live)> {
         }
     }
     Ok((runtime, signals, live?))
+}
+
+fn filter(level: &str) -> String {
+    format!("{level},{QUIET}")
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let target = match &config.log_file {
+        Some(file) => logging::Target::File(file.clone()),
+        None if config.foreground => logging::Target::Stderr,
+        None => logging::Target::Syslog(c"dfs-fuse"),
+    };
+    logging::start(&target, &filter(&config.log_level))?;
+    // A daemon's standard error leads nowhere.
+    std::panic::set_hook(Box::new(|info| log::error!("{info}")));
+    Ok(())
 }
 
 /// Makes the mount and answers on it.

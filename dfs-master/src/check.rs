@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use dfs_daemon::notify::Startup;
 use dfs_disk::Disk;
 use dfs_disk::read_only::ReadOnly;
 use dfs_disk::real::RealDisk;
@@ -49,7 +50,7 @@ fn look(check: &Check) -> anyhow::Result<bool> {
 
 /// A check of a directory that is through.
 fn checked(dir: &Path, disk: &RealDisk) -> anyhow::Result<Checker> {
-    check_all(read(dir, &ReadOnly(disk.clone()))?)
+    check_all(read(dir, &ReadOnly(disk.clone()), &Startup::silent())?)
 }
 
 /// The check of what a log comes to.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dfs_admin::AdminArgs;
+use dfs_daemon::settings::FileArgs;
 use dfs_proto::units::ChunkSize;
 
 /// The dfs master: the namespace, and where every chunk is.
@@ -159,9 +160,8 @@ pub(crate) struct Run {
     pub(crate) load_log_mib: u64,
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
-    /// error, warn, info, debug or trace; RUST_LOG overrides
-    #[arg(long, default_value = "info")]
-    pub(crate) log_level: String,
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

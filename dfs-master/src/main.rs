@@ -18,11 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use clap::Parser;
+use clap::CommandFactory;
+use dfs_daemon::notify::{self, Startup, Watchdog};
+use dfs_daemon::settings::Settings;
+use dfs_daemon::{logging, pages, reload};
 use dfs_master::core::Input;
 use dfs_proto::conn::{Acceptor, Listener, PeerAddr, RoleSet, Welcome};
 use dfs_proto::ids::BootId;
-use dfs_proto::words::{in_words, wrong_usage};
+use dfs_proto::words::in_words;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Cli, Command, Run};
@@ -35,23 +38,34 @@ const TICK: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(wrong) if wrong.use_stderr() => return wrong_usage("dfs-master", &wrong),
-        Err(help) => help.exit(),
+    match pages::if_asked(|| vec![Cli::command()]) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return complain(&error),
+    }
+    let read = match Settings::<Cli>::read(std::env::args_os().collect(), Some("run")) {
+        Ok(read) => read,
+        Err(wrong) => return wrong.tell("dfs-master"),
     };
+    if let Some(printed) = read.printed {
+        print!("{printed}");
+        return ExitCode::SUCCESS;
+    }
+    let cli = read.args;
     let level = match &cli.command {
         Command::Init(_) => "info",
         Command::Check(_) | Command::Rebuild(_) | Command::Replay(_) => "warn",
         // What stands in the way is in the report.
         Command::Restore(_) => "off",
-        Command::Run(run) => run.log_level.as_str(),
+        Command::Run(run) => run.file.log_level.as_str(),
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    if let Err(error) = logging::start(&logging::Target::Stderr, level) {
+        return complain(&error);
+    }
     abort_on_panic();
     let result = match &cli.command {
         Command::Init(init) => start::init(init),
-        Command::Run(run) => serve(run),
+        Command::Run(run) => serve(run, read.settings),
         Command::Check(check) => return check::run(check),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Restore(args) => restore::run(args),
@@ -59,11 +73,13 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dfs-master: {}", in_words(error.as_ref()));
-            ExitCode::FAILURE
-        }
+        Err(error) => complain(error.as_ref()),
     }
+}
+
+fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("dfs-master: {}", in_words(error));
+    ExitCode::FAILURE
 }
 
 /// A panic is a broken invariant: going on could make it a wrong record. The log is whole; a restart replays it.
@@ -75,20 +91,22 @@ fn abort_on_panic() {
     }));
 }
 
-fn serve(run: &Run) -> anyhow::Result<()> {
+fn serve(run: &Run, settings: Settings<Cli>) -> anyhow::Result<()> {
     // One thread: a step takes microseconds, and a wake-up of another thread takes more than it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve_on(run))
+    runtime.block_on(serve_on(run, settings))
 }
 
-async fn serve_on(run: &Run) -> anyhow::Result<()> {
+async fn serve_on(run: &Run, settings: Settings<Cli>) -> anyhow::Result<()> {
+    let startup = Startup::begin("reading the log")?;
+    tokio::spawn(reload::on_hangup(settings, str::to_owned));
     // Addresses first: a second master on a busy port must not touch the log.
     let mut listeners = vec![listen(&run.listen).await?];
     if let Some(path) = &run.unix {
         listeners.push(Listener::bind(&PeerAddr::Unix(path.clone())).await?);
     }
     let admin_port = run.admin.bind(Some(admin::USUAL))?;
-    let started = start::recover(run)?;
+    let started = start::recover(run, &startup)?;
     let identity = started.identity;
     let load_log = load_log(run)?;
     let runtime = tokio::runtime::Handle::current();
@@ -98,6 +116,7 @@ async fn serve_on(run: &Run) -> anyhow::Result<()> {
     if let Some(port) = admin_port {
         admin::serve(port, &driver)?;
     }
+    drop(startup);
 
     let addr = listeners[0].local_addr().to_string();
     let welcome = Welcome::new("master", identity.cluster, BootId(start::random()?));
@@ -110,7 +129,9 @@ async fn serve_on(run: &Run) -> anyhow::Result<()> {
         start::write_whole(file, addr.as_bytes())?;
     }
     log::info!("serving cluster {} at {addr}", identity.cluster);
+    notify::ready(&format!("serving cluster {} at {addr}", identity.cluster));
     let result = run_until_end(&driver).await;
+    notify::stopping();
     driver.stop();
     let synced = tokio::task::spawn_blocking(move || sync.join()).await?;
     synced.map_err(|_| anyhow!("the sync thread panicked"))?;
@@ -133,6 +154,7 @@ async fn run_until_end(driver: &Arc<Driver>) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut idle = tokio::time::interval(IDLE);
+    let mut watchdog = Watchdog::of_manager();
     loop {
         tokio::select! {
             biased;
@@ -144,6 +166,8 @@ async fn run_until_end(driver: &Arc<Driver>) -> anyhow::Result<()> {
                 if driver.failure().is_some() {
                     break;
                 }
+                // The core answered, on the thread that serves everybody.
+                watchdog.alive();
             }
         }
     }

@@ -7,6 +7,7 @@ mod show;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use dfs_daemon::notify::Startup;
 use dfs_disk::Disk as _;
 use dfs_disk::read_only::ReadOnly;
 use dfs_disk::real::RealDisk;
@@ -193,7 +194,7 @@ fn best(copies: &mut [Found]) -> Option<usize> {
 
 /// As a start reads it, and as `dfs fsck --master-dir` checks it.
 fn is_whole<D: dfs_disk::Disk>(log: wal::Recovered<D>, index: LogIndex) -> anyhow::Result<()> {
-    let read = read_from(log)?;
+    let read = read_from(log, &Startup::silent())?;
     let last = read.log.last().entry.index;
     match defects(&mut check_all(read)?) {
         0 if last == index => Ok(()),

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use dfs_daemon::notify::Startup;
 use dfs_disk::Disk;
 use dfs_disk::real::RealDisk;
 use dfs_master::core::image::ImageReader;
@@ -64,18 +65,18 @@ pub(crate) struct Read<D: Disk> {
     pub(crate) state: Recovered,
 }
 
-/// Recovers the log of `at`, which is `disk`.
-pub(crate) fn read<D: Disk>(at: &Path, disk: &D) -> anyhow::Result<Read<D>> {
+/// Recovers the log of `at`, which is `disk`. `startup` hears how it goes on.
+pub(crate) fn read<D: Disk>(at: &Path, disk: &D, startup: &Startup) -> anyhow::Result<Read<D>> {
     let at = at.display();
     let log = wal::recover(disk, Options::default())
         .with_context(|| format!("{at} (a new cluster is made with `dfs-master init --data DIR`)"))?;
-    read_from(log)
+    read_from(log, startup)
 }
 
 /// What a recovered log comes to.
-pub(crate) fn read_from<D: Disk>(mut log: wal::Recovered<D>) -> anyhow::Result<Read<D>> {
+pub(crate) fn read_from<D: Disk>(mut log: wal::Recovered<D>, startup: &Startup) -> anyhow::Result<Read<D>> {
     let snapshot = loop {
-        match load(&log) {
+        match load(&log, startup) {
             Ok(snapshot) => break snapshot,
             Err(Unloaded::Damaged(error)) => {
                 log::error!("{error}; falling back to the snapshot before");
@@ -87,21 +88,23 @@ pub(crate) fn read_from<D: Disk>(mut log: wal::Recovered<D>) -> anyhow::Result<R
     if let Some(torn) = log.torn() {
         log::warn!("the log's torn tail was dropped: {torn:?}");
     }
-    let entries = log.replay(log.base().index).collect::<Result<Vec<_>, _>>()?;
+    startup.stage("reading the log");
+    let entries = log.replay(log.base().index).inspect(|_| startup.step()).collect::<Result<Vec<_>, _>>()?;
     let hard_state = log.hard_state();
     Ok(Read { log, state: Recovered { snapshot, entries, hard_state } })
 }
 
 /// Recovers the log and builds the core from it.
-pub(crate) fn recover(run: &Run) -> anyhow::Result<Started> {
+pub(crate) fn recover(run: &Run, startup: &Startup) -> anyhow::Result<Started> {
     let at = run.data.display();
     if !run.data.is_dir() {
         bail!("{at} is no directory: make a cluster with `dfs-master init --data {at}`");
     }
     let disk = RealDisk::new(&run.data).with_context(|| format!("{at}"))?;
-    let Read { log, state } = read(&run.data, &disk)?;
+    let Read { log, state } = read(&run.data, &disk, startup)?;
     let identity = *log.identity();
     let log = log.into_writer(LogConfig::default())?;
+    startup.stage(&format!("applying {} records of the log", state.entries.len()));
     let core = Core::new(config(run, &identity)?, state, clock::now())?;
     Ok(Started { core, log, disk, identity })
 }
@@ -111,11 +114,15 @@ enum Unloaded {
     Other(anyhow::Error),
 }
 
-fn load<D: Disk>(recovered: &wal::Recovered<D>) -> Result<Option<RecoveredSnapshot>, Unloaded> {
+fn load<D: Disk>(
+    recovered: &wal::Recovered<D>,
+    startup: &Startup,
+) -> Result<Option<RecoveredSnapshot>, Unloaded> {
     let Some(mut blocks) = recovered.open_snapshot().map_err(Unloaded::Damaged)? else { return Ok(None) };
     let meta = blocks.meta().clone();
     let mut image = ImageReader::new(&meta.sections).map_err(|error| Unloaded::Other(anyhow!(error)))?;
     while let Some(block) = blocks.next_block().map_err(Unloaded::Damaged)? {
+        startup.stage("reading the snapshot");
         image.block(block.section, &block.bytes).map_err(|error| Unloaded::Other(anyhow!(error)))?;
     }
     let image = image.finish().map_err(|error| Unloaded::Other(anyhow!(error)))?;

@@ -14,10 +14,16 @@ use super::{Shared, empty};
 /// Access control lists: keeping them without obeying them would pretend.
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 
+/// What the mount's own watch asks for. Of this namespace the kernel asks nothing else first.
+pub(crate) const PROBE: &str = "security.dfs-alive";
+
 pub(crate) fn get(shared: &Arc<Shared>, pid: u32, ino: Ino, name: &OsStr, size: u32, reply: ReplyXattr) {
     let name = name.as_bytes();
     if name.starts_with(ACL_PREFIX) {
         return reply.error(Errno::EOPNOTSUPP);
+    }
+    if name == PROBE.as_bytes() {
+        return reply.error(Errno::ENODATA);
     }
     // The kernel asks for security.capability before a first write; almost no file has any attribute.
     if shared.client.has_no_xattrs(ino) {

@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) tcp_only: bool,
     /// Mount over a directory that has entries.
     pub(crate) non_empty: bool,
+    /// Mount again when the daemon crashed.
+    pub(crate) supervise: bool,
     pub(crate) suid: bool,
     pub(crate) dev: bool,
     pub(crate) exec: bool,
@@ -103,6 +105,8 @@ const KNOWN: &[&str] = &[
     "max_background=N",
     "tcp",
     "nonempty",
+    "supervise",
+    "nosupervise",
     "suid",
     "nosuid",
     "dev",
@@ -182,6 +186,7 @@ impl Options {
             max_background: MAX_BACKGROUND,
             tcp_only: false,
             non_empty: false,
+            supervise: false,
             // As every FUSE mount: whoever runs the cluster does not own this machine.
             suid: false,
             dev: false,
@@ -201,6 +206,8 @@ impl Options {
             "allow_other" => self.allow_other = Some(true),
             "tcp" => self.tcp_only = true,
             "nonempty" => self.non_empty = true,
+            "supervise" => self.supervise = true,
+            "nosupervise" => self.supervise = false,
             "suid" => self.suid = true,
             "nosuid" => self.suid = false,
             "dev" => self.dev = true,

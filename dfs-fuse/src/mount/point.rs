@@ -4,13 +4,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{MountError, table};
+use super::{Device, MountError, table};
 
 /// A directory that was found fit to be mounted on; absolute, without symlinks.
 #[derive(Debug)]
 pub(crate) struct MountPoint {
     path: PathBuf,
     mode: u32,
+    /// A mount whose daemon is gone, to be taken away first.
+    dead: Option<Device>,
 }
 
 impl MountPoint {
@@ -30,7 +32,32 @@ impl MountPoint {
         if !non_empty_allowed && entries.next().is_some() {
             return Err(MountError::NotEmpty(path));
         }
-        Ok(MountPoint { path, mode: meta.mode() })
+        Ok(MountPoint { path, mode: meta.mode(), dead: None })
+    }
+
+    /// The same; but a mount whose daemon is gone may be there, and is replaced.
+    pub(crate) fn check_or_replace(path: &Path, non_empty_allowed: bool) -> Result<MountPoint, MountError> {
+        let place = beside(path).map_err(|error| refusal(path, error))?;
+        match Device::at(&place) {
+            // What the kernel remembers of a dead mount's root it still tells; only what needs the daemon shows it.
+            Some(device) if std::fs::read_dir(&place).is_err_and(|error| is_dead(&error)) => {
+                Ok(MountPoint { path: place, mode: libc::S_IFDIR, dead: Some(device) })
+            }
+            Some(_) | None => MountPoint::check(path, non_empty_allowed),
+        }
+    }
+
+    /// The mount to take away before another is made here.
+    ///
+    /// # Errors
+    /// When it is not there any more: who unmounted it wants none here.
+    pub(crate) fn dead(&self) -> Result<Option<Device>, MountError> {
+        match self.dead {
+            Some(device) if Device::at(&self.path) != Some(device) => {
+                Err(MountError::Unmounted(self.path.clone()))
+            }
+            dead => Ok(dead),
+        }
     }
 
     /// Where.
@@ -42,6 +69,20 @@ impl MountPoint {
     pub(crate) fn mode(&self) -> u32 {
         self.mode
     }
+}
+
+/// The path without symlinks, and without a look at what it names.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !path.is_symlink() => Ok(parent.canonicalize()?.join(name)),
+        _ => path.canonicalize(),
+    }
+}
+
+/// In-flight calls of a daemon's end, and all later ones.
+fn is_dead(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
 fn refusal(path: &Path, error: io::Error) -> MountError {

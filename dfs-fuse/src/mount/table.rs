@@ -14,6 +14,11 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    /// What is seen at exactly `path`, if anything is mounted there.
+    pub(crate) fn at(path: &Path) -> Option<Device> {
+        top_at(path).ok().flatten()
+    }
+
     /// The kernel's name for the FUSE connection of this device, under `/sys/fs/fuse/connections`: the
     /// number as the kernel keeps it, 12 bits of major above 20 of minor.
     pub(crate) fn connection(self) -> u32 {
@@ -33,6 +38,9 @@ pub(crate) fn top_at(path: &Path) -> io::Result<Option<Device>> {
     Ok(find(&table, path))
 }
 
+/// Its type, as a line has it. A blank in a path would be escaped.
+const AUTOMOUNT: &[u8] = b" - autofs ";
+
 fn find(table: &[u8], path: &Path) -> Option<Device> {
     table.split(|byte| *byte == b'\n').rev().find_map(|line| {
         let (device, at) = parse(line)?;
@@ -40,8 +48,12 @@ fn find(table: &[u8], path: &Path) -> Option<Device> {
     })
 }
 
-/// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT ...`
+/// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS... - TYPE SOURCE ...`. Nothing for an automount, which is there to be
+/// mounted over.
 fn parse(line: &[u8]) -> Option<(Device, Vec<u8>)> {
+    if line.windows(AUTOMOUNT.len()).any(|part| part == AUTOMOUNT) {
+        return None;
+    }
     let mut fields = line.split(|byte| *byte == b' ');
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
@@ -73,6 +85,9 @@ mod tests {
     const TABLE: &[u8] = b"22 1 0:20 / / rw - ext4 /dev/vda rw\n\
         40 22 0:51 / /mnt/a rw,nosuid shared:1 - fuse.dfs m:1 rw\n\
         41 40 0:52 / /mnt/a rw - tmpfs none rw\n\
+        43 22 0:54 / /mnt/auto rw - autofs systemd-1 rw,fd=49\n\
+        44 43 0:55 / /mnt/auto rw - fuse.dfs m:1 rw\n\
+        45 22 0:56 / /mnt/bare rw - autofs systemd-1 rw,fd=50\n\
         42 22 0:53 / /mnt/with\\040blank\\134 rw - fuse.dfs m:1 rw\n";
 
     #[test]
@@ -80,6 +95,8 @@ mod tests {
         assert_eq!(find(TABLE, Path::new("/mnt/a")), Some(Device { major: 0, minor: 52 }));
         assert_eq!(find(TABLE, Path::new("/mnt")), None);
         assert_eq!(find(TABLE, Path::new("/mnt/with blank\\")), Some(Device { major: 0, minor: 53 }));
+        assert_eq!(find(TABLE, Path::new("/mnt/auto")), Some(Device { major: 0, minor: 55 }));
+        assert_eq!(find(TABLE, Path::new("/mnt/bare")), None);
         assert_eq!(find(b"garbage\n\n1 2 x:y / /mnt/a\n", Path::new("/mnt/a")), None);
     }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_daemon::notify as manager;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -22,35 +23,53 @@ const WRITE_BACK_LIMIT: Duration = Duration::from_secs(4);
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
+    /// `None` where it means something else.
+    hangup: Option<Signal>,
+}
+
+/// How it came to an end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    Clean,
+    /// What programs wrote may not have reached the cluster.
+    BytesLost,
+    /// The mount broke, and was taken out of the tree.
+    MountLost,
 }
 
 impl Signals {
     /// From now on they no longer end the process by themselves.
-    pub(crate) fn new() -> io::Result<Signals> {
+    pub(crate) fn new(ends_by_hangup: bool) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: ends_by_hangup.then(|| signal(SignalKind::hangup())).transpose()?,
         })
     }
 
     /// Waits for one.
     pub(crate) async fn any(&mut self) {
+        let hung_up = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = hung_up => {}
         }
     }
 }
 
-/// Serves until the mount is gone or a signal comes, then cleans up. Whether nothing was lost.
-pub(crate) async fn serve_until_over(mut live: Live, signals: &mut Signals) -> bool {
+/// Serves until the mount is gone or a signal comes, then cleans up.
+pub(crate) async fn serve_until_over(mut live: Live, signals: &mut Signals) -> End {
     let served = tokio::select! {
         ended = &mut live.ended => gone(&live.mount, ended).await,
         () = signals.any() => {
             log::info!("asked to end: unmounting");
+            manager::stopping();
             // A second signal does not wait for the polite part.
             tokio::select! {
                 () = unmount(&live.mount, &mut live.ended) => {}
@@ -60,7 +79,7 @@ pub(crate) async fn serve_until_over(mut live: Live, signals: &mut Signals) -> b
         }
     };
     let written = live.shared.client.shutdown(WRITE_BACK_LIMIT).await;
-    if let Err(error) = written {
+    if let Err(error) = &written {
         log::error!("written bytes may be lost: {error}");
     }
     // One that was only taken out of the tree ends here for those who still use it, and for threads of this
@@ -73,10 +92,14 @@ pub(crate) async fn serve_until_over(mut live: Live, signals: &mut Signals) -> b
         // Whoever removed it first had the right to.
         let _ = std::fs::remove_file(path);
     }
-    served && written.is_ok()
+    match (served, written) {
+        (false, _) => End::MountLost,
+        (true, Err(_)) => End::BytesLost,
+        (true, Ok(())) => End::Clean,
+    }
 }
 
-/// The threads ended by themselves: somebody unmounted, or the device failed.
+/// The threads ended by themselves: somebody unmounted, which is true, or the device failed.
 async fn gone(mount: &Arc<Mount>, ended: Result<io::Result<()>, oneshot::error::RecvError>) -> bool {
     match ended {
         Ok(Ok(())) => {

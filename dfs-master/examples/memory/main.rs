@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use clap::Parser;
+use dfs_daemon::notify::Startup;
 use dfs_master::core::sessions::KEPT_MAX;
 
 use crate::config::{Cli, Command, Run};
@@ -224,7 +225,7 @@ fn restart(run: &Run, hash: u64) -> anyhow::Result<bool> {
     meter::reset_peak();
     let before = allocated();
     let start = Instant::now();
-    let started = start::recover(run)?;
+    let started = start::recover(run, &Startup::silent())?;
     let recovered = start.elapsed().as_secs_f64();
     let (peak, held) = ((meter::peak() - before) >> 20, (allocated() - before) >> 20);
     assert_eq!(started.core.state().hash(), hash, "a restart changes nothing");
@@ -257,7 +258,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let run = init(dir.path())?;
     let mut work = Work::new(files, per_dir);
     let before = allocated();
-    let mut live = Live::new(start::recover(&run)?);
+    let mut live = Live::new(start::recover(&run, &Startup::silent())?);
     live.populate();
     println!("| what | figure |\n|---|---|");
     let costs = fill(&mut live, &mut work, files, (before, resident()));
