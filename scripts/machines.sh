@@ -121,7 +121,7 @@ reboot_machine() {
   local before
   before=$(cat "$work/$1/nspawn")
   on "$1" systemctl reboot
-  await - 120 "reboot of $1" rebooted "$1" "$before"
+  await - 60 "reboot of $1" rebooted "$1" "$before"
   await_boot "$1"
 }
 rebooted() { [ "$(cat "$work/$1/nspawn")" != "$2" ] && ! kill -0 "$2" 2>/dev/null; }
@@ -130,7 +130,7 @@ stop_machines() {
   local code=$? name
   trap - EXIT
   for name in "${machines[@]}"; do
-    [ $code = 0 ] || timeout 10 nsenter -t "${leader[$name]}" -m -n -p journalctl -b --no-pager >"$work/$name/journal" 2>&1 || true
+    [ $code = 0 ] || timeout 10 nsenter -t "${leader[$name]}" -m -n -p sh -c "systemctl list-jobs --no-pager; journalctl -b --no-pager" >"$work/$name/journal" 2>&1 || true
     # Not to boot again, then the end of all that runs in it.
     kill "$(cat "$work/$name/runner")" 2>/dev/null || true
     kill -9 "$(cat "$work/$name/nspawn")" ${leader[$name]:+"${leader[$name]}"} 2>/dev/null || true

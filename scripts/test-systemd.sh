@@ -49,10 +49,12 @@ on master systemctl show -P StatusText dfs-master
 
 up() { on client dfs --json --master "$master" status | jq -e '.servers_up == 3'; }
 # After a kill or a reboot of the client nothing of it is in a cache.
-same() { on client diff -r /usr/share /mnt/dfs/share; }
+same() { on client diff -r /root/share /mnt/dfs/share; }
 
 step "copy of a tree to the mount that fstab makes"
-on client sh -ec 'cp -r /usr/share /mnt/dfs/share; sync /mnt/dfs/share; findmnt -n -t fuse.dfs /mnt/dfs; du -sh /mnt/dfs/share | cut -f 1
+# Upgrades change the original.
+on client cp -r /usr/share /root/share
+on client sh -ec 'cp -r /root/share /mnt/dfs/share; sync /mnt/dfs/share; findmnt -n -t fuse.dfs /mnt/dfs; du -sh /mnt/dfs/share | cut -f 1
   find /mnt/dfs/share -type f | wc -l'
 same
 
