@@ -67,6 +67,29 @@ stop_cluster() {
   exit $code
 }
 
+# start_cluster_apart [dfs dev up arguments...]: the same on a file system of its own in $disk/fs: how full the disk below is
+# then decides nothing. before_stop, if there is one, is run before the cluster goes down.
+start_cluster_apart() {
+  disk=$(mktemp -d "${TMPDIR:-/var/tmp}/dfs-disk.XXXXXX")
+  trap stop_cluster_apart EXIT
+  truncate -s 16G "$disk/image"
+  mkfs.ext4 -q -F -m 0 "$disk/image"
+  mkdir "$disk/fs"
+  mount -o loop "$disk/image" "$disk/fs"
+  TMPDIR=$disk/fs start_cluster "$@"
+  trap stop_cluster_apart EXIT
+}
+
+stop_cluster_apart() {
+  local code=$?
+  trap - EXIT
+  ! declare -F before_stop >/dev/null || before_stop || true
+  [ -z "${work:-}" ] || (set +e; (exit $code); stop_cluster) || true
+  umount "$disk/fs" 2>/dev/null || umount -l "$disk/fs" || true
+  rm -rf --one-file-system "$disk"
+  exit $code
+}
+
 dev() { "$bin/dfs" dev "$1" --dir "$work/cluster" "${@:2}"; }
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 # Of the cluster that was started.

@@ -8,24 +8,8 @@
 need_packages fuse3 jq e2fsprogs
 [ -x "$bin/dfs-fuse" ] || build_release
 
-# A file system of its own: how full the disk below is must not decide about replicas.
-disk=$(mktemp -d "${TMPDIR:-/var/tmp}/dfs-disk.XXXXXX")
-finish() {
-  local code=$?
-  trap - EXIT
-  touch "$disk/stop"
-  [ -z "${work:-}" ] || (set +e; wait; (exit $code); stop_cluster)
-  umount "$disk/fs" 2>/dev/null || umount -l "$disk/fs" || true
-  rm -rf --one-file-system "$disk"
-  exit $code
-}
-truncate -s 16G "$disk/image"
-mkfs.ext4 -q -F -m 0 "$disk/image"
-mkdir "$disk/fs"
-mount -o loop "$disk/image" "$disk/fs"
-trap finish EXIT
-TMPDIR=$disk/fs start_cluster --servers 5 --replicas 2 --chunk-size $((4 << 20)) -- cs --capacity 8
-trap finish EXIT
+before_stop() { touch "$disk/stop"; wait; }
+start_cluster_apart --servers 5 --replicas 2 --chunk-size $((4 << 20)) -- cs --capacity 8
 dfs() { "$bin/dfs" --master "$master" "$@"; }
 explain() { dfs --json chunk explain "$mnt/hot"; }
 # until_so WHAT SECONDS FILTER: until jq's FILTER is true of the chunk.

@@ -11,25 +11,9 @@ mkdir -p "$out"
 # More is too much for a picture in a document.
 limit=200000
 readers=()
-# A file system of its own: how full the disk below is must not be what the pictures show.
-disk=$(mktemp -d "${TMPDIR:-/var/tmp}/dfs-disk.XXXXXX")
-finish() {
-  local code=$?
-  trap - EXIT
-  [ ${#readers[@]} -eq 0 ] || kill "${readers[@]}" 2>/dev/null || true
-  [ -z "${work:-}" ] || (set +e; (exit $code); stop_cluster)
-  umount "$disk/fs" 2>/dev/null || umount -l "$disk/fs" || true
-  rm -rf --one-file-system "$disk"
-  exit $code
-}
-truncate -s 16G "$disk/image"
-mkfs.ext4 -q -F -m 0 "$disk/image"
-mkdir "$disk/fs"
-mount -o loop "$disk/image" "$disk/fs"
-trap finish EXIT
+before_stop() { [ ${#readers[@]} -eq 0 ] || kill "${readers[@]}" 2>/dev/null; }
 # How fast the servers are is given, so that a few readers fill them.
-TMPDIR=$disk/fs start_cluster --servers 5 --replicas 2 --chunk-size $((4 << 20)) -- cs --capacity 8
-trap finish EXIT
+start_cluster_apart --servers 5 --replicas 2 --chunk-size $((4 << 20)) -- cs --capacity 8
 page=http://$("$bin/dfs" dev admin --dir "$work/cluster" master)/
 # shot NAME WHEN: a picture once the expression is true on the page.
 shot() {
