@@ -14,6 +14,8 @@ use clap::{CommandFactory, Parser};
 use dfs_admin::AdminArgs;
 use dfs_daemon::settings::{FileArgs, Read, Settings, SettingsError};
 
+use crate::mount::Device;
+
 pub(crate) use options::{Atime, Options, OptionsError, Patience, Unknown};
 pub(crate) use spec::{Spec, SpecError};
 
@@ -34,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) log_level: String,
     /// A mount whose daemon is gone is replaced, not refused.
     pub(crate) replace_dead: bool,
+    /// The one that is replaced, if that is known.
+    pub(crate) dead_device: Option<Device>,
     /// Of a daemon that is known to have ended without closing it.
     pub(crate) dead_session: Option<u64>,
 }
@@ -166,6 +170,7 @@ fn daemon(args: Vec<OsString>) -> Result<Wish, ConfigError> {
         },
         log_level: args.file.log_level,
         replace_dead: args.replace_dead,
+        dead_device: None,
         dead_session: None,
     });
     Ok(Wish::Mount(config, origin))
@@ -191,6 +196,7 @@ fn helper(args: Vec<OsString>) -> Result<Wish, ConfigError> {
         admin: AdminArgs::default(),
         log_level: "info".to_owned(),
         replace_dead: false,
+        dead_device: None,
         dead_session: None,
     });
     Ok(Wish::Mount(config, None))

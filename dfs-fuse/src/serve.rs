@@ -106,8 +106,12 @@ fn start(config: &Config, origin: Option<Origin>) -> anyhow::Result<(Runtime, Si
         drop(writeln!(io::stderr(), "{note}"));
     }
     let admin_port = config.admin.bind(None)?;
-    let check = if config.replace_dead { MountPoint::check_or_replace } else { MountPoint::check };
-    let point = check(&config.mount_point, config.options.non_empty)?;
+    let (at, non_empty) = (&config.mount_point, config.options.non_empty);
+    let point = if config.replace_dead {
+        MountPoint::check_or_replace(at, non_empty, config.dead_device)?
+    } else {
+        MountPoint::check(at, non_empty)?
+    };
     start_logging(config)?;
     // Before the first thread, which inherits it.
     memory::promise_io_flusher();

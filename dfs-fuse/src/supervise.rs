@@ -85,6 +85,7 @@ pub(crate) fn run(mut config: Config, origin: Option<Origin>, report: Report) ->
         std::thread::sleep(pause);
         pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         config.replace_dead = true;
+        config.dead_device = left;
     }
 }
 

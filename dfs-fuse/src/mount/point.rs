@@ -35,10 +35,19 @@ impl MountPoint {
         Ok(MountPoint { path, mode: meta.mode(), dead: None })
     }
 
-    /// The same; but a mount whose daemon is gone may be there, and is replaced.
-    pub(crate) fn check_or_replace(path: &Path, non_empty_allowed: bool) -> Result<MountPoint, MountError> {
+    /// The same; but a mount whose daemon is gone may be there, and is replaced. With `left` it has to be that one: who
+    /// unmounted it meanwhile wants none here.
+    pub(crate) fn check_or_replace(
+        path: &Path,
+        non_empty_allowed: bool,
+        left: Option<Device>,
+    ) -> Result<MountPoint, MountError> {
         let place = beside(path).map_err(|error| refusal(path, error))?;
-        match Device::at(&place) {
+        let there = Device::at(&place);
+        if left.is_some() && there != left {
+            return Err(MountError::Unmounted(place));
+        }
+        match there {
             // What the kernel remembers of a dead mount's root it still tells; only what needs the daemon shows it.
             Some(device) if std::fs::read_dir(&place).is_err_and(|error| is_dead(&error)) => {
                 Ok(MountPoint { path: place, mode: libc::S_IFDIR, dead: Some(device) })
