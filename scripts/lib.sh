@@ -28,6 +28,13 @@ need_tool() {
 
 need_fuse() { [ -c /dev/fuse ] || die "/dev/fuse is missing: load the fuse module, or give the container the device"; }
 
+# build_daemons: what a cluster runs and the `dfs` command: a third of the time of build_release.
+build_daemons() {
+  [ -z "${DFS_BIN:-}" ] || return 0
+  say "building dfs"
+  (cd "$root" && cargo build --release --quiet --locked -p dfs-master -p dfs-chunkserver -p dfs-fuse -p dfs-cli)
+}
+
 # Not when DFS_BIN says which binaries to use.
 build_release() {
   [ -z "${DFS_BIN:-}" ] || return 0

@@ -7,7 +7,7 @@ dir=${1:-/var/tmp/dfs-quickstart}
 mnt=$dir/mnt
 need_packages fuse3
 need_fuse
-build_release
+build_daemons
 
 say "a master, three chunk servers and a mount, all under $dir"
 if [ -e "$dir/cluster/dev.json" ]; then "$bin/dfs" dev down --dir "$dir/cluster"; fi
