@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,8 +16,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use dfs_disk::real::RealDisk;
-use dfs_disk::replace_file;
+use dfs_disk::real::replace_file_at;
 use prometheus_client::encoding::prometheus_text;
 
 use crate::host::is_of_this_machine;
@@ -86,7 +85,8 @@ impl Bound {
             }
         })?;
         if let Some(path) = port_file {
-            tell(&path, addr).with_context(|| format!("can't write {}", path.display()))?;
+            let told = replace_file_at(&path, format!("{addr}\n").as_bytes());
+            told.with_context(|| format!("can't write {}", path.display()))?;
         }
         log::info!("admin port at {addr}");
         Ok(())
@@ -97,12 +97,6 @@ impl Bound {
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
-}
-
-fn tell(path: &Path, addr: SocketAddr) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().context("it has no file name")?;
-    Ok(replace_file(&RealDisk::new(dir)?, &name.to_string_lossy(), format!("{addr}\n").as_bytes())?)
 }
 
 /// Tells browsers what not to do with what `routes` answer.

@@ -1,13 +1,11 @@
 //! A chunk server's life: start, serve, stop.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use dfs_daemon::notify::{self, Startup, Watchdog};
-use dfs_disk::real::RealDisk;
-use dfs_disk::replace_file;
+use dfs_disk::real::{RealDisk, replace_file_at};
 use dfs_proto::conn::{Acceptor, Hello, Listener, PeerAddr, Role, RoleSet, Welcome};
 use dfs_proto::ids::{Generation, LogIndex};
 use tokio::signal::unix::{SignalKind, signal};
@@ -209,15 +207,8 @@ fn tell_ready(config: &Config, addr: &PeerAddr) -> anyhow::Result<()> {
     log::info!("ready: serving at {addr}");
     notify::ready(&format!("serving at {addr}"));
     let Some(path) = &config.port_file else { return Ok(()) };
-    write_file(path, format!("{addr}\n").as_bytes())
+    replace_file_at(path, format!("{addr}\n").as_bytes())
         .with_context(|| format!("can't write {}", path.display()))
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().context("it has no file name")?;
-    let disk = RealDisk::new(dir)?;
-    Ok(replace_file(&disk, &name.to_string_lossy(), bytes)?)
 }
 
 /// Space and trash, for as long as the process lives.

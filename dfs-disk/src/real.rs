@@ -86,6 +86,17 @@ fn to_off(value: u64) -> io::Result<i64> {
     i64::try_from(value).map_err(|_| Errno::FBIG.into())
 }
 
+/// [`crate::replace_file`] by a path that need not be of any disk.
+///
+/// # Errors
+/// The first failing call's; `InvalidInput` for a path without a file name.
+pub fn replace_file_at(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it has no file name"))?;
+    crate::replace_file(&RealDisk::new(dir)?, &name.to_string_lossy(), bytes)
+}
+
 impl Disk for RealDisk {
     type File = RealFile;
 

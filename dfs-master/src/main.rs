@@ -22,6 +22,7 @@ use clap::CommandFactory;
 use dfs_daemon::notify::{self, Startup, Watchdog};
 use dfs_daemon::settings::Settings;
 use dfs_daemon::{logging, pages, reload};
+use dfs_disk::real::replace_file_at;
 use dfs_master::core::Input;
 use dfs_proto::conn::{Acceptor, Listener, PeerAddr, RoleSet, Welcome};
 use dfs_proto::ids::BootId;
@@ -126,7 +127,7 @@ async fn serve_on(run: &Run, settings: Settings<Cli>) -> anyhow::Result<()> {
         tokio::spawn(listener.serve(acceptor));
     }
     if let Some(file) = &run.port_file {
-        start::write_whole(file, addr.as_bytes())?;
+        replace_file_at(file, addr.as_bytes()).with_context(|| format!("can't write {}", file.display()))?;
     }
     log::info!("serving cluster {} at {addr}", identity.cluster);
     notify::ready(&format!("serving cluster {} at {addr}", identity.cluster));

@@ -1,6 +1,5 @@
 //! From a directory to a core: init, recovery, loading.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -167,12 +166,4 @@ pub(crate) fn random() -> anyhow::Result<u64> {
 
 fn random_wide() -> anyhow::Result<u128> {
     Ok(u128::from(random()?) << 64 | u128::from(random()?))
-}
-
-/// Writes a small run-time file so that whoever waits for it reads it whole. It need not survive a crash.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let temp = path.with_extension("tmp");
-    let mut file = std::fs::File::create(&temp).with_context(|| format!("{}", temp.display()))?;
-    file.write_all(bytes)?;
-    std::fs::rename(&temp, path).with_context(|| format!("{}", path.display()))
 }
