@@ -24,26 +24,13 @@ pub struct AdminArgs {
 }
 
 /// Why there is no admin port.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum BadAdmin {
+    #[error("--admin {0}: expected IP:PORT, such as 127.0.0.1:9401, or {OFF}")]
     Address(String),
+    #[error("--admin {0}: {1}: choose another address, or --admin {OFF}")]
     Bind(SocketAddr, std::io::Error),
 }
-
-impl std::fmt::Display for BadAdmin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            BadAdmin::Address(text) => {
-                write!(f, "--admin {text}: expected IP:PORT, such as 127.0.0.1:9401, or {OFF}")
-            }
-            BadAdmin::Bind(addr, error) => {
-                write!(f, "--admin {addr}: {error}: choose another address, or --admin {OFF}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for BadAdmin {}
 
 impl AdminArgs {
     /// Opens the port. Where nobody chose one, `default` is tried; if another process has that, the daemon goes on

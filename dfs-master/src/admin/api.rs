@@ -9,7 +9,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use dfs_admin::Inside;
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{
@@ -68,30 +68,23 @@ struct From {
 
 pub(super) fn routes(asker: Asker) -> Router {
     Router::new()
-        .route(
-            "/api/v1/status",
-            get(|State(at): State<Asker>| async move { shown(at.ask(ClusterStatus {}).await) }),
-        )
-        .route(
-            "/api/v1/servers",
-            get(|State(at): State<Asker>| async move { shown(at.ask(ServerList {}).await) }),
-        )
-        .route(
-            "/api/v1/sessions",
-            get(|State(at): State<Asker>| async move { shown(at.ask(SessionList {}).await) }),
-        )
-        .route(
-            "/api/v1/scrub",
-            get(|State(at): State<Asker>| async move { shown(at.ask(ScrubStatus {}).await) }),
-        )
-        .route(
-            "/api/v1/policy",
-            get(|State(at): State<Asker>| async move { shown(at.ask(Policy::default()).await) }),
-        )
+        .route("/api/v1/status", report(ClusterStatus {}))
+        .route("/api/v1/servers", report(ServerList {}))
+        .route("/api/v1/sessions", report(SessionList {}))
+        .route("/api/v1/scrub", report(ScrubStatus {}))
+        .route("/api/v1/policy", report(Policy::default()))
         .route("/api/v1/heat", get(heat))
         .route("/api/v1/changes", get(changes))
         .route("/api/v1/damaged", get(damaged))
         .with_state(asker)
+}
+
+/// A report that is asked for without more.
+fn report<R: Request + Clone>(question: R) -> MethodRouter<Asker>
+where
+    R::Reply: Serialize,
+{
+    get(|State(at): State<Asker>| async move { shown(at.ask(question).await) })
 }
 
 async fn heat(State(at): State<Asker>, Query(wanted): Query<Most>) -> Response {

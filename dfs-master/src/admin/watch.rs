@@ -164,10 +164,11 @@ impl Watch {
                 }
                 continue;
             }
-            let told = match asker.ask_all(|driver| async move { View::now(&driver).await }).await {
-                Ok((view, times)) => self.told_of(view, &times, samples, &mut before),
-                Err(why) => serde_json::to_string(&why).map(|why| ("refused", why)),
-            };
+            let told =
+                match asker.ask_all(move |driver| async move { View::now(&driver, samples).await }).await {
+                    Ok((view, times)) => self.told_of(view, times, &mut before),
+                    Err(why) => serde_json::to_string(&why).map(|why| ("refused", why)),
+                };
             match told {
                 Ok(told) => drop(self.told.send_replace(Arc::new(told))),
                 Err(error) => log::error!("the status page: {error}"),
@@ -186,11 +187,10 @@ impl Watch {
     fn told_of(
         &self,
         mut view: View,
-        times: &Times,
-        samples: bool,
+        times: Option<Times>,
         before: &mut Before,
     ) -> serde_json::Result<(&'static str, String)> {
-        if samples {
+        if let Some(times) = times {
             before.take(times);
             let sample = Sample::of(&view.servers, &view.heat);
             self.keep(sample.clone());
@@ -212,18 +212,19 @@ struct Times {
 }
 
 impl Before {
-    fn take(&mut self, times: &Times) {
+    fn take(&mut self, times: Times) {
         let (answers, syncs) = (times.answers.since(&self.answers), times.syncs.since(&self.syncs));
         self.now.answer_p50_us = answers.percentile_us(50);
         self.now.answer_p99_us = answers.percentile_us(99);
         self.now.sync_p50_us = syncs.percentile_us(50);
         self.now.sync_p99_us = syncs.percentile_us(99);
-        (self.answers, self.syncs) = (times.answers.clone(), times.syncs.clone());
+        (self.answers, self.syncs) = (times.answers, times.syncs);
     }
 }
 
 impl View {
-    async fn now(driver: &Arc<Driver>) -> Result<(View, Times), String> {
+    /// With times, if a sample is due.
+    async fn now(driver: &Arc<Driver>, samples: bool) -> Result<(View, Option<Times>), String> {
         let status = driver.ask(&ClusterStatus {}).await?;
         let servers = driver.ask(&ServerList {}).await?;
         let sessions = driver.ask(&SessionList {}).await?;
@@ -243,7 +244,8 @@ impl View {
             },
             sample: None,
         };
-        Ok((view, Times { answers: stats.ops.tally(), syncs: stats.log_syncs.tally() }))
+        let times = || Times { answers: stats.ops.tally(), syncs: stats.log_syncs.tally() };
+        Ok((view, samples.then(times)))
     }
 }
 
