@@ -23,7 +23,7 @@ use dfs_proto::ids::{Generation, LogIndex};
 use dfs_proto::units::Micros;
 
 pub(crate) use keep::keep;
-pub(crate) use shelf::{Shelf, files, name, survey};
+pub(crate) use shelf::{Shelf, files, is_file, name, survey};
 
 /// What the task that keeps the copy needs of the server around it. Disks are numbered as the shelf's are.
 pub(crate) trait Around: Send + Sync + 'static {

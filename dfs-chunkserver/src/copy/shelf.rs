@@ -19,6 +19,8 @@ use crate::store::reserve_of;
 
 /// The places on a disk.
 const PLACES: [&str; 2] = ["a", "b"];
+/// Its directories that a master reads.
+const READ_BY_MASTERS: [&str; 2] = ["log", "snapshot"];
 /// Copies kept: the one that follows the master, and one set aside.
 const COPIES_MAX: usize = 2;
 /// The master's snapshots that a copy must have of its own time before others go: all that the master keeps.
@@ -83,7 +85,7 @@ pub(crate) fn survey<D: Disk>(disk: &D) -> io::Result<Vec<(String, CopyAbout)>> 
 /// The failing call's.
 pub(crate) fn files<D: Disk>(disk: &D, dir: &str) -> io::Result<Vec<CopyFile>> {
     let mut files = Vec::new();
-    for sub in ["log", "snapshot"] {
+    for sub in READ_BY_MASTERS {
         let dir = format!("{dir}/{sub}");
         // A snapshot that was arriving when the master went has another name.
         let entries = disk.list(&dir)?;
@@ -92,6 +94,16 @@ pub(crate) fn files<D: Disk>(disk: &D, dir: &str) -> io::Result<Vec<CopyFile>> {
         }
     }
     Ok(files)
+}
+
+/// Whether a master reads it, of whichever copy.
+pub(crate) fn is_file(name: &CopyName) -> bool {
+    let is_in = |dir: &str| {
+        let below = name.as_str().strip_prefix(dir).and_then(|rest| rest.strip_prefix('/'));
+        let file = below.and_then(|rest| rest.split_once('/'));
+        file.is_some_and(|(sub, file)| READ_BY_MASTERS.contains(&sub) && !file.contains('/'))
+    };
+    PLACES.iter().any(|place| is_in(&dir_of(place)))
 }
 
 /// As the wire has it.

@@ -14,7 +14,7 @@ use dfs_proto::units::{ChunkSize, Micros};
 
 use super::shelf::{CopyError, Next};
 use super::verify::Pass;
-use super::{Shelf, survey};
+use super::{Shelf, is_file, name, survey};
 
 const CLUSTER: ClusterId = ClusterId(77);
 
@@ -450,4 +450,20 @@ fn a_look_takes_as_long_as_it_may() {
     // Fourteen days are for the chunks.
     let day = Pass::new(14 * 24 * 3600 * 1000, now);
     assert!(day.is_due(now.plus_ms(24 * 3600 * 1000)));
+}
+
+#[test]
+fn only_what_masters_read_is_given_to_a_tool() {
+    let is = |path: &str| is_file(&name(path.to_owned()).unwrap());
+    assert!(is("master-copy/a/log/00.seg") && is("master-copy/b/snapshot/00.snap"));
+    for other in [
+        "master-copy/a/copy.json",
+        "master-copy/c/log/00.seg",
+        "master-copy/a/log/x/y",
+        "master-copy/a/log",
+        "chunks/00/1.chunk",
+        "label.json",
+    ] {
+        assert!(!is(other), "{other}");
+    }
 }

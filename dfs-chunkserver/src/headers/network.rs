@@ -109,8 +109,7 @@ fn read_copy(_: &Server, disk: Option<&DiskHandle>, ask: &ReadCopy) -> Answer<Re
     if ask.len > LOG_READ_MAX {
         return Err((Status::TooLarge, "at most a megabyte at once".to_owned()));
     }
-    let copies = copies_on(disk).map_err(|error| failed(disk, &error))?;
-    if !copies.iter().any(|copy| copy.files.iter().any(|file| file.name == ask.name)) {
+    if !copy::is_file(&ask.name) {
         return Err((Status::NotFound, format!("{} is no file of a copy", ask.name.as_str())));
     }
     let bytes = read(disk, ask).map_err(|error| failed(disk, &error))?;
