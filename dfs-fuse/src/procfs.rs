@@ -8,13 +8,21 @@ pub(crate) fn groups(pid: u32) -> Option<Vec<u32>> {
 
 /// Whether the thread has been killed and only waits for our answer to die. One that is on its way out, and
 /// closes its files, has no signal pending any more.
+///
+/// `stat` waits for a lock that an exec holds while it closes files, thus while it waits for our answer to that; an exec still
+/// has its table of files, and `status` waits for nobody.
 pub(crate) fn killed(pid: u32) -> bool {
     let exiting = || stat(pid).is_some_and(|text| parse_exiting(&text));
-    status(pid).is_some_and(|text| parse_killed(&text)) || exiting()
+    status(pid).is_some_and(|text| parse_killed(&text) || parse_gives_up_files(&text) && exiting())
 }
 
 fn stat(pid: u32) -> Option<String> {
-    if pid == 0 { None } else { std::fs::read_to_string(format!("/proc/{pid}/stat")).ok() }
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()
+}
+
+/// The kernel takes the table of files from a thread that ends before it closes what is in it.
+fn parse_gives_up_files(text: &str) -> bool {
+    field(text, "FDSize:").is_some_and(|size| size.trim() == "0")
 }
 
 /// The kernel's flags of the thread are the ninth field, the status that it ends with the last one, whose low
@@ -58,14 +66,15 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    const STATUS: &str =
-        "Name:\tcat\nGroups:\t4 24 1000 \nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n";
+    const STATUS: &str = "Name:\tcat\nFDSize:\t64\nGroups:\t4 24 1000 \nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n";
 
     #[test]
     fn reads_a_status() {
         assert_eq!(parse_groups(STATUS), Some(vec![4, 24, 1000]));
         assert!(parse_killed(STATUS));
         assert!(!parse_killed(&STATUS.replace("0100", "4000")));
+        assert!(!parse_gives_up_files(STATUS));
+        assert!(parse_gives_up_files(&STATUS.replace("64", "0")));
         assert_eq!(parse_groups("Groups:\t \n"), Some(vec![]));
         assert_eq!(parse_groups("Name:\tcat\n"), None);
     }

@@ -4,12 +4,14 @@
 //! The binaries come from `DFS_BIN`, else from this workspace's release or debug build; without them a
 //! test fails, it doesn't skip.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// A test's cluster lives no longer than this. A mount waits for its servers as long as it takes, so that what is
@@ -49,7 +51,12 @@ impl Cluster {
         let (dir, bin) = (cluster.dir.path().to_path_buf(), cluster.bin.clone());
         thread::spawn(move || {
             if watched.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("a test has not ended within {LIMIT:?}; its cluster goes down\n{}", logs(&dir));
+                // Past what the harness keeps of a test until it ends: this one may not.
+                let said =
+                    format!("a test has not ended within {LIMIT:?}; its cluster goes down\n{}", logs(&dir));
+                drop(std::io::stderr().write_all(said.as_bytes()));
+                // A new process closes what this one has open on the mount, and may wait for it too.
+                signal(&dir, "mount", Signal::KILL);
                 down(&bin, &dir);
             }
         });
@@ -87,6 +94,12 @@ impl Cluster {
         let mut run = Command::new(self.bin.join("dfs"));
         run.arg("dev").arg(command).arg("--dir").arg(state).args(args);
         text(run.output().expect("dfs runs"), command)
+    }
+
+    /// Lets a paused member go on, without a new process: that one would first close what this one has open on the mount,
+    /// and may wait for the member.
+    pub fn resume(&self, member: &str) {
+        signal(self.dir.path(), member, Signal::CONT);
     }
 
     /// `dfs ARGS` with the cluster's master; what it prints.
@@ -223,6 +236,13 @@ fn logs(dir: &Path) -> String {
         all.extend(tail.iter().rev().map(|line| format!("{line}\n")));
     }
     all
+}
+
+fn signal(dir: &Path, member: &str, signal: Signal) {
+    let pid = std::fs::read_to_string(dir.join(format!("cluster/run/{member}.pid"))).unwrap_or_default();
+    if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
+        _ = rustix::process::kill_process(pid, signal);
+    }
 }
 
 fn down(bin: &Path, dir: &Path) {

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -255,6 +256,36 @@ fn a_paused_server_stalls_reads_only_shortly() {
             assert!(buf == block(place, 1), "block {place}");
         }
         cluster.dev("resume", &[&holder]);
+    }
+}
+
+#[test]
+fn a_killed_program_whose_servers_are_away_ends() {
+    let cluster = Cluster::up(&["--servers", "2"]);
+    let path = cluster.path("file");
+    create(&path).write_all_at(&block(0, 1), 0).unwrap();
+    sh(&cluster.mount(), "sync file");
+    for server in ["cs1", "cs2"] {
+        cluster.dev("pause", &[server]);
+    }
+    // It waits for its sync, and once that is let go for what closing the file asks for.
+    let of = format!("of={}", path.display());
+    let mut dd = Command::new("dd");
+    dd.args(["if=/dev/zero", "bs=64k", "count=1", "conv=notrunc,fsync"]).arg(of).stderr(Stdio::null());
+    let mut program = dd.spawn().unwrap();
+    let clock = stopwatch();
+    while clock() < Duration::from_secs(2) {
+        assert!(program.try_wait().unwrap().is_none(), "no server took its bytes");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    program.kill().unwrap();
+    let clock = stopwatch();
+    while program.try_wait().unwrap().is_none() {
+        assert!(clock() < Duration::from_secs(8), "a killed program waits");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for server in ["cs1", "cs2"] {
+        cluster.dev("resume", &[server]);
     }
 }
 
