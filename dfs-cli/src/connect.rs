@@ -77,7 +77,8 @@ impl Target {
         runtime()?.block_on(dial(&addr)).map(drop)
     }
 
-    fn addr(&self, path: Option<&Path>) -> anyhow::Result<PeerAddr> {
+    /// The master that [`Target::ask`] would ask.
+    pub(crate) fn addr(&self, path: Option<&Path>) -> anyhow::Result<PeerAddr> {
         let addr = match (&self.master, path) {
             (Some(addr), _) => addr.clone(),
             (None, Some(path)) => master_of_mount(path)?,

@@ -1,6 +1,7 @@
 //! The `dfs` command: what an operator or a user asks of a cluster. One file a command; this one only
 //! parses and dispatches. It holds no state of the cluster and changes none by itself.
 
+mod backup;
 mod chunk;
 mod clock;
 mod connect;
@@ -50,6 +51,10 @@ enum Command {
     /// Why the master is on hold, what going on costs, and to go on; or, with --from-servers, a new master's directory
     /// of the copies that chunk servers keep
     Recover(recover::Args),
+    /// Copy the master's state into a new directory while it runs, and check what was written
+    Backup(backup::BackupArgs),
+    /// Check a backup of the master's state, and make a master's directory of it
+    Restore(backup::RestoreArgs),
     /// Make a new master's directory of what chunk headers say, when all masters are gone and so is every copy of
     /// their log
     RebuildNamespace(rebuild::Args),
@@ -116,6 +121,8 @@ fn main() -> ExitCode {
         Command::Status => status::run(&target),
         Command::Recover(args) if args.from_servers => return from_servers::run(&target, &args),
         Command::Recover(args) => recover::run(&target, &args),
+        Command::Backup(args) => return backup::backup(&target, &args),
+        Command::Restore(args) => return backup::restore(&target, &args),
         Command::RebuildNamespace(args) => return rebuild::run(&target, &args),
         Command::Fsck(args) => return fsck::run(&target, &args),
         Command::Damaged(args) => return damaged::run(&target, &args),

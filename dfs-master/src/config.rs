@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dfs_admin::AdminArgs;
 use dfs_daemon::settings::FileArgs;
+use dfs_proto::conn::PeerAddr;
 use dfs_proto::units::ChunkSize;
 
 /// The dfs master: the namespace, and where every chunk is.
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     /// Make a new master's directory of the best of the copies that standard input lists. `dfs recover --from-servers`
     /// runs it
     Restore(Restore),
+    /// Copy the state of a master that runs into an empty directory, and check what was written. `dfs backup` runs it
+    Backup(Backup),
     /// What other thresholds would have done with a log of loads. `dfs policy replay` runs it
     Replay(ReplayArgs),
 }
@@ -61,7 +64,23 @@ pub(crate) struct ReplayArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// Where the master listens, IP:PORT or unix:/PATH
+    #[arg(long)]
+    pub(crate) from: PeerAddr,
+    /// The directory to make
+    #[arg(long)]
+    pub(crate) to: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Restore {
+    /// The directory of a backup; without it, standard input lists copies
+    #[arg(long, conflicts_with = "generation")]
+    pub(crate) backup: Option<PathBuf>,
     /// The directory to make; without it, only tell what is there
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,

@@ -2,6 +2,7 @@
 //! recovers, starts the driver, waits for the end; every failure is one line that says what to do, and exit code 1.
 
 mod admin;
+mod backup;
 mod check;
 mod clock;
 mod config;
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         Command::Init(_) => "info",
         Command::Check(_) | Command::Rebuild(_) | Command::Replay(_) => "warn",
         // What stands in the way is in the report.
-        Command::Restore(_) => "off",
+        Command::Restore(_) | Command::Backup(_) => "off",
         Command::Run(run) => run.file.log_level.as_str(),
     };
     if let Err(error) = logging::start(&logging::Target::Stderr, level) {
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Check(check) => return check::run(check),
         Command::Rebuild(args) => rebuild::run(args),
         Command::Restore(args) => restore::run(args),
+        Command::Backup(args) => backup::run(args),
         Command::Replay(args) => replayed::run(args),
     };
     match result {

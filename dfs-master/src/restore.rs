@@ -1,6 +1,7 @@
 //! `dfs-master restore`: a new master's directory out of the best copy of the lost one that chunk servers' disks have,
 //! which standard input lists as `dfs-chunkserver headers --copies` prints them. A copy is read as a master's start would
 //! read it, and nothing is written to it; the new directory gets its cluster.json when all of it is there and was checked.
+//! With `--backup` the copy is the one that `dfs-master backup` made.
 
 mod show;
 
@@ -17,6 +18,7 @@ use dfs_proto::listing::{Line, ListedCopy, ListedDisk};
 use dfs_proto::words::in_words;
 use serde::Serialize;
 
+use crate::backup;
 use crate::check::{check_all, defects};
 use crate::config::Restore;
 use crate::listing::{self, OfDisk};
@@ -33,9 +35,10 @@ struct Report {
     copies: Vec<Found>,
     /// The path of the best.
     best: Option<String>,
-    /// The newest that a server remembers having heard from a master.
-    remembered: Remembered,
-    /// Records that a server heard of and the best copy lacks; `None` where the best is of an older generation.
+    /// The newest that a server remembers having heard from a master; `None` where no disk was looked at.
+    remembered: Option<Remembered>,
+    /// Records that a server heard of and the best copy lacks; `None` where the best is of an older generation, or no disk was
+    /// looked at.
     missing: Option<u64>,
 }
 
@@ -49,7 +52,8 @@ struct Remembered {
 struct Found {
     #[serde(flatten)]
     copy: ListedCopy,
-    server: ServerId,
+    /// Whose disk it is on; `None` for a backup.
+    server: Option<ServerId>,
     #[serde(flatten)]
     state: State,
 }
@@ -101,6 +105,17 @@ pub(crate) fn run(args: &Restore) -> anyhow::Result<()> {
     if let Some(dir) = &args.data {
         check_empty(dir)?;
     }
+    match &args.backup {
+        Some(dir) => {
+            let copy = backup::read(dir)?;
+            let cluster = copy.about.cluster;
+            restore(args, cluster, vec![look(None, copy)], None)
+        }
+        None => of_disks(args),
+    }
+}
+
+fn of_disks(args: &Restore) -> anyhow::Result<()> {
     let listed: Vec<Copies> = listing::read(std::io::stdin().lock())?;
     let cluster = one_cluster(&listed)?;
     // Until the end: a server that started now would go on writing its copy.
@@ -110,18 +125,30 @@ pub(crate) fn run(args: &Restore) -> anyhow::Result<()> {
     let remembered = remembered.max().unwrap_or_default();
     let wanted =
         |copy: &ListedCopy| args.generation.is_none_or(|only| copy.about.generation == Generation(only));
-    let mut copies: Vec<Found> = listed
+    let copies: Vec<Found> = listed
         .into_iter()
         .flat_map(|(disk, copies)| copies.into_iter().map(move |copy| (disk.server, copy)))
         .filter(|(_, copy)| wanted(copy))
-        .map(|(server, copy)| look(server, copy))
+        .map(|(server, copy)| look(Some(server), copy))
         .collect();
+    restore(args, cluster, copies, Some(remembered))
+}
+
+fn restore(
+    args: &Restore,
+    cluster: ClusterId,
+    mut copies: Vec<Found>,
+    remembered: Option<Remembered>,
+) -> anyhow::Result<()> {
     let best = best(&mut copies);
-    let missing = best.and_then(|at| missing(&copies[at], remembered));
+    let missing = best.and_then(|at| missing(&copies[at], remembered?));
     let path = best.map(|at| copies[at].copy.path.clone());
     let report = Report { cluster, copies, best: path, remembered, missing };
     show::show(args, &report)?;
     let Some(best) = best.map(|at| &report.copies[at]) else {
+        if args.backup.is_some() {
+            bail!("the backup can't be used: take another, or see `dfs recover --from-servers`");
+        }
         bail!(
             "no copy of the master's log on these disks can be used: see `dfs rebuild-namespace` for what chunk headers alone \
              bring back"
@@ -164,7 +191,7 @@ fn lock(disk: &ListedDisk) -> anyhow::Result<RealDisk> {
 }
 
 /// How far a copy's log goes: every record of it is compared with its checksum, and a torn tail does not count.
-fn look(server: ServerId, copy: ListedCopy) -> Found {
+fn look(server: Option<ServerId>, copy: ListedCopy) -> Found {
     let found = Found { copy, server, state: State::Unusable { why: String::new() } };
     let state = match recovered(&found) {
         Ok(log) => {
@@ -179,6 +206,16 @@ fn look(server: ServerId, copy: ListedCopy) -> Found {
 fn recovered(found: &Found) -> anyhow::Result<wal::Recovered<ReadOnly<RealDisk>>> {
     let disk = RealDisk::new(Path::new(&found.copy.path))?;
     Ok(wal::recover_as(&ReadOnly(disk), found.identity(), Options::default())?)
+}
+
+/// The last record of a copy that holds a state that is whole.
+pub(crate) fn checked(copy: ListedCopy) -> anyhow::Result<LogIndex> {
+    let found = look(None, copy);
+    let State::Usable { index, .. } = found.state else {
+        return recovered(&found).map(|log| log.last().entry.index);
+    };
+    is_whole(recovered(&found)?, index)?;
+    Ok(index)
 }
 
 /// The best that also holds a state that is whole. Those that turn out to hold none are marked.

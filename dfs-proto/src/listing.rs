@@ -141,6 +141,20 @@ pub struct CopyAbout {
     pub whole: bool,
 }
 
+/// What a directory with a backup of the master's state says of it, in [`BACKUP`]: the rest is as in a master's directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Backup {
+    pub format: u32,
+    /// The last record that it has to have.
+    pub index: LogIndex,
+    /// When it was made, by its machine's clock, in seconds since 1970.
+    pub made: i64,
+    pub copy: CopyAbout,
+}
+
+/// Comes last of all into the directory of a [`Backup`].
+pub const BACKUP: &str = "backup.json";
+
 /// A file among the chunks that is no replica.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ListedUnfit {

@@ -67,7 +67,8 @@ fn init(dir: &Path) -> anyhow::Result<Run> {
         | Command::Replay(_)
         | Command::Check(_)
         | Command::Rebuild(_)
-        | Command::Restore(_) => {
+        | Command::Restore(_)
+        | Command::Backup(_) => {
             bail!("run is run")
         }
     }

@@ -67,8 +67,8 @@ impl Driver {
     /// Answers [`ListLog`] and [`ReadLog`].
     pub(super) fn copy_request(self: &Arc<Driver>, conn: &Conn, frame: &Frame, reply: Responder) {
         let PeerSaid::Hello(hello) = &conn.peer().said else { return };
-        if hello.role != Role::ChunkServer {
-            reply.fail(Status::WrongRole, "only chunk servers keep copies of the log");
+        if !matches!(hello.role, Role::ChunkServer | Role::Tool) {
+            reply.fail(Status::WrongRole, "only chunk servers and tools copy the log");
             return;
         }
         let header = frame.header;

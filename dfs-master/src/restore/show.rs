@@ -29,13 +29,17 @@ fn line(found: &Found) -> String {
         }
         State::Unusable { why } => format!("can't be used: {why}"),
     };
-    format!("{} of server {}, generation {}: {what}", found.copy.path, found.server, about.generation)
+    let of = found.server.map_or_else(String::new, |server| format!(" of server {server}"));
+    format!("{}{of}, generation {}: {what}", found.copy.path, about.generation)
 }
 
 fn lacks(report: &Report) -> String {
-    let (Generation(generation), index) = (report.remembered.generation, report.remembered.index);
-    let heard = format!("these disks remember record {index} of generation {generation}");
     let on_hold = "a master that starts with it will be on hold: see `dfs recover` then";
+    let Some(remembered) = report.remembered else {
+        return format!("if a server has heard of later records, {on_hold}");
+    };
+    let (Generation(generation), index) = (remembered.generation, remembered.index);
+    let heard = format!("these disks remember record {index} of generation {generation}");
     match report.missing {
         Some(0) => "no disk here remembers a later record".to_owned(),
         Some(missing) => format!("{heard}: {missing} records are missing; {on_hold}"),
