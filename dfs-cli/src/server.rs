@@ -109,6 +109,9 @@ fn state(server: &ServerReport) -> (String, Tone) {
         // It is down because somebody wanted it to be.
         return (format!("{text}, maintenance for {}", span(left)), Tone::Plain);
     }
+    if server.is_gone() {
+        return ("drained, gone".to_owned(), Tone::Plain);
+    }
     match (server.draining, server.removable) {
         (false, _) => (text.to_owned(), tone),
         (true, true) => (format!("{text}, drained"), tone),

@@ -111,6 +111,9 @@ fn cluster(status: &ClusterReport, say: &mut impl FnMut(Level, String, &str)) {
 }
 
 fn of_server(server: &ServerReport, say: &mut impl FnMut(Level, String, &str)) {
+    if server.is_gone() {
+        return;
+    }
     if !server.up && server.maintenance_ms.is_none() {
         let heard = server.silent_ms.map_or_else(
             || "was not heard of since the master began".to_owned(),
@@ -262,6 +265,20 @@ mod tests {
             (Level::Info, "The mount host:/mnt has no connection"),
         ];
         assert_eq!(said, expected.map(|(level, what)| (level, what.to_owned())));
+    }
+
+    #[test]
+    fn a_server_that_was_drained_and_turned_off_is_no_trouble() {
+        let mut all = servers();
+        (all.servers[0].draining, all.servers[0].removable) = (true, true);
+        assert_eq!(
+            said(&status(), &all, &sessions(true)),
+            [(Level::Info, "s1 is drained: it can be removed".to_owned())]
+        );
+        all.servers[0].up = false;
+        assert_eq!(said(&status(), &all, &sessions(true)), []);
+        all.servers[0].given_up = 1;
+        assert_eq!(said(&status(), &all, &sessions(true))[0].0, Level::Warning);
     }
 
     #[test]

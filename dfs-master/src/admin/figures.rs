@@ -153,10 +153,10 @@ fn servers(page: &mut Page<'_>, servers: &[ServerReport]) -> fmt::Result {
     let away = |server: &ServerReport| server.maintenance_ms.is_some();
     page.gauges(
         "dfs_master_servers",
-        "Chunk servers, each in one state: up, draining, maintenance, down",
+        "Chunk servers, each in one state: up, draining, maintenance, down; without those that were drained and turned off",
         [
             in_state("up", count(&|s| s.up && !s.draining && !away(s))),
-            in_state("draining", count(&|s| s.draining && !away(s))),
+            in_state("draining", count(&|s| s.draining && !s.is_gone() && !away(s))),
             in_state("maintenance", count(&away)),
             in_state("down", count(&|s| !s.up && !s.draining && !away(s))),
         ],

@@ -105,10 +105,20 @@ impl Core {
 
     /// Whether durably no configuration names the server, which is drained.
     pub(super) fn is_removable(&self, server: ServerNum) -> bool {
+        if !self.state.servers.is_draining(server) || self.state.chunks.replicas_on(server) != 0 {
+            return false;
+        }
         // Copies that were begun before the order: by this leader, or by one before as a walk found them.
         let copying = self.soft.repair.copies_to().contains_key(&server)
             || self.soft.scan.stake(server).is_none_or(|stake| stake.coming > 0);
-        self.state.servers.is_draining(server) && self.state.chunks.replicas_on(server) == 0 && !copying
+        !copying
+    }
+
+    /// Whether the server was emptied on purpose, is down, and nobody misses it: it is not waited for.
+    pub(super) fn is_gone(&self, server: ServerNum) -> bool {
+        !self.soft.servers.is_up(server, self.now.mono)
+            && self.is_removable(server)
+            && self.given_up_on(server) == 0
     }
 
     /// Replicas there that are for a person to look at.

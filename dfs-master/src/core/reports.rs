@@ -21,6 +21,8 @@ impl Core {
         let (total_bytes, free_bytes) = self.space();
         let counts = self.soft.scan.counts();
         let (blocks_damaged, blocks_hopeless) = self.damaged_blocks();
+        let known: Vec<&Server> =
+            self.state.servers.iter().filter(|server| !self.is_gone(server.num)).collect();
         ClusterReport {
             cluster: self.config.cluster,
             generation: self.generation(),
@@ -36,7 +38,7 @@ impl Core {
             inodes: self.state.ns.counts().inodes,
             sessions: count(self.state.sessions.len()),
             servers_up: u32::try_from(self.soft.servers.up(self.now.mono)).unwrap_or(u32::MAX),
-            servers_known: u32::try_from(self.state.servers.len()).unwrap_or(u32::MAX),
+            servers_known: u32::try_from(known.len()).unwrap_or(u32::MAX),
             total_bytes,
             free_bytes,
             chunks: self.state.chunks.len(),
@@ -49,7 +51,7 @@ impl Core {
             replicas_unknown: self.hold.unknown(),
             blocks_damaged,
             blocks_hopeless,
-            copies: self.state.servers.iter().map(|server| self.log_copy(server)).collect(),
+            copies: known.into_iter().map(|server| self.log_copy(server)).collect(),
             maintained: self.maintained_servers(),
             moving: self.soft.balance.moving(),
             goals_own: self.state.ns.goals.len(),

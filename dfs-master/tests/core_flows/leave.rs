@@ -3,7 +3,7 @@
 use dfs_master::core::Input;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{ChunkId, ConfigNum, Ino, ServerNum};
-use dfs_proto::meta::{ChunkPlace, DrainServer, MapRead, MapWrite, ServerList, ServerReport};
+use dfs_proto::meta::{ChunkPlace, ClusterStatus, DrainServer, MapRead, MapWrite, ServerList, ServerReport};
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
 
@@ -226,6 +226,29 @@ fn a_drain_says_what_is_left_what_stops_it_and_when_the_server_can_go() {
     run_filling(&mut cluster, 20_000);
     let said = report(&mut cluster, drained);
     assert!(said.removable && said.replicas == 0 && said.stake.unwrap().no_server == 0, "{said:?}");
+    // Turned off, it is not waited for, nor its copy of the log; back, it counts again.
+    let known = |cluster: &mut Cluster| {
+        let tool = cluster.connect(Role::Tool);
+        let status = cluster.ask(tool, &ClusterStatus {}).unwrap();
+        (status.servers_up, status.servers_known, status.copies.len())
+    };
+    assert_eq!(known(&mut cluster), (4, 4, 4));
+    cluster.kill(drained);
+    run_filling(&mut cluster, 10_000);
+    assert!(report(&mut cluster, drained).is_gone());
+    assert_eq!(known(&mut cluster), (3, 3, 3));
+    cluster.revive(drained, true);
+    run_filling(&mut cluster, 2_000);
+    assert_eq!(known(&mut cluster), (4, 4, 4));
+    assert!(report(&mut cluster, drained).removable);
+    // One that is down and was not drained is missed.
+    let other = place.members[0].server;
+    cluster.kill(other);
+    run_filling(&mut cluster, 10_000);
+    assert!(!report(&mut cluster, other).is_gone());
+    assert_eq!(known(&mut cluster), (3, 4, 4));
+    cluster.revive(other, true);
+    run_filling(&mut cluster, 2_000);
     // Without the record on the disk it is not said.
     cluster.power_held = true;
     cluster.written_file(client, "g");

@@ -32,6 +32,7 @@ pub struct ClusterReport {
     pub inodes: u64,
     pub sessions: u64,
     pub servers_up: u32,
+    /// That ever registered, but for those that were drained and are down.
     pub servers_known: u32,
     pub total_bytes: u64,
     pub free_bytes: u64,
@@ -207,6 +208,14 @@ pub struct ServerReport {
     /// As it last said.
     #[serde(default)]
     pub traffic: Traffic,
+}
+
+impl ServerReport {
+    /// It was emptied on purpose and is down: it is not waited for.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.removable && !self.up && self.given_up == 0
+    }
 }
 
 /// What a server did in the second before its last heartbeat.

@@ -75,6 +75,7 @@ function alerts(list) {
 function serverState(server) {
   if (server.maintenance_ms !== null) return make("span", `${server.up ? "up" : "down"}, maintenance for ${span(server.maintenance_ms)}`, "warn");
   const heard = server.silent_ms === null ? "never heard" : `heard ${span(server.silent_ms)} ago`;
+  if (!server.up && server.removable && server.given_up === 0) return make("span", "drained, gone");
   if (!server.up) return make("span", `down, ${heard}`, "bad");
   if (server.draining) return make("span", server.removable ? "drained" : "draining", "warn");
   return make("span", "up", "good");
