@@ -171,8 +171,9 @@ impl Core {
                 MemberStanding::Gone => {
                     gone += 1;
                     let live = self.soft.servers.get(server);
-                    let late =
-                        live.is_none_or(|live| now.ms_since(live.heard) >= self.config.repair_delay_ms);
+                    // One that is to be emptied is not expected back.
+                    let late = self.state.servers.is_draining(server)
+                        || live.is_none_or(|live| now.ms_since(live.heard) >= self.config.repair_delay_ms);
                     if self.is_maintained(server) {
                         kept |= late;
                     } else {

@@ -259,6 +259,24 @@ fn a_drain_says_what_is_left_what_stops_it_and_when_the_server_can_go() {
 }
 
 #[test]
+fn what_a_drained_server_has_that_is_gone_is_made_anew_at_once() {
+    let mut cluster = Cluster::new(4, 3);
+    let client = cluster.client();
+    let (attr, place) = cluster.written_file(client, "f");
+    cluster.commit_synced(client, &attr, &place, 10_000);
+    let (chunk, gone) = (place.chunk(), place.members[1].server);
+    cluster.kill(gone);
+    // Its lease is over, and it might come back.
+    run_filling(&mut cluster, 12_000);
+    assert!(cluster.meta(chunk).members.contains(gone));
+    drain(&mut cluster, gone, true).unwrap();
+    run_filling(&mut cluster, 6_000);
+    assert!(!cluster.meta(chunk).members.contains(gone));
+    assert_eq!(cluster.meta(chunk).members.len(), 3);
+    assert!(report(&mut cluster, gone).is_gone());
+}
+
+#[test]
 fn a_replica_above_the_goal_leaves() {
     let Departing { mut cluster, chunk, leaver, .. } = departing(3_000);
     assert_eq!(cluster.meta(chunk).members.len(), 4);
