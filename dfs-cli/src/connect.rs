@@ -132,6 +132,11 @@ struct Mount {
     master: String,
 }
 
+/// Where this machine has dfs mounted.
+pub(crate) fn mount_points() -> anyhow::Result<Vec<String>> {
+    Ok(mounts()?.into_iter().map(|mount| mount.at).collect())
+}
+
 /// The mounts of type `fuse.dfs`, whose source is the master's address with an optional `:/subdirectory`.
 fn mounts() -> anyhow::Result<Vec<Mount>> {
     let table = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;

@@ -7,6 +7,7 @@ mod clock;
 mod connect;
 mod damaged;
 mod dev;
+mod doctor;
 mod file;
 mod from_servers;
 mod fsck;
@@ -88,6 +89,8 @@ enum Command {
     /// Chunks of files
     #[command(subcommand)]
     Chunk(chunk::Command),
+    /// Look at this machine and its cluster for what dfs needs and does not find. Exit code: 0 nothing is wrong, 1 something
+    Doctor(doctor::Args),
     /// A cluster of ordinary processes on this machine, for trying and testing
     #[command(subcommand)]
     Dev(dev::Command),
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         Command::Status => status::run(&target),
         Command::Recover(args) if args.from_servers => return from_servers::run(&target, &args),
         Command::Recover(args) => recover::run(&target, &args),
+        Command::Doctor(args) => return doctor::run(&target, &args),
         Command::Backup(args) => return backup::backup(&target, &args),
         Command::Restore(args) => return backup::restore(&target, &args),
         Command::RebuildNamespace(args) => return rebuild::run(&target, &args),

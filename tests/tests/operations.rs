@@ -1,12 +1,14 @@
-//! What docs/operations.md says of disks and machines that break, done as it says: with real processes. spread.rs adds a server.
+//! What docs/operations.md says of disks and machines that break, done as it says, and what `dfs doctor` finds: with real processes.
+//! spread.rs adds a server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use dfs_tests::cluster::{Cluster, sh};
+use dfs_tests::cluster::{Cluster, binaries, sh};
 use serde_json::Value;
 
 fn up() -> Cluster {
@@ -96,4 +98,61 @@ fn a_server_is_replaced() {
     assert!(cluster.dfs(&["server", "list"]).contains("drained, gone"));
     assert_eq!(cluster.json(&["status"])["copies"].as_array().unwrap().len(), 3);
     assert_whole(&cluster);
+}
+
+/// What `dfs doctor` says of a thing, by the level; `None` if it does not speak of it.
+fn doctor(cluster: &Cluster, etc: &Path, what: &str) -> Option<(String, String)> {
+    let master = cluster.dev("addr", &[]);
+    let mut run = Command::new(binaries().join("dfs"));
+    run.args(["--json", "doctor", "--etc"]).arg(etc).env("DFS_MASTER", master.trim());
+    let output = run.output().unwrap();
+    let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let wrong = all.iter().any(|finding| finding["level"] == "wrong");
+    assert_eq!(output.status.code(), Some(i32::from(wrong)), "{output:?}");
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let finding = all.iter().find(|finding| finding["what"] == what)?;
+    assert_eq!(text(finding, "level") == "good", finding["todo"] == "", "{finding}");
+    Some((text(finding, "level"), text(finding, "found")))
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong() {
+    let cluster = up();
+    let etc = cluster.local("etc");
+    let drop_ins = etc.join("systemd/system/dfs-chunkserver@a.service.d");
+    fs::create_dir_all(etc.join("dfs")).unwrap();
+    fs::create_dir_all(&drop_ins).unwrap();
+    let write =
+        |path: PathBuf, text: &str| fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    let file = etc.join("dfs/chunkserver-a.toml");
+    let names = |what: &str| write(file.clone(), &format!("master = \"127.0.0.1:1\"\n{what}\n"));
+    let disk = disk(&cluster, "cs1/disk").display().to_string();
+    let (of_file, of_disk) = (file.display().to_string(), format!("disk {disk}"));
+    let of_mount = format!("mount {}", cluster.mount().display());
+    let said = |what: &str| doctor(&cluster, &etc, what).unwrap_or_else(|| panic!("nothing of {what}"));
+    let level = |what: &str| said(what).0;
+
+    names(&format!("disk = [\"{disk}\"]"));
+    assert!(level(&of_file) == "good" && level("server cs1") == "good" && level(&of_mount) == "good");
+    assert_eq!(said(&of_disk), ("wrong".to_owned(), "its unit must not write there".to_owned()));
+    write(drop_ins.join("disks.conf"), &format!("[Service]\nReadWritePaths={disk}\n"));
+    // On the machine's own file system, which works.
+    assert_eq!(said(&of_disk), ("advice".to_owned(), "is no mount of its own".to_owned()));
+    write(etc.join("passwd"), "root:x:0:0::/:/bin/sh\ndfs-chunkserver:x:4711:4711::/:/bin/false\n");
+    assert!(said(&of_disk).1.contains("belongs to user 0, not 4711"));
+    fs::remove_file(etc.join("passwd")).unwrap();
+    names("disk = [\"/dev/shm\"]");
+    assert_eq!(said("disk /dev/shm"), ("wrong".to_owned(), "is on tmpfs".to_owned()));
+    names("dsik = [\"/x\"]");
+    assert!(level(&of_file) == "wrong" && said(&of_file).1.contains("dsik"));
+
+    cluster.dev("kill", &["cs2"]);
+    cluster.dev("kill", &["mount"]);
+    cluster.wait_for("one down", |status| status["servers_up"] == 2);
+    assert_eq!(said("server cs2"), ("wrong".to_owned(), "is down".to_owned()));
+    assert_eq!(level(&of_mount), "wrong");
+    cluster.dev("kill", &["master"]);
+    assert_eq!(level("master"), "wrong");
+    cluster.dev("start", &["master"]);
+    cluster.dev("start", &["mount"]);
 }
