@@ -210,10 +210,8 @@ fn recovered(found: &Found) -> anyhow::Result<wal::Recovered<ReadOnly<RealDisk>>
 
 /// The last record of a copy that holds a state that is whole.
 pub(crate) fn checked(copy: ListedCopy) -> anyhow::Result<LogIndex> {
-    let found = look(None, copy);
-    let State::Usable { index, .. } = found.state else {
-        return recovered(&found).map(|log| log.last().entry.index);
-    };
+    let found = Found { copy, server: None, state: State::Unusable { why: String::new() } };
+    let index = recovered(&found)?.last().entry.index;
     is_whole(recovered(&found)?, index)?;
     Ok(index)
 }
