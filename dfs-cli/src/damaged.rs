@@ -8,10 +8,9 @@ use dfs_proto::control::runs_of;
 use dfs_proto::ids::Ino;
 use dfs_proto::meta::{Damaged, DamagedChunk, DamagedReplica, FileInfo, ReplicaFault};
 use dfs_proto::units::{BLOCK_SIZE, ChunkIndex, ChunkSize};
-use dfs_proto::words::in_words;
 
 use crate::connect::{Line, Target};
-use crate::output::{Tone, bytes, colour, from_root, paint, span};
+use crate::output::{Tone, bytes, colour, ended, from_root, paint, span};
 
 const FOUND: u8 = 1;
 const FAILED: u8 = 2;
@@ -31,14 +30,8 @@ pub(crate) struct Loss {
 }
 
 pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
-    match list(target, args) {
-        Ok(true) => ExitCode::from(FOUND),
-        Ok(false) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dfs: {}", in_words(error.as_ref()));
-            ExitCode::from(FAILED)
-        }
-    }
+    let code = |any| if any { ExitCode::from(FOUND) } else { ExitCode::SUCCESS };
+    ended(list(target, args).map(code), ExitCode::from(FAILED))
 }
 
 /// Whether there is any.

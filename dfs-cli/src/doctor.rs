@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::connect::Target;
-use crate::output::{Tone, colour, paint};
+use crate::output::{Tone, colour, ended, paint};
 
 /// The exit code where something is wrong.
 const FOUND: u8 = 1;
@@ -72,14 +72,9 @@ pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
     machine::look(&args.etc, &mut findings);
     let cluster = cluster::look(target, &mut findings);
     disks::look(&args.etc, cluster, &mut findings);
-    match show(target, &findings.0) {
-        Ok(()) if findings.0.iter().any(|finding| finding.level == Level::Wrong) => ExitCode::from(FOUND),
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dfs: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let wrong = findings.0.iter().any(|finding| finding.level == Level::Wrong);
+    let code = if wrong { ExitCode::from(FOUND) } else { ExitCode::SUCCESS };
+    ended(show(target, &findings.0).map(|()| code), ExitCode::FAILURE)
 }
 
 fn show(target: &Target, findings: &[Finding]) -> anyhow::Result<()> {

@@ -5,20 +5,14 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::Context;
-use dfs_proto::words::in_words;
 
 use crate::connect::Target;
+use crate::output::ended;
 use crate::recover::Args;
 use crate::{offline, online};
 
 pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
-    match restore(target, args) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("dfs: {}", in_words(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    ended(restore(target, args), ExitCode::FAILURE)
 }
 
 fn restore(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {

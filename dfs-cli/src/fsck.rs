@@ -1,16 +1,15 @@
 //! `dfs fsck`: whether the master's state is whole, and whether servers have what it says. It changes nothing.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use dfs_proto::ids::{ChunkId, LogIndex};
 use dfs_proto::meta::{Finding, FindingKind, Fsck, FsckServer, Looked, ServerList, ServerReport};
-use dfs_proto::words::in_words;
 
 use crate::connect::{Line, Target};
-use crate::output::{Tone, Waiting, colour, paint};
+use crate::offline::run_master;
+use crate::output::{Tone, Waiting, colour, ended, paint};
 
 /// No finding, and everything was looked at.
 const CLEAN: u8 = 0;
@@ -66,28 +65,15 @@ pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
         Some(dir) => offline(target, dir),
         None => online(target, args.verbose),
     };
-    match checked {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("dfs: {}", in_words(error.as_ref()));
-            ExitCode::from(UNCHECKED)
-        }
-    }
+    ended(checked, ExitCode::from(UNCHECKED))
 }
 
 /// The master's own binary reads its log.
 fn offline(target: &Target, dir: &std::path::Path) -> anyhow::Result<ExitCode> {
-    let binary = crate::dev::find("dfs-master")?;
-    let mut check = Command::new(&binary);
-    check.arg("check").arg("--data").arg(dir);
-    if target.json {
-        check.arg("--json");
-    }
-    let status = check.status().with_context(|| format!("cannot start {}", binary.display()))?;
-    match status.code().and_then(|code| u8::try_from(code).ok()) {
-        Some(code) => Ok(ExitCode::from(code)),
-        None => bail!("{} ended by {status}", binary.display()),
-    }
+    run_master(target, |master| {
+        master.arg("check").arg("--data").arg(dir);
+        Ok(())
+    })
 }
 
 fn online(target: &Target, verbose: bool) -> anyhow::Result<ExitCode> {

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use dfs_daemon::pages;
-use dfs_proto::words::{in_words, wrong_usage};
+use dfs_proto::words::wrong_usage;
 
 /// Ask a dfs cluster how it is, and run one on this machine for trying.
 #[derive(Debug, Parser)]
@@ -141,11 +141,5 @@ fn main() -> ExitCode {
         Command::Chunk(command) => chunk::run(&target, &command),
         Command::Dev(command) => dev::run(&command),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dfs: {}", in_words(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    output::ended(result.map(|()| ExitCode::SUCCESS), ExitCode::FAILURE)
 }

@@ -3,10 +3,12 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, bail};
 use dfs_proto::listing::Line;
+
+use crate::connect::Target;
 
 /// Runs `dfs-chunkserver headers` of these disks with `options` into `master`; the master's exit code, or a failure.
 pub(crate) fn pipe(disks: &[PathBuf], options: &[&str], mut master: Command) -> anyhow::Result<ExitCode> {
@@ -28,11 +30,7 @@ pub(crate) fn pipe(disks: &[PathBuf], options: &[&str], mut master: Command) -> 
     // When the disks can't be read, that the listing ends early is no news.
     let said = if read.stderr.is_empty() { &made.stderr } else { &read.stderr };
     std::io::stderr().write_all(said)?;
-    match (read.status.success(), made.status.code().and_then(|code| u8::try_from(code).ok())) {
-        (true, Some(code)) => Ok(ExitCode::from(code)),
-        (true, None) => bail!("{writer} ended by {}", made.status),
-        (false, _) => Ok(ExitCode::FAILURE),
-    }
+    if read.status.success() { as_it_ended(&writer, made.status) } else { Ok(ExitCode::FAILURE) }
 }
 
 /// What `dfs-chunkserver headers` with `options` says of these disks, but for the line that ends it.
@@ -72,6 +70,25 @@ pub(crate) fn feed(lines: &[Line], mut master: Command) -> anyhow::Result<ExitCo
         let _ = write_lines(&mut pipe, lines);
     }
     let status = running.wait().with_context(|| name.clone())?;
+    as_it_ended(&name, status)
+}
+
+/// Runs `dfs-master` with what `options` adds; its exit code, or a failure.
+pub(crate) fn run_master(
+    target: &Target,
+    options: impl FnOnce(&mut Command) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let program = crate::dev::find("dfs-master")?;
+    let mut master = Command::new(&program);
+    options(&mut master)?;
+    if target.json {
+        master.arg("--json");
+    }
+    let status = master.status().with_context(|| format!("cannot start {}", program.display()))?;
+    as_it_ended(&program.display().to_string(), status)
+}
+
+fn as_it_ended(name: &str, status: ExitStatus) -> anyhow::Result<ExitCode> {
     match status.code().and_then(|code| u8::try_from(code).ok()) {
         Some(code) => Ok(ExitCode::from(code)),
         None => bail!("{name} ended by {status}"),

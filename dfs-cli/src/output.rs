@@ -1,8 +1,18 @@
 //! What people see: aligned tables, sizes and ages in words, colour only on a terminal.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
+use dfs_proto::words::in_words;
 pub(crate) use dfs_proto::words::path_in_words as from_root;
+
+/// How a command ends: an error is said on one line, and is `failed`.
+pub(crate) fn ended(result: anyhow::Result<ExitCode>, failed: ExitCode) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("dfs: {}", in_words(error.as_ref()));
+        failed
+    })
+}
 
 /// How a cell is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

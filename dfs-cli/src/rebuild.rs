@@ -5,9 +5,8 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use dfs_proto::words::in_words;
-
 use crate::connect::Target;
+use crate::output::ended;
 use crate::{offline, online};
 
 #[derive(Debug, clap::Args)]
@@ -37,13 +36,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
-    match rebuild(target, args) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("dfs: {}", in_words(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
+    ended(rebuild(target, args), ExitCode::FAILURE)
 }
 
 fn rebuild(target: &Target, args: &Args) -> anyhow::Result<ExitCode> {

@@ -211,8 +211,9 @@ fn recovered(found: &Found) -> anyhow::Result<wal::Recovered<ReadOnly<RealDisk>>
 /// The last record of a copy that holds a state that is whole.
 pub(crate) fn checked(copy: ListedCopy) -> anyhow::Result<LogIndex> {
     let found = Found { copy, server: None, state: State::Unusable { why: String::new() } };
-    let index = recovered(&found)?.last().entry.index;
-    is_whole(recovered(&found)?, index)?;
+    let log = recovered(&found)?;
+    let index = log.last().entry.index;
+    is_whole(log, index)?;
     Ok(index)
 }
 

@@ -34,6 +34,7 @@ struct Label {
 }
 
 pub(super) fn look(etc: &Path, cluster: Option<ClusterId>, findings: &mut Findings) {
+    let user = user(etc);
     for (name, file) in files(&etc.join("dfs")) {
         let what = file.display().to_string();
         let disks = match options(&file) {
@@ -46,7 +47,7 @@ pub(super) fn look(etc: &Path, cluster: Option<ClusterId>, findings: &mut Findin
         findings.good(&what, format!("is understood, {} disks", disks.len()));
         let writable = writable(etc, &name);
         for disk in disks {
-            of_disk(&name, &disk, user(etc), &writable, cluster, findings);
+            of_disk(&name, &disk, user, &writable, cluster, findings);
         }
     }
 }
