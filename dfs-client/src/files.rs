@@ -168,7 +168,12 @@ impl<N: Net> Client<N> {
     pub fn release(&self, handle: FileHandle) {
         let shared = Arc::clone(&self.shared);
         let inode = &handle.open.inode;
-        if inode.lock().is_settled() {
+        let settled = {
+            let mut state = inode.lock();
+            state.latch.released(*lock(&handle.open.seen));
+            state.is_settled()
+        };
+        if settled {
             shared.closed(inode, handle.id());
         } else {
             let inode = Arc::clone(inode);

@@ -75,13 +75,13 @@ impl Drop for Flushing<'_> {
 }
 
 impl<N: Net> Client<N> {
-    /// close(2): everything buffered is on all replicas, size and mtime are committed; reports what went
-    /// wrong with earlier writes, once per handle.
+    /// close(2) of one copy of a descriptor: everything buffered is on all replicas, size and mtime are committed;
+    /// says what went wrong with earlier writes and no write or fsync of the handle has reported, which they still do.
     pub async fn flush(&self, handle: &FileHandle) -> Result<()> {
         let until = self.shared.patience();
         let settled = self.shared.settle(&handle.open.inode, until).await;
         handle.open.inode.lock().making = false;
-        handle.report()?;
+        handle.at_close()?;
         settled
     }
 
@@ -95,7 +95,7 @@ impl<N: Net> Client<N> {
             state.making &= !settled;
             settled
         };
-        settled.then(|| handle.report())
+        settled.then(|| handle.at_close())
     }
 
     /// [`Client::flush`], and then all of it on the disks of all replicas and of the masters.
@@ -110,6 +110,10 @@ impl<N: Net> Client<N> {
 impl FileHandle {
     fn report(&self) -> Result<()> {
         self.open.inode.lock().latch.check(&mut lock(&self.open.seen))
+    }
+
+    fn at_close(&self) -> Result<()> {
+        self.open.inode.lock().latch.at_close(&mut lock(&self.open.seen))
     }
 }
 

@@ -119,6 +119,13 @@ fn with_every_disk_broken_writers_get_errors_and_readers_what_is_there() {
         let error = write_over(&cluster.path("second")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
     }
+    // A program that starts another while it writes: its copy of the descriptor is closed, and nobody asks what
+    // that close said.
+    let file = OpenOptions::new().write(true).open(cluster.path("second")).unwrap();
+    file.write_at(b"over", 0).unwrap();
+    drop(file.try_clone().unwrap());
+    assert_eq!(file.sync_all().unwrap_err().raw_os_error(), Some(libc::EIO));
+    drop(file);
     let cut = OpenOptions::new().write(true).open(cluster.path("second")).unwrap().set_len(77);
     assert_eq!(cut.unwrap_err().raw_os_error(), Some(libc::EIO));
     let new = File::create(cluster.path("new")).and_then(|mut file| {

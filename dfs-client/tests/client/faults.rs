@@ -136,12 +136,37 @@ async fn a_lost_write_is_reported_once_by_every_handle() {
     let b = client.open(a.ino(), RW, false, WHO).await.unwrap();
     net.fault(Op::Write, Fault::Answer(Status::NoSpace));
     put(&client, &a, 0, &pattern(10, 1)).await;
-    assert_eq!(client.flush(&a).await, Err(Error::NoSpace));
+    assert_eq!(client.flush(&a).await, Err(Error::NoSpace), "the close of a copy of the descriptor");
+    assert_eq!(client.fsync(&a, false).await, Err(Error::NoSpace));
+    assert_eq!(client.fsync(&a, false).await, Ok(()));
     assert_eq!(client.flush(&a).await, Ok(()));
     assert_eq!(client.try_write(&b, 0, b"x", false), Some(Err(Error::NoSpace)));
     assert_eq!(client.try_write(&b, 0, b"x", false), Some(Ok(1)));
     let late = client.open(a.ino(), RW, false, WHO).await.unwrap();
     assert_eq!(client.flush(&late).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_last_close_said_is_not_said_to_who_opens_next() {
+    let net = FakeNet::new();
+    let client = net.client().await;
+    let a = make(&client, "a").await;
+    let ino = a.ino();
+    net.fault(Op::Write, Fault::Answer(Status::NoSpace));
+    put(&client, &a, 0, &pattern(10, 1)).await;
+    assert_eq!(client.flush(&a).await, Err(Error::NoSpace));
+    let between = client.open(ino, RW, false, WHO).await.unwrap();
+    assert_eq!(client.fsync(&between, false).await, Err(Error::NoSpace), "that close may be of one copy of two");
+    client.release(between);
+    client.release(a);
+    let next = client.open(ino, RW, false, WHO).await.unwrap();
+    assert_eq!(client.fsync(&next, false).await, Ok(()));
+    net.fault(Op::Write, Fault::Answer(Status::NoSpace));
+    put(&client, &next, 0, &pattern(10, 1)).await;
+    assert_eq!(client.flush(&next).await, Err(Error::NoSpace));
+    client.release(next);
+    let last = client.open(ino, RW, false, WHO).await.unwrap();
+    assert_eq!(client.fsync(&last, false).await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]

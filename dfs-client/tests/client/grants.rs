@@ -201,8 +201,8 @@ async fn nothing_is_written_under_a_grant_that_was_given_back() {
     let (flushed, ()) = tokio::join!(flush, rest);
     assert_eq!(flushed, Err(Error::TimedOut));
     assert_eq!(net.world().servers.applied, 1, "a write came after the grant");
-    assert_eq!(client.flush(&file).await, Err(Error::Io), "the second write is lost as well");
-    assert_eq!(client.flush(&file).await, Ok(()));
+    assert_eq!(client.fsync(&file, false).await, Err(Error::Io), "the second write is lost as well");
+    assert_eq!(client.fsync(&file, false).await, Ok(()));
     assert!(get(&client, &file, 0, 9000).await == pattern(5000, 1));
     assert_eq!(client.memory_used(), 0);
 }
