@@ -108,6 +108,8 @@ mod active {
         GrantBackUnflushed,
         /// Buffered bytes that could not be written are reported to nobody (I24).
         LossNotLatched,
+        /// The close of one copy of a descriptor takes an error from the others (I24).
+        CloseTakesError,
         /// A client writes at a place that a truncation overtook.
         PlaceFromBeforeCut,
     }

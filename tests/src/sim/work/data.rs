@@ -88,6 +88,7 @@ async fn one(program: &mut Program, open: &Open) -> Next {
         10..12 => flush(program, open, FlushKind::Fsync).await,
         12 if open.writable => flush(program, open, FlushKind::Close).await,
         13 if open.writable => punch(program, open).await,
+        14 if open.writable => unheard_close(program, open).await,
         _ => read(program, open).await,
     }
 }
@@ -186,6 +187,17 @@ async fn punch(program: &mut Program, open: &Open) -> Next {
         world.note([52, first, len], || format!("{actor:?} punched {file:?} at {first}+{len}: {done:?}"));
     });
     if outcome == Outcome::Done { Next::Go } else { Next::Close }
+}
+
+/// The program starts another, which closes its copies of the descriptors: nobody hears what that said.
+async fn unheard_close(program: &mut Program, open: &Open) -> Next {
+    let (actor, file) = (program.actor, open.file);
+    let closed = program.client.flush(&open.handle).await;
+    program.shared.act(|world| {
+        world.operations += 1;
+        world.note([53, 0, 0], || format!("a copy of {actor:?}'s {file:?} is closed: {closed:?}"));
+    });
+    Next::Go
 }
 
 async fn flush(program: &mut Program, open: &Open, kind: FlushKind) -> Next {
