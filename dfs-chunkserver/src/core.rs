@@ -111,6 +111,8 @@ pub struct Core {
     ended: BTreeMap<SessionId, Micros>,
     /// Replicas that failed, until a heartbeat that says so was answered.
     lost: BTreeMap<ChunkId, Option<Micros>>,
+    /// Replicas that were removed, and when: a capability of before may still say that nothing was ever written there.
+    departed: BTreeMap<ChunkId, Micros>,
     /// Replicas whose files are being removed: until that is done no new one may take their place.
     trashing: BTreeSet<ChunkId>,
     /// When the master was told last that a replica's disk is read-only, of those that somebody wanted to write to.
@@ -168,6 +170,7 @@ impl Core {
             session_chunks: BTreeMap::new(),
             ended: BTreeMap::new(),
             lost: BTreeMap::new(),
+            departed: BTreeMap::new(),
             trashing: BTreeSet::new(),
             told_read_only: BTreeMap::new(),
             told_stranded: ChunkId(0),
@@ -201,7 +204,7 @@ impl Core {
             Input::Reconcile { call, body } => self.reconcile(call, &body, out),
             Input::AddLearner { call, body } => self.add_learner(now, call, &body, out),
             Input::Zero { call, body } => self.zero(now, call, &body, out),
-            Input::Delete { call, body } => self.delete(call, &body, out),
+            Input::Delete { call, body } => self.delete(now, call, &body, out),
             Input::Close { call, body } => self.close(now, call, &body, out),
             Input::Withdraw { call, body } => self.withdraw(now, call, &body, out),
             Input::StartScrub { call, body } => self.hurry_scrubs(now, call, &body, out),

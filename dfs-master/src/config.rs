@@ -156,7 +156,7 @@ pub(crate) struct Run {
     #[arg(long, default_value_t = 6000, value_parser = clap::value_parser!(u64).range(500..=60_000))]
     pub(crate) lease_ms: u64,
     /// Milliseconds that a silent mount keeps what it holds
-    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(2000..=600_000))]
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(2000..=100_000))]
     pub(crate) session_lease_ms: u64,
     /// Seconds until a dead chunk server's replicas are made anew elsewhere
     #[arg(long, default_value_t = 25)]

@@ -46,6 +46,8 @@ mod active {
     mistakes! {
         /// A write is acknowledged with one member still missing (I4).
         AckOneShort,
+        /// A server whose replica went says that there never was one, which readers take for zeros (R1).
+        GoneIsEmpty,
         /// The first sync of a chunk file leaves out its directory (F2).
         SkipDirSync,
         /// A sync says that it is done and syncs nothing (F2).

@@ -12,9 +12,9 @@ use crate::core::timers::Timer;
 use crate::core::work::DiskWork;
 use crate::core::{Core, answer, refuse};
 
-/// How long an ended session is remembered: four times its longest lease, after which no capability of it
-/// is valid anyway.
-const ENDED_US: u64 = 120_000_000;
+/// How long an ended session is remembered, and a replica that was removed: longer than the longest lease that a
+/// session can have (the master's `--session-lease-ms`), after which no capability of before is valid anyway.
+const CAPABILITIES_OVER_US: u64 = 120_000_000;
 /// The durable index moves with every heartbeat; the disks hear of it this often.
 const HIGH_WATER_MS: u64 = 10_000;
 
@@ -36,7 +36,7 @@ impl Core {
             }
         }
         self.keep_high_water(out);
-        self.forget_sessions(now);
+        self.forget_what_is_over(now);
         self.start_scrubs(now);
     }
 
@@ -65,7 +65,7 @@ impl Core {
             }
             self.max_index = body.durable;
         }
-        self.forget_sessions(now);
+        self.forget_what_is_over(now);
     }
 
     /// Events as they happen. One that does not follow on the last waits for the heartbeat, which brings all.
@@ -178,7 +178,9 @@ impl Core {
         }
     }
 
-    fn forget_sessions(&mut self, now: Micros) {
-        self.ended.retain(|_, at| now.0.saturating_sub(at.0) < ENDED_US);
+    fn forget_what_is_over(&mut self, now: Micros) {
+        let lives = |at: &mut Micros| now.0.saturating_sub(at.0) < CAPABILITIES_OVER_US;
+        self.ended.retain(|_, at| lives(at));
+        self.departed.retain(|_, at| lives(at));
     }
 }

@@ -139,9 +139,15 @@ impl Core {
         }
     }
 
-    /// What a capability for a replica that is not here is told. That there is none is said only to one that was given
-    /// since this server registered: what was here before then may have gone with the power.
+    /// What a capability for a replica that is not here is told. That there is none, which a reader may take for zeros, is
+    /// said only where there never was one: not to a capability that was given before this server registered, since what was
+    /// here then may have gone with the power, and not where others may have gone on without us.
     pub(crate) fn why_missing(&self, cap: &Capability) -> Status {
+        let left = self.departed.contains_key(&cap.chunk)
+            || self.fences.get(&cap.chunk).is_some_and(|&fence| fence > cap.version);
+        if left && !planted!(GoneIsEmpty) {
+            return Status::WrongChunkVersion;
+        }
         if self.lease.was_given_since(cap.given()) { Status::NoChunk } else { Status::BadCapability }
     }
 

@@ -5,13 +5,17 @@ use std::collections::BTreeSet;
 use dfs_proto::control::{Delete, DeleteChunk};
 use dfs_proto::ids::{ChunkId, LogIndex};
 use dfs_proto::status::Status;
+use dfs_proto::units::Micros;
 
 use crate::core::io::{CallToken, DiskDone, DiskFault, DiskOp, Effect, Reply};
 use crate::core::work::{DeleteJob, DiskWork, Job, JobId};
 use crate::core::{Core, answer, refuse};
 
+/// Removals that are remembered, some 30 MiB of them. What would be beyond waits.
+const DEPARTED_MAX: usize = 1 << 20;
+
 impl Core {
-    pub(crate) fn delete(&mut self, call: CallToken, body: &Delete, out: &mut Vec<Effect>) {
+    pub(crate) fn delete(&mut self, now: Micros, call: CallToken, body: &Delete, out: &mut Vec<Effect>) {
         let allowed = self.obey(body.term).and(if self.stopped { Err(Status::NotServing) } else { Ok(()) });
         if let Err(status) = allowed {
             return refuse(call, status, out);
@@ -35,6 +39,7 @@ impl Core {
             self.told_read_only.remove(&chunk);
             self.damage.forget(chunk);
             if let Some(replica) = self.replicas.remove(&chunk) {
+                self.departed.insert(chunk, now);
                 self.trashing.insert(chunk);
                 let op = DiskOp::Trash { chunk, at_once };
                 self.work.disk(replica.disk, DiskWork::Trash { job, chunk }, op, out);
@@ -51,7 +56,7 @@ impl Core {
         let Some(replica) = self.replicas.get(&asked.chunk) else { return Ok(false) };
         match asked.up_to {
             Some(up_to) if (replica.version, replica.config) > up_to => Err(Status::WrongChunkVersion),
-            Some(_) | None if replica.disk_ops > 0 => Err(Status::Busy),
+            Some(_) | None if replica.disk_ops > 0 || self.departed.len() >= DEPARTED_MAX => Err(Status::Busy),
             Some(_) | None => Ok(true),
         }
     }

@@ -1,8 +1,8 @@
 //! A secondary leaves while reads and writes go on.
 
 use dfs_proto::chunk::Range;
-use dfs_proto::control::{ServerEvent, Withdraw, WithdrawChunk};
-use dfs_proto::ids::{ChunkVersion, ConfigNum, Seq};
+use dfs_proto::control::{Delete, DeleteChunk, ServerEvent, Withdraw, WithdrawChunk};
+use dfs_proto::ids::{ChunkVersion, ConfigNum, LogIndex, Seq};
 use dfs_proto::status::Status;
 
 use super::bench::{Bench, CHUNK, TERM, num};
@@ -59,6 +59,32 @@ fn a_confirmation_from_before_comes_too_late() {
     assert!(matches!(state, Some(dfs_proto::control::FenceAnswer::Holds(_))), "{state:?}");
     bench.active_with(&[3], 2, 2, all, Vec::new(), Seq(1));
     assert_eq!(bench.read(3, bench.cap(2, 2), 0), Ok(1));
+}
+
+/// A reader's place of before may say that nothing was ever written, and "no chunk" would be zeros to it.
+#[test]
+fn who_left_and_was_removed_does_not_say_that_nothing_was_written() {
+    let mut bench = Bench::new(3);
+    bench.create(&[1, 2, 3]);
+    let cap = bench.cap(1, 1);
+    bench.pass(10, &[]);
+    assert_eq!(withdraw(&mut bench, 3, 1, 2), Status::Ok);
+    bench.event(3, ServerEvent::NotMember { chunk: CHUNK, version: ChunkVersion(1), config: ConfigNum(2) });
+    let up_to = Some((ChunkVersion(1), ConfigNum(1)));
+    let order = DeleteChunk { chunk: CHUNK, up_to, tombstone: LogIndex(1), surplus: true };
+    let body = Delete { term: TERM, checkpoint: LogIndex(5), chunks: vec![order] };
+    let call = bench.ask(3, |call| Input::Delete { call, body });
+    bench.pass(10, &[]);
+    assert_eq!(bench.replies[&call], Reply::Deleted(vec![Status::Ok]));
+    assert_eq!(bench.read(3, cap, 0), Err(Status::WrongChunkVersion));
+    let sync = bench.sync(3, cap);
+    assert_eq!(bench.replies[&sync], Reply::Synced { results: vec![Status::WrongChunkVersion], digest: None });
+    // It is forgotten when no capability of before can be valid any more.
+    for _ in 0..13 {
+        bench.pass(10_000, &[]);
+        bench.beat(num(3));
+    }
+    assert_eq!(bench.read(3, bench.cap(1, 1), 0), Err(Status::NoChunk));
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn fences_only_rise_and_stop_late_creations() {
     assert_eq!(bench.replies[&call], Reply::Failed(Status::WrongChunkVersion));
     assert_eq!(bench.fence(1, 4), Some(FenceAnswer::Refused(Status::WrongChunkVersion)));
     bench.active(&[1], 4, 4, members);
-    assert_eq!(bench.read(1, bench.cap(4, 4), 0), Err(Status::NoChunk), "an event from before the fence");
+    assert_eq!(bench.read(1, bench.cap(4, 4), 0), Err(Status::WrongChunkVersion), "of before the fence");
 }
 
 #[test]
