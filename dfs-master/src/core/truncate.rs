@@ -125,7 +125,12 @@ impl Core {
                 return;
             }
             Answer::Failed(status) => {
-                self.soft.truncate.end(ino, cut.origin);
+                let mine = self.soft.truncate.end(ino, cut.origin).is_some();
+                if mine && self.state.ns.intent(ino).is_some() {
+                    // The session's end came into the log before the cut's: nobody waits for it, and it ends all the same.
+                    let cut = Cut { caller: None, ino, rest: None, origin: None };
+                    self.soft.truncate.jobs.insert(ino, (cut, Phase::Waiting(self.now.mono)));
+                }
                 if let Some(caller) = cut.caller {
                     self.fail(caller, *status);
                 }

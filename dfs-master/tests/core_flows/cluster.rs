@@ -278,6 +278,12 @@ impl Cluster {
         self.send(client.conn, b, second, done.0)
     }
 
+    /// A tick, and a request that is there before what the tick sets going is answered.
+    pub(crate) fn tick_and_send<R: Request>(&mut self, client: Client, request: &R) -> ReqId {
+        self.inputs.push_back(Input::Tick);
+        self.send(client.conn, request, 0, 0)
+    }
+
     /// The number of the last mutation.
     pub(crate) fn last_rid(&self, client: Client) -> u64 {
         self.rids[&client.session]

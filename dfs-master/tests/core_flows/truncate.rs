@@ -2,7 +2,7 @@
 
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{LogIndex, Term};
-use dfs_proto::meta::{Attr, ChunkPlace, Commit, MapRead, ResumeSession, Setattr};
+use dfs_proto::meta::{Attr, ChunkPlace, CloseSession, Commit, Getattr, MapRead, ResumeSession, Setattr};
 use dfs_proto::status::Status;
 use dfs_proto::units::ChunkIndex;
 
@@ -91,6 +91,24 @@ fn nothing_is_given_out_between_the_records() {
     let next = cluster.meta(places[1].chunk()).members.primary().unwrap();
     assert_ne!(next, primary);
     assert!(cluster.server(next).replicas[&places[1].chunk()].zeroed.is_some());
+}
+
+#[test]
+fn a_cut_whose_session_ends_before_its_last_record_ends_all_the_same() {
+    let mut cluster = Cluster::new(3, 3);
+    let (client, other) = (cluster.client(), cluster.client());
+    let (attr, places) = two_chunks(&mut cluster, client);
+    let primary = places[1].members[0].server;
+    cluster.server_mut(primary).cut_off = true;
+    let req = cluster.send(client.conn, &set_size(attr.ino, CHUNK + 100), 900, 900);
+    assert!(cluster.answer(client.conn, req).is_none());
+    cluster.server_mut(primary).cut_off = false;
+    cluster.now_ms += 500;
+    cluster.tick_and_send(client, &CloseSession {});
+    cluster.run(3_000);
+    assert!(cluster.core.state().ns.intent(attr.ino).is_none(), "nobody could ever write it again");
+    assert_eq!(cluster.ask(other.conn, &Getattr { ino: attr.ino }).unwrap().size, CHUNK + 100);
+    assert!(cluster.ask(other.conn, &set_size(attr.ino, 0)).is_ok());
 }
 
 #[test]
