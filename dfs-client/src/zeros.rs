@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use crate::call::{Refused, Scope};
 use crate::client::Client;
 use crate::core::opids::OpIds;
+use crate::core::retry::Backoff;
 use crate::core::split::within;
 use crate::error::{Error, Result};
 use crate::inode::{FileHandle, Inode};
@@ -96,9 +97,17 @@ impl<N: Net> Shared<N> {
         let chunk_size = self.session.facts().chunk_size;
         let mut emptied = Vec::new();
         let (mut next, _) = chunk_size.locate(offset);
+        let mut backoff = Backoff::default();
         loop {
             // Also proves that the session stands, and with it a grant.
             let map = self.ask_map(inode, next, MAP_MAX, until).await?;
+            if map.size_epoch > inode.size_epoch() {
+                // Cut while an open of ours was under way, which brought a grant and the places of before: what is a hole
+                // now is not one there.
+                self.was_cut(inode, until).await?;
+                self.pause(&mut backoff, until).await?;
+                continue;
+            }
             let (size, reach) = {
                 let state = inode.lock();
                 if state.may_buffer() {

@@ -215,7 +215,14 @@ async fn until_rest(shared: &Arc<Shared>, net: &SimNet) -> LinkId {
 
 /// Whether nothing is left to do.
 fn look(world: &mut World, report: &ClusterReport) -> bool {
-    world.last_look = format!("{report:?}");
+    let chunks = world.master.state().into_iter().flat_map(|state| state.chunks.iter_from(ChunkId(0)));
+    let open = chunks.filter(|(_, meta)| meta.open);
+    let cuts = world.master.state().into_iter().flat_map(|state| state.ns.intents());
+    world.last_look = format!(
+        "{report:?}; open: {:?}; being cut: {:?}",
+        open.collect::<Vec<_>>(),
+        cuts.map(|(ino, _)| ino).collect::<Vec<_>>()
+    );
     if report.replicas_diverged > 0 {
         world.violate(
             "equal",
