@@ -269,17 +269,24 @@ impl<N: Net> Shared<N> {
                 continue;
             };
             let suspected = std::mem::take(&mut lock(&self.session.state).suspected);
-            if suspected || self.silent_for() >= self.config.keepalive {
+            let keepalive = self.keepalive();
+            if suspected || self.silent_for() >= keepalive {
                 self.probe(link).await;
                 continue;
             }
-            let idle = self.config.keepalive.saturating_sub(self.silent_for());
+            let idle = keepalive.saturating_sub(self.silent_for());
             tokio::select! {
                 biased;
                 () = self.session.wake.notified() => {}
                 () = tokio::time::sleep(idle) => {}
             }
         }
+    }
+
+    /// After so much silence the master is asked something: a lease lives through two of these that were lost.
+    fn keepalive(&self) -> Duration {
+        let lease = Duration::from_millis(self.session.facts().lease_ms);
+        self.config.keepalive.min(lease / 3)
     }
 
     fn silent_for(&self) -> Duration {
@@ -290,9 +297,10 @@ impl<N: Net> Shared<N> {
     async fn probe(&self, link: LinkId) {
         let servers_epoch = lock(&self.servers).epoch();
         // On this link only: a question that waited for the next one would wait for this task, which makes it.
-        let probed = match self.say(link, &KeepAlive { servers_epoch }, PROBE).await {
+        let patience = PROBE.min(self.keepalive());
+        let probed = match self.say(link, &KeepAlive { servers_epoch }, patience).await {
             Ok((alive, _sent)) if alive.servers_changed => {
-                let servers = self.say(link, &GetServers {}, PROBE).await;
+                let servers = self.say(link, &GetServers {}, patience).await;
                 servers.map(|(servers, _sent)| lock(&self.servers).replace(servers))
             }
             other => other.map(|_alive| ()),
