@@ -1,6 +1,6 @@
 //! What people see: aligned tables, sizes and ages in words, colour only on a terminal.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use dfs_proto::words::in_words;
@@ -12,6 +12,19 @@ pub(crate) fn ended(result: anyhow::Result<ExitCode>, failed: ExitCode) -> ExitC
         eprintln!("dfs: {}", in_words(error.as_ref()));
         failed
     })
+}
+
+/// Asks for what is about to be changed, by its own name: a yes comes too easily.
+pub(crate) fn confirm(what: &str, name: &str) -> anyhow::Result<()> {
+    print!("To go on, type {what} ({name}): ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim_end_matches(['\n', '\r']) == name {
+        return Ok(());
+    }
+    println!();
+    anyhow::bail!("nothing was changed: that was not {what}");
 }
 
 /// How a cell is meant.

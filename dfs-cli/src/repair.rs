@@ -1,8 +1,7 @@
 //! `dfs repair-file`: gives up what no good replica is left of, so that the file can be read again. It shows first
 //! what that is, and asks.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -15,7 +14,7 @@ use dfs_proto::meta::{
 use crate::clock::Deadline;
 use crate::connect::{Line, Target};
 use crate::damaged::{Loss, cut, describe, losses, words};
-use crate::output::Waiting;
+use crate::output::{Waiting, confirm};
 
 /// The new members of a chunk are asked and told within a few round trips.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
@@ -60,7 +59,8 @@ pub(crate) fn run(target: &Target, args: &Args) -> anyhow::Result<()> {
          there, and are never used again: if a server that is down may come back, wait for it instead."
     );
     if !args.yes {
-        confirm(path)?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        confirm("the file's name", &name)?;
     }
     for step in &steps {
         let chunk = &step.loss.chunk;
@@ -122,20 +122,6 @@ fn server_of(line: &Line, text: &str) -> anyhow::Result<ServerNum> {
     found
         .map(|server| server.addr.num)
         .ok_or_else(|| anyhow!("no server {text:?}: `dfs server list` names them all"))
-}
-
-/// Asks for the file's own name: a yes comes too easily.
-fn confirm(path: &Path) -> anyhow::Result<()> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    print!("To go on, type the file's name ({name}): ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if answer.trim_end_matches(['\n', '\r']) == name {
-        return Ok(());
-    }
-    println!();
-    bail!("nothing was changed: that was not the file's name");
 }
 
 fn names(losses: &[Loss], chunk: ChunkId) -> bool {

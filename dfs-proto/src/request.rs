@@ -147,6 +147,7 @@ ops! {
     ShowGoal = 210;
     SessionList = 211;
     ChunkChanges = 212;
+    EvictSession = 215;
 
     // Tools to chunk servers.
     ListHeaders = 208;

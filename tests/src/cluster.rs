@@ -108,10 +108,18 @@ impl Cluster {
     /// When it fails.
     #[must_use]
     pub fn dfs(&self, args: &[&str]) -> String {
+        text(self.try_dfs(args), &args.join(" "))
+    }
+
+    /// `dfs ARGS`, however it ends.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    #[must_use]
+    pub fn try_dfs(&self, args: &[&str]) -> Output {
         let master = self.dev("addr", &[]);
         let mut run = Command::new(self.bin.join("dfs"));
-        run.args(args).env("DFS_MASTER", master.trim());
-        text(run.output().expect("dfs runs"), &args.join(" "))
+        run.args(args).env("DFS_MASTER", master.trim()).output().expect("dfs runs")
     }
 
     /// `dfs --json ARGS`, parsed.

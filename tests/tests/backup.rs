@@ -6,9 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 
-use dfs_tests::cluster::{Cluster, binaries, refusal, sh};
+use dfs_tests::cluster::{Cluster, refusal, sh};
 use serde_json::Value;
 
 fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
@@ -35,11 +34,6 @@ fn make(cluster: &Cluster, round: u32) {
 fn tree(cluster: &Cluster) -> String {
     let names = "find . -printf '%p %m %n %s %l\\n' | sort";
     sh(&cluster.mount(), &format!("{names}; find . -type f -print0 | sort -z | xargs -0 cksum"))
-}
-
-fn dfs(cluster: &Cluster, args: &[&str]) -> std::process::Output {
-    let master = cluster.dev("addr", &[]);
-    Command::new(binaries().join("dfs")).args(args).env("DFS_MASTER", master.trim()).output().unwrap()
 }
 
 fn flip_in_the_middle(path: &Path) {
@@ -70,7 +64,7 @@ fn a_master_whose_directory_is_lost_comes_back_from_a_backup() {
     let to = dir.display().to_string();
     let made = cluster.json(&["backup", &to]);
     assert_eq!(made["index"], cluster.json(&["status"])["last_index"]);
-    assert!(refusal(&dfs(&cluster, &["backup", &to])).contains("not empty"));
+    assert!(refusal(&cluster.try_dfs(&["backup", &to])).contains("not empty"));
 
     for member in ["mount", "master"] {
         cluster.dev("kill", &[member]);
@@ -82,7 +76,7 @@ fn a_master_whose_directory_is_lost_comes_back_from_a_backup() {
     let master = cluster.master_dir().display().to_string();
     let said = cluster.dfs(&["restore", &to, "--to", &master]);
     assert!(said.contains("is a master's directory"), "{said}");
-    assert!(refusal(&dfs(&cluster, &["restore", &to, "--to", &master])).contains("not empty"));
+    assert!(refusal(&cluster.try_dfs(&["restore", &to, "--to", &master])).contains("not empty"));
     for member in ["master", "mount"] {
         cluster.dev("start", &[member]);
     }
@@ -132,21 +126,21 @@ fn a_backup_that_is_damaged_or_not_finished_is_refused() {
     let to = dir.display().to_string();
     let _ = cluster.dfs(&["backup", &to]);
     fs::rename(dir.join("backup.json"), dir.join("away")).unwrap();
-    assert!(refusal(&dfs(&cluster, &["restore", &to])).contains("no backup, or one that was not finished"));
+    assert!(refusal(&cluster.try_dfs(&["restore", &to])).contains("no backup, or one that was not finished"));
     fs::rename(dir.join("away"), dir.join("backup.json")).unwrap();
     let _ = cluster.dfs(&["restore", &to]);
     for path in [files(&dir.join("log")), files(&dir.join("snapshot"))].concat() {
         flip_in_the_middle(&path);
     }
     let master = cluster.local("new").display().to_string();
-    let refused = dfs(&cluster, &["restore", &to, "--to", &master]);
+    let refused = cluster.try_dfs(&["restore", &to, "--to", &master]);
     let said = String::from_utf8_lossy(&refused.stdout);
     assert!(!refused.status.success() && said.contains("can't be used"), "{refused:?}");
     assert!(!Path::new(&master).exists(), "nothing was to be written");
     // A master that is away: one line, and no directory that looks like a backup.
     cluster.dev("kill", &["master"]);
     let other = cluster.local("other").display().to_string();
-    assert!(refusal(&dfs(&cluster, &["backup", &other])).contains("no answer from the master"));
+    assert!(refusal(&cluster.try_dfs(&["backup", &other])).contains("no answer from the master"));
     assert!(!Path::new(&other).join("backup.json").exists());
     cluster.dev("start", &["master"]);
 }

@@ -226,6 +226,7 @@ mod tests {
 
     fn sessions(connected: bool) -> SessionReports {
         let session = SessionReport {
+            evicted: false,
             session: SessionId(1),
             name: "host:/mnt".to_owned(),
             os_boot: OsBootId(1),

@@ -162,6 +162,7 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::SetGoal
         | Op::ShowGoal
         | Op::SessionList
+        | Op::EvictSession
         | Op::ChunkChanges => Some(Role::Tool),
         // The driver answers these two: they are of files.
         Op::ListLog
@@ -237,7 +238,7 @@ impl Core {
         let session = session.ok_or(Status::NoSession)?;
         self.check_hold(caller)?;
         let live =
-            self.soft.sessions.get_mut(session).filter(|live| !live.ending).ok_or(Status::NoSession)?;
+            self.soft.sessions.get_mut(session).filter(|live| live.goes_on()).ok_or(Status::NoSession)?;
         live.heard = self.now.mono;
         let origin = (rid.0 != 0).then_some(Origin { session, rid, done });
         let client = Client { caller, session, origin };

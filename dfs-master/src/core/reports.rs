@@ -123,6 +123,7 @@ impl Core {
                 connected: live.is_some_and(|live| live.conn.is_some()),
                 silent_ms: live.map_or(0, |live| self.now.mono.ms_since(live.heard)),
                 open_files: open.get(&session).copied().unwrap_or(0),
+                evicted: live.is_some_and(|live| live.evicted),
             }
         });
         SessionReports { sessions: sessions.collect(), lease_ms: self.config.session_lease_ms }

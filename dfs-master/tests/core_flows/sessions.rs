@@ -4,8 +4,8 @@ use dfs_master::core::After;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{Handle, Ino, LogIndex, SessionId, Term};
 use dfs_proto::meta::{
-    Attr, CloseSession, Commit, Creds, Getattr, GrantKind, Lookup, MadeDir, Mkdir, Open, OpenClaim, Opened,
-    Release, Removed, ResumeSession, Unlink,
+    Attr, CloseSession, Commit, Creds, EvictSession, Getattr, GrantKind, KeepAlive, Lookup, MadeDir, Mkdir,
+    Open, OpenClaim, Opened, Release, Removed, ResumeSession, SessionList, Unlink,
 };
 use dfs_proto::status::Status;
 
@@ -195,6 +195,34 @@ fn a_silent_session_ends_with_its_lease() {
     // Its chunk was never written and goes with it.
     assert_eq!(cluster.core.state().chunks.len(), 0);
     assert_eq!(cluster.core.state().tombstones.len(), 1);
+}
+
+#[test]
+fn an_evicted_session_is_not_heard_and_ends_with_its_lease() {
+    let mut cluster = Cluster::new(3, 3);
+    let (evicted, other) = (cluster.client(), cluster.client());
+    let ino = cluster.create(evicted, "a", 1).unwrap().opened.attr.ino;
+    let tool = cluster.connect(Role::Tool);
+    let order = |session| EvictSession { session };
+    assert_eq!(cluster.ask(tool, &order(SessionId(99))), Err(Status::NotFound));
+    cluster.ask(tool, &order(evicted.session)).unwrap();
+    assert_eq!(cluster.ask(evicted.conn, &KeepAlive { servers_epoch: 0 }), Err(Status::NoSession));
+    let resume = ResumeSession {
+        session: evicted.session,
+        seen_term: Term(0),
+        seen_index: LogIndex(0),
+        opens: Vec::new(),
+        recover: false,
+    };
+    assert_eq!(cluster.ask(evicted.conn, &resume).unwrap_err(), Status::NoSession);
+    let sessions = cluster.ask(tool, &SessionList {}).unwrap().sessions;
+    assert_eq!(sessions.iter().map(|session| session.evicted).collect::<Vec<_>>(), [true, false]);
+    // It may have heard none of that, and may show what its grant lets it keep as long as its lease lasts.
+    cluster.run(29_000);
+    assert_eq!(cluster.open(other, ino, 1, crate::cluster::RO).unwrap_err(), Status::Recalling);
+    cluster.run(2_000);
+    assert!(cluster.open(other, ino, 1, crate::cluster::RO).is_ok());
+    assert_eq!(cluster.ask(tool, &SessionList {}).unwrap().sessions.len(), 1);
 }
 
 #[test]

@@ -116,7 +116,20 @@ pub struct SessionReport {
     pub silent_ms: u64,
     /// Files that it has open.
     pub open_files: u64,
+    /// An operator has it end: nothing that it asks is answered, and its lease is not renewed.
+    #[serde(default)]
+    pub evicted: bool,
 }
+
+/// An operator wants a session to end: from here on the master answers nothing that it asks and takes nothing back from it,
+/// and with its lease, which nothing renews any more, it ends. Others get what it held then, and not before: until its own
+/// clock tells it so, a client that hears nothing shows what its grants let it keep. A master that restarts before that knows
+/// nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EvictSession {
+    pub session: SessionId,
+}
+request!(EvictSession => Done);
 
 /// Asks for the directory of chunk servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

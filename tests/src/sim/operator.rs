@@ -1,4 +1,4 @@
-//! An operator who empties servers, has them away on purpose and stops them, sets goals and how replicas follow the load, and
+//! An operator who empties servers, has them away on purpose and stops them, evicts mounts, sets goals and how replicas follow the load, and
 //! changes their mind, while faults strike.
 
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use dfs_client::net::{LinkId, Net, NetError};
 use dfs_disk::sim::Rng;
 use dfs_proto::conn::Role;
 use dfs_proto::ids::{Ino, ServerNum};
-use dfs_proto::meta::{DrainServer, Goal, MaintainServer, Policy, ServerList, SetGoal};
+use dfs_proto::meta::{
+    DrainServer, EvictSession, Goal, MaintainServer, Policy, ServerList, SessionList, SessionReports, SetGoal,
+};
 use dfs_proto::request::Request;
 use tokio::sync::mpsc;
 
@@ -59,6 +61,7 @@ pub(super) struct Duties {
     pub heat: bool,
     pub maintains: bool,
     pub goals: bool,
+    pub evicts: bool,
 }
 
 /// Gives orders until the faults are over; a tool that was killed is started again.
@@ -83,6 +86,10 @@ async fn give_orders(shared: &Arc<Shared>, mut operator: Operator, duties: Dutie
     while !shared.act(|world| world.quiet) {
         if !sets {
             shared.sleep_us(100_000 + rng.below(2_500_000)).await;
+        }
+        if duties.evicts && rng.coin() {
+            evict(shared, &mut operator, &mut rng).await;
+            continue;
         }
         if duties.goals && rng.coin() {
             let (order, done) = change_a_goal(shared, &mut operator, &mut rng).await;
@@ -111,6 +118,15 @@ async fn give_orders(shared: &Arc<Shared>, mut operator: Operator, duties: Dutie
             world.note([80, u64::from(server.0), u64::from(order.drain)], || format!("{order:?}: {done:?}"));
         });
     }
+}
+
+/// Any session, at most one in three looks.
+async fn evict(shared: &Arc<Shared>, operator: &mut Operator, rng: &mut Rng) {
+    let Ok(SessionReports { sessions, .. }) = operator.ask(&SessionList {}).await else { return };
+    let which = usize::try_from(rng.below(3 * sessions.len().max(1) as u64)).unwrap_or(usize::MAX);
+    let Some(session) = sessions.get(which).map(|report| report.session) else { return };
+    let done = operator.order(&EvictSession { session }).await;
+    shared.act(|world| world.note([84, u64::from(session.0), 0], || format!("evict {session}: {done:?}")));
 }
 
 /// Has a server away for a while, and stops it for less, or more, or not at all; or thinks better of it.

@@ -104,9 +104,9 @@ pub(super) async fn script(shared: Arc<Shared>) {
     }
     let drains = shared.act(|world| world.fabric.one_in(3));
     let shape = shared.act(|world| world.shape);
-    let super::world::Shape { heat, maintains, goals, .. } = shape;
-    let duties = operator::Duties { drains, heat, maintains, goals };
-    if drains || heat || maintains || goals {
+    let super::world::Shape { heat, maintains, goals, evicts, .. } = shape;
+    let duties = operator::Duties { drains, heat, maintains, goals, evicts };
+    if drains || heat || maintains || goals || evicts {
         slots.spawn(operator::run(Arc::clone(&shared), duties));
     }
     let now_us = shared.act(|world| world.fabric.now_us());

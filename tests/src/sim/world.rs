@@ -50,6 +50,8 @@ pub struct Shape {
     pub maintains: bool,
     /// The operator changes the goals of files and of the root directory.
     pub goals: bool,
+    /// The operator evicts mounts that are well.
+    pub evicts: bool,
 }
 
 /// A client that was just made.
@@ -126,6 +128,7 @@ fn shape_of(seed: u64, fabric: &mut Fabric, options: &Options) -> Shape {
         small_disks: seed % 4 == 2,
         maintains: seed % 5 == 3,
         goals: seed % 5 == 2,
+        evicts: seed % 7 == 4,
     }
 }
 

@@ -4,8 +4,8 @@ use dfs_proto::control::ServerEvent;
 use dfs_proto::ids::{ChunkId, Ino, LogIndex, SessionId};
 use dfs_proto::meta::Done;
 use dfs_proto::meta::{
-    Alive, Grant, GrantBack, GrantKind, KeepAlive, OpenSession, Release, ResumeSession, SessionOpened,
-    SessionResumed,
+    Alive, EvictSession, Grant, GrantBack, GrantKind, KeepAlive, OpenSession, Release, ResumeSession,
+    SessionOpened, SessionResumed,
 };
 use dfs_proto::status::Status;
 
@@ -149,6 +149,16 @@ impl Core {
     /// `NoSession` when it has ended.
     pub(super) fn session_goes_on(&self, session: SessionId) -> Result<(), Status> {
         self.soft.sessions.get(session).map(|_| ()).ok_or(Status::NoSession)
+    }
+
+    /// An operator has a session end: it hears no answer from here on, so that its lease runs out.
+    pub(super) fn evict_session(&mut self, caller: Caller, request: EvictSession) -> Result<(), Status> {
+        let session = request.session;
+        let live = self.soft.sessions.get_mut(session).ok_or(Status::NotFound)?;
+        live.evicted = true;
+        log::info!("session {session} is evicted by an operator, and ends with its lease");
+        self.reply(caller, &Done {});
+        Ok(())
     }
 
     /// Ends sessions whose lease has run out.

@@ -58,6 +58,7 @@ impl Core {
                 let report = self.session_reports();
                 self.reply(caller, &report);
             }
+            Op::EvictSession => return self.evict_session(caller, decode(body)?),
             Op::ChunkChanges => {
                 let report = self.chunk_changes(&decode(body)?);
                 self.reply(caller, &report);

@@ -24,13 +24,28 @@ pub struct LiveSession {
     spoken: bool,
     /// Its end is proposed.
     pub ending: bool,
+    /// An operator wants it to end: it is not heard any more, and its lease runs out.
+    pub evicted: bool,
     /// Allocated for it; by chunk.
     pub fresh: BTreeMap<ChunkId, Unused>,
 }
 
 impl LiveSession {
     fn new(now: Micros, conn: Option<ConnId>) -> LiveSession {
-        LiveSession { conn, heard: now, spoken: conn.is_some(), ending: false, fresh: BTreeMap::new() }
+        LiveSession {
+            conn,
+            heard: now,
+            spoken: conn.is_some(),
+            ending: false,
+            evicted: false,
+            fresh: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is answered.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        !self.ending && !self.evicted
     }
 
     /// Remembers an allocation.
@@ -77,7 +92,7 @@ impl LiveSessions {
 
     /// A session is there again on a connection. Whether for the first time since this leader began.
     pub fn resumed(&mut self, id: SessionId, conn: ConnId, now: Micros) -> Option<bool> {
-        let live = self.table.get_mut(&id).filter(|live| !live.ending)?;
+        let live = self.table.get_mut(&id).filter(|live| live.goes_on())?;
         let first = !live.spoken;
         self.silent -= usize::from(first);
         (live.conn, live.heard, live.spoken) = (Some(conn), now, true);
