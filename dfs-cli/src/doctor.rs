@@ -7,7 +7,7 @@ mod cluster;
 mod disks;
 mod machine;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -46,8 +46,8 @@ struct Finding {
 }
 
 /// What was found so far.
-#[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Findings(Vec<Finding>);
 
 impl Findings {
     fn good(&mut self, what: &str, found: impl Into<String>) {
@@ -67,11 +67,17 @@ impl Findings {
     }
 }
 
-pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
+/// All checks, with the machine's configuration in `etc`.
+pub(crate) fn findings(target: &Target, etc: &Path) -> Findings {
     let mut findings = Findings::default();
-    machine::look(&args.etc, &mut findings);
+    machine::look(etc, &mut findings);
     let cluster = cluster::look(target, &mut findings);
-    disks::look(&args.etc, cluster, &mut findings);
+    disks::look(etc, cluster, &mut findings);
+    findings
+}
+
+pub(crate) fn run(target: &Target, args: &Args) -> ExitCode {
+    let findings = findings(target, &args.etc);
     let wrong = findings.0.iter().any(|finding| finding.level == Level::Wrong);
     let code = if wrong { ExitCode::from(FOUND) } else { ExitCode::SUCCESS };
     ended(show(target, &findings.0).map(|()| code), ExitCode::FAILURE)

@@ -55,9 +55,15 @@ fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&report.shown())?);
         return Ok(());
     }
+    print(report);
+    Ok(())
+}
+
+/// As people see it.
+pub(crate) fn print(report: &HeatReport) {
     if report.chunks.is_empty() {
         println!("nothing is read or written");
-        return Ok(());
+        return;
     }
     let mut table = Table::new(&["READ", "LAST 3 S", "WRITTEN", "REPLICAS", "GOAL", "ON", "CHUNK", "FILE"]);
     for chunk in &report.chunks {
@@ -80,5 +86,4 @@ fn show(target: &Target, report: &HeatReport) -> anyhow::Result<()> {
         "cost a second: 1 a request, and 1 for each 64 KiB; a replica that is read more than {} is hot",
         cost(report.max_milli)
     );
-    Ok(())
 }

@@ -24,6 +24,8 @@ mod repair;
 mod server;
 mod session;
 mod status;
+mod support;
+mod top;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,8 @@ struct Args {
 enum Command {
     /// The cluster on one page
     Status,
+    /// What the cluster moves now: in all, each server, the busiest chunks. Again every second, until interrupted
+    Top(top::Args),
     /// Why the master is on hold, what going on costs, and to go on; or, with --from-servers, a new master's directory
     /// of the copies that chunk servers keep
     Recover(recover::Args),
@@ -91,6 +95,9 @@ enum Command {
     Chunk(chunk::Command),
     /// Look at this machine and its cluster for what dfs needs and does not find. Exit code: 0 nothing is wrong, 1 something
     Doctor(doctor::Args),
+    /// Gather in one file what somebody who is to help needs to see: what the cluster and this machine say of themselves,
+    /// logs, and options without secrets
+    SupportBundle(support::Args),
     /// A cluster of ordinary processes on this machine, for trying and testing
     #[command(subcommand)]
     Dev(dev::Command),
@@ -122,8 +129,10 @@ fn main() -> ExitCode {
     let target = connect::Target { master: args.master, json: args.json };
     let result = match args.command {
         Command::Status => status::run(&target),
+        Command::Top(args) => top::run(&target, &args),
         Command::Recover(args) if args.from_servers => return from_servers::run(&target, &args),
         Command::Recover(args) => recover::run(&target, &args),
+        Command::SupportBundle(args) => support::run(&target, &args),
         Command::Doctor(args) => return doctor::run(&target, &args),
         Command::Backup(args) => return backup::backup(&target, &args),
         Command::Restore(args) => return backup::restore(&target, &args),

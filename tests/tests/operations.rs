@@ -1,14 +1,16 @@
-//! What docs/operations.md says of disks and machines that break, done as it says, and what `dfs doctor` finds: with real processes.
+//! What docs/operations.md says of disks, machines and mounts that are in trouble, done as it says, and what `dfs doctor`
+//! finds: with real processes.
 //! spread.rs adds a server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use dfs_tests::cluster::{Cluster, binaries, sh};
+use dfs_tests::cluster::{Cluster, binaries, refusal, sh};
 use serde_json::Value;
 
 fn up() -> Cluster {
@@ -155,4 +157,104 @@ fn the_doctor_says_what_is_wrong() {
     assert_eq!(level("master"), "wrong");
     cluster.dev("start", &["master"]);
     cluster.dev("start", &["mount"]);
+}
+
+/// A mount that keeps others from a file: it loses what it has open, is told, and goes on.
+#[test]
+fn a_mount_is_evicted() {
+    let cluster = Cluster::up(&["--", "master", "--session-lease-ms", "4000"]);
+    let second = cluster.mount_again();
+    let mut file = fs::File::create(cluster.path("kept")).unwrap();
+    file.write_all(b"synced").unwrap();
+    file.sync_all().unwrap();
+    let sessions = || cluster.json(&["session", "list"])["sessions"].as_array().unwrap().clone();
+    let before = sessions();
+    assert_eq!(before.len(), 2);
+    let evicted = before.iter().find(|session| session["open_files"] == 1).unwrap();
+    let number = evicted["session"].to_string();
+    let mut evict = Command::new(binaries().join("dfs"));
+    evict.args(["--master", cluster.dev("addr", &[]).trim(), "session", "evict", &number]);
+    let mut evict = evict.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut asked, mut answers) = (Vec::new(), evict.stdout.take().unwrap());
+    while !asked.ends_with(b"): ") {
+        let mut byte = [0];
+        answers.read_exact(&mut byte).unwrap();
+        asked.push(byte[0]);
+    }
+    // Not before: the start of a process closes its copy of the descriptor, which writes back.
+    file.write_all(b", and not").unwrap();
+    writeln!(evict.stdin.take().unwrap(), "{number}").unwrap();
+    assert!(evict.wait().unwrap().success());
+    // It is another one that the mount has now, if any; the other mount, which did nothing, kept its own.
+    let left: Vec<String> = sessions().iter().map(|session| session["session"].to_string()).collect();
+    let other =
+        before.iter().map(|session| session["session"].to_string()).find(|other| *other != number).unwrap();
+    assert!(left.contains(&other) && !left.contains(&number), "{left:?}");
+    assert_eq!(fs::read(second.0.join("kept")).unwrap(), b"synced");
+    assert_eq!(file.sync_all().unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert!(file.write_all(b"more").is_err(), "the descriptor is of a session that is no more");
+    drop(file);
+    fs::File::create(second.0.join("kept")).unwrap().write_all(b"theirs").unwrap();
+    cluster.wait_for("the mount's new session", |status| status["sessions"] == 2);
+    assert_eq!(fs::read(cluster.path("kept")).unwrap(), b"theirs");
+    let unknown = refusal(&cluster.try_dfs(&["session", "evict", &number, "--yes"]));
+    assert!(unknown.contains("dfs session list"), "{unknown}");
+}
+
+#[test]
+fn what_a_helper_needs_is_in_one_file() {
+    let cluster = up();
+    let etc = cluster.local("etc");
+    fs::create_dir_all(etc.join("dfs")).unwrap();
+    let options = format!(
+        "data = \"{}\"\nadmin = \"{}\"\n",
+        cluster.master_dir().display(),
+        cluster.dev("admin", &["master"]).trim()
+    );
+    fs::File::create(etc.join("dfs/master.toml")).unwrap().write_all(options.as_bytes()).unwrap();
+    let bundle = |name: &str| {
+        let file = cluster.local(name);
+        let said =
+            cluster.try_dfs(&["support-bundle", file.to_str().unwrap(), "--etc", etc.to_str().unwrap()]);
+        (file, said)
+    };
+    let (file, said) = bundle("one.tar.gz");
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    let unpacked = cluster.local("unpacked");
+    fs::create_dir(&unpacked).unwrap();
+    sh(&unpacked, &format!("tar -xz --strip-components=1 -f {}", file.display()));
+    let json =
+        |name: &str| -> Value { serde_json::from_slice(&fs::read(unpacked.join(name)).unwrap()).unwrap() };
+    assert_eq!(json("cluster/servers.json")["servers"].as_array().unwrap().len(), 3);
+    assert_eq!(json("cluster/status.json")["servers_up"], 3);
+    assert!(json("doctor.json").as_array().unwrap().iter().any(|finding| finding["what"] == "master"));
+    let text = |name: &str| fs::read_to_string(unpacked.join(name)).unwrap();
+    assert!(text("daemons/master/metrics.txt").contains("dfs_master_"));
+    assert!(text("daemons/master/options.toml").contains("admin"));
+    assert!(text("machine/uname.txt").contains("Linux"));
+    // What is there is not written over.
+    assert!(refusal(&bundle("one.tar.gz").1).contains("exists"));
+    // A master that is away is when it is needed most.
+    cluster.dev("kill", &["master"]);
+    let (_, said) = bundle("two.tar.gz");
+    let words = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.success() && words.contains("not in it: what the master says"), "{words}");
+    assert!(words.contains("not in it: daemons/master/metrics.txt"), "{words}");
+    cluster.dev("start", &["master"]);
+}
+
+#[test]
+fn top_shows_what_is_moved_now() {
+    let cluster = up();
+    let looks = cluster.dfs(&["top", "--number", "2"]);
+    assert_eq!(looks.matches("3 of 3 servers up").count(), 2, "{looks}");
+    assert_eq!(looks.matches("cs2").count(), 2, "{looks}");
+    let look = cluster.json(&["top"]);
+    assert_eq!(look["servers"].as_array().unwrap().len(), 3);
+    assert_eq!(look["status"]["servers_up"], 3);
+    // Whoever is down comes first.
+    cluster.dev("kill", &["cs2"]);
+    cluster.wait_for("its end", |status| status["servers_up"] == 2);
+    assert_eq!(cluster.json(&["top"])["servers"][0]["name"], "cs2");
 }

@@ -56,7 +56,9 @@ impl Core {
         let Some(replica) = self.replicas.get(&asked.chunk) else { return Ok(false) };
         match asked.up_to {
             Some(up_to) if (replica.version, replica.config) > up_to => Err(Status::WrongChunkVersion),
-            Some(_) | None if replica.disk_ops > 0 || self.departed.len() >= DEPARTED_MAX => Err(Status::Busy),
+            Some(_) | None if replica.disk_ops > 0 || self.departed.len() >= DEPARTED_MAX => {
+                Err(Status::Busy)
+            }
             Some(_) | None => Ok(true),
         }
     }

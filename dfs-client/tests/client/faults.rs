@@ -156,7 +156,11 @@ async fn what_the_last_close_said_is_not_said_to_who_opens_next() {
     put(&client, &a, 0, &pattern(10, 1)).await;
     assert_eq!(client.flush(&a).await, Err(Error::NoSpace));
     let between = client.open(ino, RW, false, WHO).await.unwrap();
-    assert_eq!(client.fsync(&between, false).await, Err(Error::NoSpace), "that close may be of one copy of two");
+    assert_eq!(
+        client.fsync(&between, false).await,
+        Err(Error::NoSpace),
+        "that close may be of one copy of two"
+    );
     client.release(between);
     client.release(a);
     let next = client.open(ino, RW, false, WHO).await.unwrap();

@@ -78,7 +78,10 @@ fn who_left_and_was_removed_does_not_say_that_nothing_was_written() {
     assert_eq!(bench.replies[&call], Reply::Deleted(vec![Status::Ok]));
     assert_eq!(bench.read(3, cap, 0), Err(Status::WrongChunkVersion));
     let sync = bench.sync(3, cap);
-    assert_eq!(bench.replies[&sync], Reply::Synced { results: vec![Status::WrongChunkVersion], digest: None });
+    assert_eq!(
+        bench.replies[&sync],
+        Reply::Synced { results: vec![Status::WrongChunkVersion], digest: None }
+    );
     // It is forgotten when no capability of before can be valid any more.
     for _ in 0..13 {
         bench.pass(10_000, &[]);
