@@ -172,7 +172,7 @@ mod tests {
         let found =
             |text| find(&reports, text).map(|(session, _)| session.0).map_err(|error| error.to_string());
         assert_eq!(found("a:/mnt"), Ok(3));
-        assert_eq!(found(&SessionId(5).to_string()), Ok(5));
+        assert_eq!(found("5"), Ok(5));
         assert!(found("b:/mnt").is_err_and(|error| error.contains("several")));
         assert!(found("c:/mnt").is_err());
     }

@@ -126,7 +126,7 @@ async fn evict(shared: &Arc<Shared>, operator: &mut Operator, rng: &mut Rng) {
     let which = usize::try_from(rng.below(3 * sessions.len().max(1) as u64)).unwrap_or(usize::MAX);
     let Some(session) = sessions.get(which).map(|report| report.session) else { return };
     let done = operator.order(&EvictSession { session }).await;
-    shared.act(|world| world.note([84, u64::from(session.0), 0], || format!("evict {session}: {done:?}")));
+    shared.act(|world| world.note([84, session.0, 0], || format!("evict {session}: {done:?}")));
 }
 
 /// Has a server away for a while, and stops it for less, or more, or not at all; or thinks better of it.
