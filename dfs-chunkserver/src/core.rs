@@ -42,6 +42,7 @@ mod scrub;
 mod agree;
 mod answers;
 mod withdraw;
+mod departed;
 mod work;
 mod timers;
 mod heat;
@@ -60,6 +61,7 @@ use dfs_proto::status::Status;
 use dfs_proto::units::{CHUNK_SIZE_MAX, Micros};
 
 use crate::core::damage::Damage;
+use crate::core::departed::Departed;
 use crate::core::heat::Heat;
 use crate::core::io::{CallToken, DiskIx, DiskOp, DiskSetup, Effect, FoundReplica, Identity, Input, Reply};
 use crate::core::lease::Lease;
@@ -112,7 +114,7 @@ pub struct Core {
     /// Replicas that failed, until a heartbeat that says so was answered.
     lost: BTreeMap<ChunkId, Option<Micros>>,
     /// Replicas that were removed, and when: a capability of before may still say that nothing was ever written there.
-    departed: BTreeMap<ChunkId, Micros>,
+    departed: Departed,
     /// Replicas whose files are being removed: until that is done no new one may take their place.
     trashing: BTreeSet<ChunkId>,
     /// When the master was told last that a replica's disk is read-only, of those that somebody wanted to write to.
@@ -170,7 +172,7 @@ impl Core {
             session_chunks: BTreeMap::new(),
             ended: BTreeMap::new(),
             lost: BTreeMap::new(),
-            departed: BTreeMap::new(),
+            departed: Departed::default(),
             trashing: BTreeSet::new(),
             told_read_only: BTreeMap::new(),
             told_stranded: ChunkId(0),

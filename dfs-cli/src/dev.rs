@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use dfs_proto::units::ChunkSize;
 
 use crate::dev::cluster::{Cluster, Member, Spec, one};
-pub(crate) use crate::dev::process::find;
+pub(crate) use crate::dev::process::{find, print_config};
 
 /// Of a new cluster.
 const SERVERS: u16 = 3;

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use dfs_proto::ids::SessionId;
 use dfs_proto::meta::{EvictSession, SessionList, SessionReport, SessionReports};
 
-use crate::clock::{Deadline, Stopwatch};
+use crate::clock::Deadline;
 use crate::connect::Target;
 use crate::output::{Table, Tone, Waiting, confirm, span};
 
@@ -40,15 +39,11 @@ pub(crate) fn run(target: &Target, command: &Command) -> anyhow::Result<()> {
 
 fn evict(target: &Target, text: &str, yes: bool) -> anyhow::Result<()> {
     let reports = target.ask(&SessionList {}, None)?;
-    let (session, name) = find(&reports, text)?;
+    let SessionReport { session, name, open_files, .. } = find(&reports, text)?;
+    let session = *session;
     println!(
-        "session {session}, {name}, with {} open files: calls on them fail from now on, what was written there and not \
-         synced is lost, and its programs are told. The mount goes on with a new session.",
-        reports
-            .sessions
-            .iter()
-            .find(|report| report.session == session)
-            .map_or(0, |report| report.open_files)
+        "session {session}, {name}, with {open_files} open files: calls on them fail from now on, what was written there and not \
+         synced is lost, and its programs are told. The mount goes on with a new session."
     );
     if !yes {
         confirm("the session's number", &session.to_string())?;
@@ -58,12 +53,8 @@ fn evict(target: &Target, text: &str, yes: bool) -> anyhow::Result<()> {
         .with_context(|| format!("session {session} is not evicted; it may have ended by itself"))?;
     let lease = Duration::from_millis(reports.lease_ms);
     let waiting = Waiting::show("its lease runs out: until then nobody else gets what it held");
-    let mut next = Stopwatch::start();
     let ended = Deadline::after(lease + END_WITHIN).poll(|| {
-        if next.elapsed() < LOOK_EVERY {
-            return Ok(None);
-        }
-        next = Stopwatch::start();
+        std::thread::sleep(LOOK_EVERY);
         let now = target.ask(&SessionList {}, None)?;
         match now.sessions.iter().find(|report| report.session == session) {
             None => Ok(Some(())),
@@ -82,11 +73,11 @@ fn evict(target: &Target, text: &str, yes: bool) -> anyhow::Result<()> {
 }
 
 /// The session of that number, or of the only mount of that name.
-fn find(reports: &SessionReports, text: &str) -> anyhow::Result<(SessionId, String)> {
+fn find<'a>(reports: &'a SessionReports, text: &str) -> anyhow::Result<&'a SessionReport> {
     let is = |report: &&SessionReport| report.name == text || report.session.to_string() == text;
     let mut found = reports.sessions.iter().filter(is);
     match (found.next(), found.next()) {
-        (Some(report), None) => Ok((report.session, report.name.clone())),
+        (Some(report), None) => Ok(report),
         (Some(_), Some(_)) => {
             bail!(
                 "{text:?} is the name of several mounts: give the number of a session of `dfs session list`"
@@ -134,7 +125,7 @@ fn state(session: &SessionReport, lease_ms: u64) -> (String, Tone) {
 
 #[cfg(test)]
 mod tests {
-    use dfs_proto::ids::OsBootId;
+    use dfs_proto::ids::{OsBootId, SessionId};
 
     use super::*;
 
@@ -170,7 +161,7 @@ mod tests {
         let sessions = vec![report(3, "a:/mnt"), report(4, "b:/mnt"), report(5, "b:/mnt")];
         let reports = SessionReports { sessions, lease_ms: 30_000 };
         let found =
-            |text| find(&reports, text).map(|(session, _)| session.0).map_err(|error| error.to_string());
+            |text| find(&reports, text).map(|report| report.session.0).map_err(|error| error.to_string());
         assert_eq!(found("a:/mnt"), Ok(3));
         assert_eq!(found("5"), Ok(5));
         assert!(found("b:/mnt").is_err_and(|error| error.contains("several")));

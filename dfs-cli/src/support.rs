@@ -15,8 +15,8 @@ use dfs_proto::request::Request;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Deadline;
-use crate::connect::Target;
-use crate::dev::find;
+use crate::connect::{Line, Target};
+use crate::dev::print_config;
 use crate::doctor;
 use crate::output::{Waiting, bytes};
 
@@ -102,18 +102,18 @@ fn gather(target: &Target, args: &Args, name: &str, out: File) -> anyhow::Result
 
 /// What the master says.
 fn cluster(target: &Target, bundle: &mut Bundle) {
-    if let Err(error) = target.ask(&ClusterStatus {}, None) {
-        bundle.missing.push(format!("what the master says: {error:#}"));
-        return;
-    }
-    bundle.ask(target, "status", &ClusterStatus {});
-    bundle.ask(target, "servers", &ServerList {});
-    bundle.ask(target, "sessions", &SessionList {});
-    bundle.ask(target, "policy", &Policy::default());
-    bundle.ask(target, "scrub", &ScrubStatus {});
-    let heat = target.ask(&Heat { ino: None, most: CHUNKS }, None);
+    let line = match target.line(None) {
+        Ok(line) => line,
+        Err(error) => return bundle.missing.push(format!("what the master says: {error:#}")),
+    };
+    bundle.ask(&line, "status", &ClusterStatus {});
+    bundle.ask(&line, "servers", &ServerList {});
+    bundle.ask(&line, "sessions", &SessionList {});
+    bundle.ask(&line, "policy", &Policy::default());
+    bundle.ask(&line, "scrub", &ScrubStatus {});
+    let heat = line.ask(&Heat { ino: None, most: CHUNKS });
     bundle.json("cluster/heat.json", heat.map(|report| report.shown()));
-    bundle.ask(target, "changes", &ChunkChanges { most: CHANGES });
+    bundle.ask(&line, "changes", &ChunkChanges { most: CHANGES });
 }
 
 /// The options of this machine's daemons as they hold, and what their admin ports say.
@@ -127,18 +127,15 @@ fn daemons(etc: &Path, bundle: &mut Bundle) {
         bundle.missing.push(format!("options of daemons: there are none in {}", etc.join("dfs").display()));
     }
     for name in names {
-        let (binary, run, usual) = match name.split('-').next() {
-            Some("master") => ("dfs-master", Some("run"), Some("127.0.0.1:9401")),
-            Some("chunkserver") => ("dfs-chunkserver", None, Some("127.0.0.1:9721")),
-            Some("fuse") => ("dfs-fuse", None, None),
+        let (binary, usual) = match name.split('-').next() {
+            Some("master") => ("dfs-master", Some("127.0.0.1:9401")),
+            Some("chunkserver") => ("dfs-chunkserver", Some("127.0.0.1:9721")),
+            Some("fuse") => ("dfs-fuse", None),
             _ => continue,
         };
         let file = etc.join("dfs").join(format!("{name}.toml"));
-        let said = find(binary).and_then(|program| {
-            let mut command = Command::new(program);
-            command.args(run).arg("--config").arg(&file).arg("--print-config");
-            bundle.output(&format!("daemons/{name}/options.toml"), command)
-        });
+        let said = print_config(binary, &file)
+            .and_then(|command| bundle.output(&format!("daemons/{name}/options.toml"), command));
         let options = said.and_then(|text| Ok(toml::from_str::<Options>(&String::from_utf8_lossy(&text))?));
         match options {
             Ok(Options { admin }) => {
@@ -202,11 +199,11 @@ fn machine(since: &str, bundle: &mut Bundle) {
 }
 
 impl Bundle {
-    fn ask<R: Request>(&mut self, target: &Target, name: &str, request: &R)
+    fn ask<R: Request>(&mut self, line: &Line, name: &str, request: &R)
     where
         R::Reply: Serialize,
     {
-        let said = target.ask(request, None);
+        let said = line.ask(request);
         self.json(&format!("cluster/{name}.json"), said);
     }
 

@@ -179,8 +179,8 @@ impl Core {
     }
 
     fn forget_what_is_over(&mut self, now: Micros) {
-        let lives = |at: &mut Micros| now.0.saturating_sub(at.0) < CAPABILITIES_OVER_US;
-        self.ended.retain(|_, at| lives(at));
-        self.departed.retain(|_, at| lives(at));
+        let lives = |at: Micros| now.0.saturating_sub(at.0) < CAPABILITIES_OVER_US;
+        self.ended.retain(|_, at| lives(*at));
+        self.departed.forget(lives);
     }
 }

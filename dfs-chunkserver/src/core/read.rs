@@ -143,7 +143,7 @@ impl Core {
     /// said only where there never was one: not to a capability that was given before this server registered, since what was
     /// here then may have gone with the power, and not where others may have gone on without us.
     pub(crate) fn why_missing(&self, cap: &Capability) -> Status {
-        let left = self.departed.contains_key(&cap.chunk)
+        let left = self.departed.contains(cap.chunk)
             || self.fences.get(&cap.chunk).is_some_and(|&fence| fence > cap.version);
         if left && !planted!(GoneIsEmpty) {
             return Status::WrongChunkVersion;

@@ -11,7 +11,7 @@ use crate::core::io::{CallToken, DiskDone, DiskFault, DiskOp, Effect, Reply};
 use crate::core::work::{DeleteJob, DiskWork, Job, JobId};
 use crate::core::{Core, answer, refuse};
 
-/// Removals that are remembered, some 30 MiB of them. What would be beyond waits.
+/// Removals that are remembered, some 50 MiB of them. What would be beyond waits.
 const DEPARTED_MAX: usize = 1 << 20;
 
 impl Core {
@@ -39,7 +39,7 @@ impl Core {
             self.told_read_only.remove(&chunk);
             self.damage.forget(chunk);
             if let Some(replica) = self.replicas.remove(&chunk) {
-                self.departed.insert(chunk, now);
+                self.departed.add(chunk, now);
                 self.trashing.insert(chunk);
                 let op = DiskOp::Trash { chunk, at_once };
                 self.work.disk(replica.disk, DiskWork::Trash { job, chunk }, op, out);

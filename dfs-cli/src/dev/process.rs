@@ -117,6 +117,13 @@ fn runs(pid: Pid, binary: &str) -> bool {
     ours && alive
 }
 
+/// Has a daemon print the options that its file comes to.
+pub(crate) fn print_config(binary: &str, file: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(find(binary)?);
+    command.args((binary == "dfs-master").then_some("run")).arg("--config").arg(file).arg("--print-config");
+    Ok(command)
+}
+
 /// The binary beside this one, else from PATH.
 pub(crate) fn find(binary: &str) -> anyhow::Result<PathBuf> {
     let beside = std::env::current_exe()?.with_file_name(binary);

@@ -3,13 +3,12 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use dfs_proto::ids::ClusterId;
 use serde::Deserialize;
 
 use super::Findings;
-use crate::dev::find;
+use crate::dev::print_config;
 
 /// Where the unit may write without being told.
 const USUAL: &str = "/srv/dfs";
@@ -68,8 +67,7 @@ fn files(dir: &Path) -> Vec<(String, PathBuf)> {
 
 /// As the server itself reads them.
 fn options(file: &Path) -> anyhow::Result<Options> {
-    let program = find("dfs-chunkserver")?;
-    let said = Command::new(program).arg("--config").arg(file).arg("--print-config").output()?;
+    let said = print_config("dfs-chunkserver", file)?.output()?;
     if !said.status.success() {
         let why = String::from_utf8_lossy(&said.stderr);
         anyhow::bail!("{}", why.trim_start_matches("dfs-chunkserver: ").trim());

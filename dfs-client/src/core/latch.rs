@@ -46,30 +46,27 @@ impl Latch {
         Seen { reported: before, at_close: before }
     }
 
+    /// What the handle has not reported yet.
+    fn due(&self, seen: Seen) -> Result<(), Error> {
+        self.last.filter(|_| seen.reported < self.count).map_or(Ok(()), Err)
+    }
+
     /// Reports an error that the handle has not reported yet.
     pub(crate) fn check(&mut self, seen: &mut Seen) -> Result<(), Error> {
-        match self.last {
-            Some(error) if seen.reported < self.count => {
-                seen.reported = self.count;
-                self.heard = true;
-                Err(error)
-            }
-            Some(_) | None => Ok(()),
-        }
+        let due = self.due(*seen);
+        self.heard |= due.is_err();
+        seen.reported = self.count;
+        due
     }
 
     /// What a close says: an error that the handle has not reported yet, which it still has to.
     pub(crate) fn at_close(&self, seen: &mut Seen) -> Result<(), Error> {
+        let due = self.due(*seen);
         seen.at_close = self.count;
-        match self.last {
-            Some(error) if seen.reported < self.count => {
-                if planted!(CloseTakesError) {
-                    seen.reported = self.count;
-                }
-                Err(error)
-            }
-            Some(_) | None => Ok(()),
+        if planted!(CloseTakesError) {
+            seen.reported = self.count;
         }
+        due
     }
 
     /// There is no copy of the descriptor any more: what its last close said was heard.
