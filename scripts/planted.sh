@@ -16,6 +16,7 @@ declare -A tests=(
   [SyncErrorForgotten]="dfs-chunkserver --test store a_failed_sync_is_final"
   [SuspectForgotten]="dfs-chunkserver --test store a_failed_sync_is_known_until_the_kernel_is_gone"
   [BegunOnTrash]="dfs-chunkserver --lib a_learner_begins_when_what_was_there_is_gone"
+  [CacheUnsettled]="dfs-master --test core_flows a_file_is_cached_when_what_was_given_up_is_over"
   [GoneIsEmpty]="dfs-chunkserver --lib who_left_and_was_removed_does_not_say_that_nothing_was_written"
   [DeleteFromInventory]="dfs-master --test core_flows an_unknown_replica_is_left_alone"
   [DropBesideOthers]="dfs-master --test core_flows beside_other_opens_it_stays_until_nobody_writes_it"

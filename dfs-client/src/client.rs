@@ -145,7 +145,7 @@ impl<N: Net> Client<N> {
         };
         // A quarter is left for saying goodbye.
         let settled = tokio::time::timeout(deadline * 3 / 4, all).await.unwrap_or(Err(Error::TimedOut));
-        shared.close_session(deadline / 4).await;
+        shared.close_session(settled.is_ok(), deadline / 4).await;
         shared.releases.stop();
         settled
     }

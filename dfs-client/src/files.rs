@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_proto::ids::{ChunkId, GrantId, Handle, Ino};
+use dfs_proto::ids::{ChunkId, Handle, Ino};
 use dfs_proto::meta::{Access, Attr, Commit, Create, Created, Grant, GrantKind, Name, Open, Opened, Release};
 use dfs_proto::units::{ChunkIndex, Micros};
 use tokio::sync::Notify;
@@ -18,6 +18,7 @@ use crate::core::ahead::Stream;
 use crate::error::{Error, Result};
 use crate::inode::{FileHandle, Gate, Inode, Mapped, OpenFile, State};
 use crate::net::Net;
+use crate::recall::Back;
 use crate::shared::{Shared, Until, lock};
 
 /// How long closed handles are gathered into one message.
@@ -27,10 +28,11 @@ const RELEASE_BATCH: usize = 1024;
 /// Grants of closed files given back in one message.
 const GRANTS_BACK_BATCH: usize = 64;
 
-/// Handles that were closed and that the master has yet to hear of.
+/// Handles that were closed and that the master has yet to hear of, with the count of writes given up if it has not
+/// heard of them.
 #[derive(Debug, Default)]
 pub(crate) struct Releases {
-    list: Mutex<Vec<(Ino, Handle)>>,
+    list: Mutex<Vec<(Ino, Handle, Option<u64>)>>,
     wake: Notify,
 }
 
@@ -328,6 +330,7 @@ impl<N: Net> Shared<N> {
         let mut state = inode.lock();
         state.handles.remove(&handle);
         state.making = false;
+        let left = state.left_writes();
         let last = state.handles.is_empty();
         if state.dead {
             return;
@@ -341,7 +344,7 @@ impl<N: Net> Shared<N> {
         drop(state);
         let many = {
             let mut list = lock(&self.releases.list);
-            list.push((inode.ino, handle));
+            list.push((inode.ino, handle, left));
             list.len() == 1 || list.len() >= RELEASE_BATCH
         };
         if many {
@@ -403,8 +406,8 @@ impl<N: Net> Shared<N> {
     }
 
     /// Forgets an inode that is still idle and settled; the grant that is to be given back for it.
-    async fn forget_idle(&self, inode: &Inode, number: u64) -> Option<(Ino, GrantId)> {
-        let (grant, unused) = {
+    async fn forget_idle(&self, inode: &Inode, number: u64) -> Option<Back> {
+        let (grant, left, unused) = {
             let mut inodes = lock(&self.inodes);
             let mut state = inode.lock();
             let reopened = !state.handles.is_empty() || state.idle != Some(number);
@@ -416,11 +419,11 @@ impl<N: Net> Shared<N> {
             inodes.remove(&inode.ino);
             lock(&self.owed).keep(inode.ino, &mut state, self.session.log_seen().1);
             self.session.raise_op_floor(state.forget_ops());
-            self.note_given(inode.ino, state.grant.id);
-            (state.grant, state.take_unused())
+            self.note_given(inode.ino, state.grant.id, state.left_writes());
+            (state.grant, state.left_writes(), state.take_unused())
         };
         self.drop_unused(inode, unused).await;
-        (grant.kind != GrantKind::None).then_some((inode.ino, grant.id))
+        (grant.kind != GrantKind::None).then_some(Back { ino: inode.ino, grant: grant.id, left })
     }
 
     /// Gives back chunks that were allocated for us and never written.
@@ -446,6 +449,16 @@ impl<N: Net> Shared<N> {
         }
     }
 
+    /// The master was told of so many writes that were given up.
+    pub(crate) fn master_knows_of(&self, left: Vec<(Ino, u64)>) {
+        for (ino, count) in left {
+            if let Some(inode) = self.inode(ino) {
+                let told = &mut inode.lock().given_up_told;
+                *told = count.max(*told);
+            }
+        }
+    }
+
     /// Tells the master of closed handles, some milliseconds' worth in one message.
     pub(crate) async fn send_releases(self: Arc<Self>) {
         loop {
@@ -457,14 +470,19 @@ impl<N: Net> Shared<N> {
                 tokio::time::sleep(RELEASE_GATHER).await;
             }
             let incarnation = self.session.incarnation();
-            let handles = std::mem::take(&mut *lock(&self.releases.list));
-            if handles.is_empty() {
+            let list = std::mem::take(&mut *lock(&self.releases.list));
+            if list.is_empty() {
                 continue;
             }
-            let request = Release { handles };
-            let answer = self.ask_in(&request, Scope::Session(incarnation), Until::NEVER).await;
-            if let Err(error) = answer {
-                log::debug!("closed handles: {error}");
+            let left: Vec<_> =
+                list.iter().filter_map(|(ino, _, left)| left.map(|left| (*ino, left))).collect();
+            let request = Release {
+                handles: list.into_iter().map(|(ino, handle, _)| (ino, handle)).collect(),
+                unsettled: left.iter().map(|(ino, _)| *ino).collect(),
+            };
+            match self.ask_in(&request, Scope::Session(incarnation), Until::NEVER).await {
+                Ok(_) => self.master_knows_of(left),
+                Err(error) => log::debug!("closed handles: {error}"),
             }
         }
     }

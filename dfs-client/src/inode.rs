@@ -81,6 +81,10 @@ pub(crate) struct State {
     pub(crate) tails_lost: u64,
     pub(crate) places: BTreeMap<ChunkIndex, Mapped>,
     pub(crate) ops: BTreeMap<ChunkId, OpIds>,
+    /// Counts writes that were given up, and may still take effect.
+    pub(crate) given_up: u64,
+    /// Of how many of them the master knows.
+    pub(crate) given_up_told: u64,
     pub(crate) dirty: Dirty,
     pub(crate) dirty_since: Option<Micros>,
     /// Flushes under way: everything dirty is to leave at once.
@@ -146,6 +150,8 @@ impl Inode {
             tails_lost: 0,
             places: BTreeMap::new(),
             ops: BTreeMap::new(),
+            given_up: 0,
+            given_up_told: 0,
             dirty: Dirty::new(chunk),
             dirty_since: None,
             flushing: 0,
@@ -210,10 +216,14 @@ impl Inode {
         .await
     }
 
-    pub(crate) fn answered_op(&self, chunk: ChunkId, op: OpId) {
-        if let Some(ops) = self.lock().ops.get_mut(&chunk) {
+    /// The operation will not be sent again. `known`: what became of it.
+    pub(crate) fn op_is_over(&self, chunk: ChunkId, op: OpId, known: bool) {
+        let mut state = self.lock();
+        if let Some(ops) = state.ops.get_mut(&chunk) {
             ops.answered(op);
         }
+        state.given_up += u64::from(!known);
+        drop(state);
         self.changed.notify_waiters();
     }
 }
@@ -241,6 +251,11 @@ impl State {
 
     pub(crate) fn must_commit(&self) -> bool {
         self.attrs_wait() || self.acked_end > self.committed
+    }
+
+    /// The count of writes given up, if the master does not know of all of them.
+    pub(crate) fn left_writes(&self) -> Option<u64> {
+        (self.given_up > self.given_up_told).then_some(self.given_up)
     }
 
     /// Takes the master's word for attributes and, where no bytes of ours are ahead of it, for the size.

@@ -42,7 +42,7 @@ impl<N: Net> Client<N> {
         let resume = ResumeSession { session, seen_term, seen_index, opens: Vec::new(), recover: false };
         let out = Outgoing::request(&resume).map_err(|_| NetError::Malformed)?;
         net.call(&Peer::Master(link), out, deadline).await?;
-        let out = Outgoing::request(&CloseSession {}).map_err(|_| NetError::Malformed)?;
+        let out = Outgoing::request(&CloseSession { settled: false }).map_err(|_| NetError::Malformed)?;
         net.call(&Peer::Master(link), out, deadline).await?;
         Ok(())
     }

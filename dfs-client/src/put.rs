@@ -34,16 +34,18 @@ pub(crate) struct Put {
 }
 
 /// An operation id that was taken. Dropped, it will never be sent again, which makes the members drop a
-/// copy that is still under way.
+/// copy that is still under way once they hear from this mount.
 struct Taken<'a> {
     inode: &'a Inode,
     chunk: ChunkId,
     op: OpId,
+    /// It was sent, and not acknowledged.
+    sent: bool,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.inode.answered_op(self.chunk, self.op);
+        self.inode.op_is_over(self.chunk, self.op, !self.sent);
     }
 }
 
@@ -70,16 +72,18 @@ impl<N: Net> Shared<N> {
                 None => {
                     let op = until.bound(inode.take_op(chunk, self.session.op_floor())).await?;
                     let op = op.ok_or(Refused::SessionLost)?;
-                    taken = Some(Taken { inode, chunk, op });
+                    taken = Some(Taken { inode, chunk, op, sent: false });
                     op
                 }
             };
             let Some(primary) = place.members.first().copied() else { return Err(Error::Io.into()) };
             let deadline = until.cap(self.config.chunk_deadline);
+            taken.iter_mut().for_each(|taken| taken.sent = true);
             let call =
                 self.call_server(primary.server, message(inode, &place, primary.server, put, op), deadline);
             let error = match self.unless_moved(inode, std::slice::from_ref(&place), call, until).await {
                 Some(Ok(answer)) => {
+                    taken.iter_mut().for_each(|taken| taken.sent = false);
                     inode.no_longer_new(&place);
                     return Ok(written_at(place, cut_of(&answer.header.words)));
                 }

@@ -21,6 +21,15 @@ use crate::inode::{Gate, Inode, Mapped, State};
 use crate::net::{Net, Notice};
 use crate::shared::{Given, Shared, Until, lock};
 
+/// A grant that goes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Back {
+    pub(crate) ino: Ino,
+    pub(crate) grant: GrantId,
+    /// The count of writes given up, if the master has not heard of them all.
+    pub(crate) left: Option<u64>,
+}
+
 const NO_GRANT: Grant = Grant { id: GrantId(0), kind: GrantKind::None };
 
 impl<N: Net> Shared<N> {
@@ -98,10 +107,12 @@ impl<N: Net> Shared<N> {
             early.recalls.insert(ino, id);
             return;
         }
+        // The message that says so, with what it says of writes, may still be under way.
+        let left = early.given.get(&ino).and_then(|given| given.left);
         drop(early);
         let shared = Arc::clone(self);
         let incarnation = self.session.incarnation();
-        self.spawn(async move { shared.send_back(vec![(ino, id)], incarnation).await });
+        self.spawn(async move { shared.send_back(vec![Back { ino, grant: id, left }], incarnation).await });
     }
 
     /// Gives a grant up, by its recall or because it ended by itself, as soon as no truncation is under way.
@@ -134,10 +145,11 @@ impl<N: Net> Shared<N> {
             // Whoever has the file next writes over nothing that comes later.
             inode.until(|state| (state.dead || state.dirty.flights() == 0).then_some(())).await;
         }
-        let unused = {
+        let (left, unused) = {
             let mut state = inode.lock();
+            let left = state.left_writes();
             if let Some(id) = id {
-                self.note_given(inode.ino, id);
+                self.note_given(inode.ino, id, left);
             }
             let unused = state.take_unused();
             if id.is_none_or(|id| id == state.grant.id) {
@@ -151,13 +163,13 @@ impl<N: Net> Shared<N> {
             if state.gate == Gate::Draining && state.drains == 0 {
                 state.gate = Gate::Open;
             }
-            unused
+            (left, unused)
         };
         inode.changed.notify_waiters();
         self.drop_unused(inode, unused).await;
         self.invalidate(inode.ino).await;
         if let Some(id) = id {
-            self.send_back(vec![(inode.ino, id)], inode.incarnation).await;
+            self.send_back(vec![Back { ino: inode.ino, grant: id, left }], inode.incarnation).await;
             let mut state = inode.lock();
             if state.returning == Some(id) {
                 state.returning = None;
@@ -177,8 +189,8 @@ impl<N: Net> Shared<N> {
     }
 
     /// An open may still be answered with this grant.
-    pub(crate) fn note_given(&self, ino: Ino, id: GrantId) {
-        lock(&self.early).given.insert(ino, Given { id, answered: false });
+    pub(crate) fn note_given(&self, ino: Ino, id: GrantId, left: Option<u64>) {
+        lock(&self.early).given.insert(ino, Given { id, answered: false, left });
     }
 
     /// Whether this grant, or one that came after it, was given up.
@@ -187,10 +199,15 @@ impl<N: Net> Shared<N> {
     }
 
     /// Tells the master that grants are given up.
-    pub(crate) async fn send_back(&self, grants: Vec<(Ino, GrantId)>, incarnation: u64) {
-        let request = GrantBack { grants };
+    pub(crate) async fn send_back(&self, back: Vec<Back>, incarnation: u64) {
+        let left: Vec<_> = back.iter().filter_map(|back| back.left.map(|left| (back.ino, left))).collect();
+        let request = GrantBack {
+            grants: back.iter().map(|back| (back.ino, back.grant)).collect(),
+            unsettled: left.iter().map(|(ino, _)| *ino).collect(),
+        };
         match self.ask_in(&request, Scope::Session(incarnation), Until::NEVER).await {
-            Ok(_) | Err(Refused::SessionLost) => {}
+            Ok(_) => self.master_knows_of(left),
+            Err(Refused::SessionLost) => {}
             Err(error) => log::warn!("{} grants not given back: {error}", request.grants.len()),
         }
         let mut early = lock(&self.early);

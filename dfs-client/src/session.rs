@@ -419,12 +419,14 @@ impl<N: Net> Shared<N> {
         claims
     }
 
-    /// Says goodbye, so that the master need not wait for the lease.
-    pub(crate) async fn close_session(&self, deadline: Duration) {
+    /// Says goodbye, so that the master need not wait for the lease. `settled`: all that was buffered was written.
+    pub(crate) async fn close_session(&self, settled: bool, deadline: Duration) {
+        let settled =
+            settled && lock(&self.inodes).values().all(|inode| inode.lock().left_writes().is_none());
         let link = self.session.view.get().link;
         self.session.close();
         if let Some(link) = link {
-            if let Err(error) = self.say(link, &CloseSession {}, deadline).await {
+            if let Err(error) = self.say(link, &CloseSession { settled }, deadline).await {
                 log::info!("the session's end was not taken: {error}");
             }
             self.net.hang_up(link);

@@ -74,6 +74,8 @@ pub(crate) struct Given {
     pub(crate) id: GrantId,
     /// The master has it.
     pub(crate) answered: bool,
+    /// Of [`Back`](crate::recall::Back).
+    pub(crate) left: Option<u64>,
 }
 
 impl<N: Net> std::fmt::Debug for Shared<N> {

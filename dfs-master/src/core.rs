@@ -49,6 +49,7 @@ mod goal;
 mod close;
 mod holes;
 mod truncate;
+mod unsettled;
 mod watched;
 mod paths;
 mod gc;

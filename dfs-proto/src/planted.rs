@@ -48,6 +48,8 @@ mod active {
         AckOneShort,
         /// A server whose replica went says that there never was one, which readers take for zeros (R1).
         GoneIsEmpty,
+        /// A file is cached while a write that was given up may still take effect (section 14).
+        CacheUnsettled,
         /// The first sync of a chunk file leaves out its directory (F2).
         SkipDirSync,
         /// A sync says that it is done and syncs nothing (F2).

@@ -197,6 +197,40 @@ async fn an_evicted_session_loses_its_files_and_says_so() {
     assert_eq!(get(&client, &again, 0, 10).await, pattern(10, 1));
 }
 
+/// How many closes the master heard of, and of which files writes may still take effect.
+fn heard(net: &FakeNet) -> (usize, Vec<Ino>) {
+    let world = net.world();
+    (world.master.releases, world.master.unsettled.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_master_hears_of_writes_that_were_given_up() {
+    let net = FakeNet::new();
+    let soft = net.client_with(|config| config.patience = Patience::Soft(Duration::from_secs(7))).await.0;
+    let fine = make(&soft, "fine").await;
+    put(&soft, &fine, 0, &pattern(10, 1)).await;
+    soft.flush(&fine).await.unwrap();
+    let file = make(&soft, "a").await;
+    let ino = file.ino();
+    put(&soft, &file, 0, &pattern(10, 1)).await;
+    for _ in 0..20 {
+        net.fault(Op::Write, Fault::LateReply(Duration::from_secs(60)));
+    }
+    assert_eq!(soft.flush(&file).await, Err(Error::TimedOut));
+    net.world().faults.clear();
+    soft.release(fine);
+    soft.release(file);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(heard(&net), (2, vec![ino]));
+    // Once is enough, until the next.
+    let again = soft.open(ino, RW, false, WHO).await.unwrap();
+    put(&soft, &again, 0, &pattern(10, 1)).await;
+    soft.flush(&again).await.unwrap();
+    soft.release(again);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(heard(&net), (3, vec![ino]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn soft_mounts_give_up_and_hard_ones_wait() {
     let net = FakeNet::new();

@@ -82,11 +82,11 @@ impl Work {
     }
 
     pub(crate) fn release(&self, live: &mut Live, cost: &mut Cost, n: u64) {
-        live.client(cost, &Release { handles: vec![(self.inos[at(n)], Handle(n))] });
+        live.client(cost, &Release { handles: vec![(self.inos[at(n)], Handle(n))], unsettled: Vec::new() });
     }
 
     pub(crate) fn give_back(&self, live: &mut Live, cost: &mut Cost, n: u64, grant: GrantId) {
-        live.client(cost, &GrantBack { grants: vec![(self.inos[at(n)], grant)] });
+        live.client(cost, &GrantBack { grants: vec![(self.inos[at(n)], grant)], unsettled: Vec::new() });
     }
 
     /// File `n` was written.

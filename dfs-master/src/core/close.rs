@@ -51,8 +51,18 @@ struct Job {
     spread: bool,
     /// What the primary has.
     held: Option<(u128, Seq)>,
+    why: Why,
+}
+
+/// Why a chunk is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// Nobody writes it.
+    Idle,
     /// It is closed only to go: its file is being written.
-    in_use: bool,
+    Hole,
+    /// What may still be under way to it is to be over.
+    Unsettled,
 }
 
 /// Who was given the right to write a chunk since all of it was last on the disks.
@@ -185,6 +195,11 @@ impl Closing {
 impl Core {
     /// Whether nobody writes the chunk, or could without asking first.
     pub(super) fn is_idle(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
+        self.can_close(chunk, meta) && !self.soft.grants.is_written(meta.ino)
+    }
+
+    /// Whether the chunk can be closed now, though somebody may have to ask for another opening of it then.
+    pub(super) fn can_close(&self, chunk: ChunkId, meta: &ChunkMeta) -> bool {
         meta.open
             && meta.is_active()
             && meta.learners.is_empty()
@@ -194,7 +209,6 @@ impl Core {
             && !self.soft.recovery.is_running(chunk)
             && self.soft.sessions.all_spoke()
             && self.state.ns.intent(meta.ino).is_none()
-            && !self.soft.grants.is_written(meta.ino)
     }
 
     /// A writer needs another opening of the chunk.
@@ -211,7 +225,7 @@ impl Core {
         let durable = self.log.durable;
         self.soft.closing.opened.retain(|_, index| *index > durable);
         // Those that a mount waits for do not keep a wave of others from beginning.
-        let under_way = self.soft.closing.jobs.values().any(|job| !job.in_use);
+        let under_way = self.soft.closing.jobs.values().any(|job| job.why == Why::Idle);
         if self.hold.stands() || under_way {
             return;
         }
@@ -234,7 +248,7 @@ impl Core {
             let Some(meta) = self.state.chunks.get(chunk).filter(|meta| self.is_idle(chunk, meta)) else {
                 continue;
             };
-            match self.begin_close(chunk, &meta, false) {
+            match self.begin_close(chunk, &meta, Why::Idle) {
                 Some(primary) => asks.entry(primary).or_default().push(chunk),
                 None => self.soft.closing.seen_idle(chunk, now.plus_ms(AGAIN_MS)),
             }
@@ -243,15 +257,10 @@ impl Core {
     }
 
     /// The primary, which is to be asked first, if all members are there to be asked.
-    pub(super) fn begin_close(
-        &mut self,
-        chunk: ChunkId,
-        meta: &ChunkMeta,
-        in_use: bool,
-    ) -> Option<ServerNum> {
+    pub(super) fn begin_close(&mut self, chunk: ChunkId, meta: &ChunkMeta, why: Why) -> Option<ServerNum> {
         let primary = meta.members.primary().filter(|_| self.all_serve(chunk, meta, None))?;
         let of = Opening { version: meta.version, open_num: meta.open_num };
-        let job = Job { of, waits: meta.members.iter().collect(), spread: false, held: None, in_use };
+        let job = Job { of, waits: meta.members.iter().collect(), spread: false, held: None, why };
         self.soft.closing.jobs.insert(chunk, job);
         Some(primary)
     }
@@ -319,19 +328,28 @@ impl Core {
                 continue;
             };
             let held = *job.held.get_or_insert((digest, seq));
-            let (in_use, empty) = (job.in_use, is_of_nothing(digest));
+            let (why, empty) = (job.why, is_of_nothing(digest));
             job.waits.remove(&server);
             if held.1 != seq {
                 log::warn!("chunk {chunk}: {server} closes it at write {seq}, its primary at {}", held.1);
                 self.close_failed(*chunk);
             } else if held.0 != digest {
                 self.replicas_differ(*chunk, server);
-            } else if in_use && !empty {
+            } else if why == Why::Hole && !empty {
                 self.close_failed(*chunk);
             } else if job.waits.is_empty() {
                 let all = CloseDone { chunk: *chunk, version: of.version, open_num: of.open_num, digest };
-                let goes = empty && (in_use || self.lost_nothing(*chunk));
-                if goes { holes.push(all) } else { done.push(all) }
+                match why {
+                    Why::Unsettled if empty => {
+                        // It would go if it were closed, but somebody may be about to repeat a write. All members
+                        // refuse what was sent before, which is what matters here.
+                        self.soft.unsettled.settled(*chunk);
+                        self.close_failed(*chunk);
+                    }
+                    Why::Hole => holes.push(all),
+                    Why::Idle if empty && self.lost_nothing(*chunk) => holes.push(all),
+                    Why::Idle | Why::Unsettled => done.push(all),
+                }
             } else if !job.spread {
                 job.spread = true;
                 for other in &job.waits {
@@ -372,6 +390,7 @@ impl Core {
             let meta = self.state.chunks.get(done.chunk);
             if meta.is_some_and(|meta| !meta.open && meta.open_num == done.open_num) {
                 self.soft.closing.forget(done.chunk);
+                self.soft.unsettled.settled(done.chunk);
             } else {
                 self.close_failed(done.chunk);
             }

@@ -302,7 +302,7 @@ impl Core {
 
     fn serve(&mut self, client: &Client, body: &[u8]) -> Result<(), Status> {
         match client.caller.op {
-            Op::CloseSession => self.close_session(client),
+            Op::CloseSession => self.close_session(client, decode(body)?),
             Op::KeepAlive => self.keep_alive(client, &decode(body)?),
             Op::Open => self.open(client, &decode(body)?),
             Op::Create => self.create(client, &decode(body)?),

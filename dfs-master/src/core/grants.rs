@@ -116,6 +116,25 @@ impl Grants {
             .collect()
     }
 
+    /// The inodes that the session has open for writing, or holds a Write grant on.
+    #[must_use]
+    pub fn written_by(&self, session: SessionId) -> Vec<Ino> {
+        let writes = |ino: &Ino| {
+            self.is_open(*ino, session, true) || self.held(*ino, session).kind == GrantKind::Write
+        };
+        self.inodes_of(session).into_iter().filter(writes).collect()
+    }
+
+    /// Whether an open would be given more than the session holds.
+    #[must_use]
+    pub fn would_give(&self, ino: Ino, session: SessionId, write: bool) -> bool {
+        let best = match self.inodes.get(&ino) {
+            Some(inode) => inode.best_for(session, write),
+            None => GrantKind::Read,
+        };
+        best > self.held(ino, session).kind
+    }
+
     /// Which sessions have which inodes open.
     pub fn opens(&self) -> impl Iterator<Item = (SessionId, Ino)> + '_ {
         self.inodes.iter().flat_map(|(ino, inode)| inode.opens.iter().map(|open| (open.session, *ino)))
@@ -157,17 +176,18 @@ impl Grants {
         inode.held.iter().filter(conflicts).map(recall).collect()
     }
 
-    /// Notes an open and gives the grant that goes with it. Nothing may conflict any more.
+    /// Notes an open and gives the grant that goes with it, none if the file may not be cached. Nothing may conflict any
+    /// more.
     ///
     /// # Panics
     /// When something does: the caller recalls first.
-    pub fn open(&mut self, ino: Ino, session: SessionId, handle: Handle, write: bool) -> Grant {
+    pub fn open(&mut self, ino: Ino, session: SessionId, handle: Handle, write: bool, cache: bool) -> Grant {
         assert!(self.conflicts(ino, session, write).is_empty(), "{ino} opened against a grant");
         let inode = self.inodes.entry(ino).or_default();
         inode.opens.retain(|open| (open.session, open.handle) != (session, handle));
         inode.opens.push(OpenFile { session, handle, write });
         self.by_session.insert((session, ino), ());
-        let best = inode.best_for(session, write);
+        let best = if cache { inode.best_for(session, write) } else { GrantKind::None };
         match inode.held_by(session) {
             // It is on its way back; a new one in its place would let its holder keep others out for ever.
             Some(held) if held.recalled.is_some() => NO_GRANT,
@@ -216,8 +236,9 @@ impl Grants {
     }
 
     /// Makes what the session has open be what it says, after its connection broke: a grant on an inode
-    /// that it does not name is one that it no longer knows of.
-    pub fn keep_opens(&mut self, session: SessionId, opens: &[OpenClaim]) {
+    /// that it does not name is one that it no longer knows of. Returns the inodes that it wrote and writes no more.
+    pub fn keep_opens(&mut self, session: SessionId, opens: &[OpenClaim]) -> Vec<Ino> {
+        let mut written = self.written_by(session);
         for ino in self.inodes_of(session) {
             let named: Vec<Handle> = opens.iter().filter(|c| c.ino == ino).map(|c| c.handle).collect();
             if let Some(inode) = self.inodes.get_mut(&ino) {
@@ -234,6 +255,9 @@ impl Grants {
                 self.claim(claim.ino, session, claim.handle, claim.write, GrantKind::None);
             }
         }
+        let writes = self.written_by(session);
+        written.retain(|ino| writes.binary_search(ino).is_err());
+        written
     }
 
     fn inodes_of(&self, session: SessionId) -> Vec<Ino> {
@@ -321,58 +345,58 @@ mod tests {
     #[test]
     fn many_read_one_writes() {
         let mut grants = Grants::new(1);
-        assert_eq!(grants.open(INO, A, Handle(1), false).kind, GrantKind::Read);
-        assert_eq!(grants.open(INO, B, Handle(1), false).kind, GrantKind::Read);
+        assert_eq!(grants.open(INO, A, Handle(1), false, true).kind, GrantKind::Read);
+        assert_eq!(grants.open(INO, B, Handle(1), false, true).kind, GrantKind::Read);
         assert_eq!(recall_all(&mut grants, B, true), 2);
         // A still has it open for reading: nobody may cache.
-        assert_eq!(grants.open(INO, B, Handle(2), true).kind, GrantKind::None);
+        assert_eq!(grants.open(INO, B, Handle(2), true, true).kind, GrantKind::None);
         assert_eq!(grants.kinds(INO), []);
-        assert_eq!(grants.open(INO, A, Handle(3), false).kind, GrantKind::None);
+        assert_eq!(grants.open(INO, A, Handle(3), false, true).kind, GrantKind::None);
         grants.release(INO, A, Handle(1));
         grants.release(INO, A, Handle(3));
-        assert_eq!(grants.open(INO, B, Handle(4), true).kind, GrantKind::Write);
+        assert_eq!(grants.open(INO, B, Handle(4), true, true).kind, GrantKind::Write);
     }
 
     #[test]
     fn a_writer_never_holds_a_read_grant() {
         let mut grants = Grants::new(1);
-        grants.open(INO, A, Handle(1), false);
+        grants.open(INO, A, Handle(1), false, true);
         assert_eq!(recall_all(&mut grants, B, true), 1);
-        assert_eq!(grants.open(INO, B, Handle(1), true).kind, GrantKind::None);
-        assert_eq!(grants.open(INO, B, Handle(2), false).kind, GrantKind::None);
+        assert_eq!(grants.open(INO, B, Handle(1), true, true).kind, GrantKind::None);
+        assert_eq!(grants.open(INO, B, Handle(2), false, true).kind, GrantKind::None);
         grants.release(INO, A, Handle(1));
-        assert_eq!(grants.open(INO, B, Handle(3), false).kind, GrantKind::Write);
+        assert_eq!(grants.open(INO, B, Handle(3), false, true).kind, GrantKind::Write);
     }
 
     #[test]
     fn a_grant_outlives_the_last_close() {
         let mut grants = Grants::new(1);
-        let first = grants.open(INO, A, Handle(1), true);
+        let first = grants.open(INO, A, Handle(1), true, true);
         assert_eq!(first.kind, GrantKind::Write);
         grants.release(INO, A, Handle(1));
         assert!(!grants.is_open_by_any(INO));
-        assert_eq!(grants.open(INO, A, Handle(2), false), first);
+        assert_eq!(grants.open(INO, A, Handle(2), false, true), first);
         grants.release(INO, A, Handle(2));
         assert_eq!(recall_all(&mut grants, B, false), 1);
-        assert_eq!(grants.open(INO, B, Handle(1), false).kind, GrantKind::Read);
+        assert_eq!(grants.open(INO, B, Handle(1), false, true).kind, GrantKind::Read);
     }
 
     #[test]
     fn a_recalled_grant_is_not_given_out_again() {
         let mut grants = Grants::new(1);
-        grants.open(INO, A, Handle(1), true);
+        grants.open(INO, A, Handle(1), true, true);
         let recall = grants.conflicts(INO, B, false)[0];
         grants.recall(&recall, Micros(0));
-        assert_eq!(grants.open(INO, A, Handle(2), true), NO_GRANT);
+        assert_eq!(grants.open(INO, A, Handle(2), true, true), NO_GRANT);
         grants.give_back(INO, A, recall.grant);
-        assert_eq!(grants.open(INO, B, Handle(1), false).kind, GrantKind::None);
+        assert_eq!(grants.open(INO, B, Handle(1), false, true).kind, GrantKind::None);
     }
 
     #[test]
     fn an_ended_session_leaves_nothing() {
         let mut grants = Grants::new(1);
-        grants.open(INO, A, Handle(1), true);
-        grants.open(Ino(10), A, Handle(2), false);
+        grants.open(INO, A, Handle(1), true, true);
+        grants.open(Ino(10), A, Handle(2), false, true);
         grants.end_session(A);
         assert!(grants.inodes.is_empty() && grants.by_session.is_empty());
     }

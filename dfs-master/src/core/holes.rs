@@ -17,6 +17,7 @@ use dfs_proto::planted;
 use dfs_proto::status::Status;
 
 use super::Core;
+use super::close::Why;
 use super::command::CloseDone;
 use super::dispatch::Client;
 use super::reply::Caller;
@@ -66,7 +67,7 @@ impl Core {
             && self.soft.sessions.all_spoke()
             && !self.hold.stands()
             && self.state.ns.intent(ino).is_none();
-        if may { self.begin_close(chunk, &meta, true) } else { None }
+        if may { self.begin_close(chunk, &meta, Why::Hole) } else { None }
     }
 
     /// Answers those of whose chunks none is being closed any more.

@@ -122,8 +122,12 @@ impl Core {
             all.filter(|server| takes_nothing(server) && self.soft.servers.is_up(*server, now)).count();
         let takers = self.soft.servers.up(now) - idle_up;
         let mut scan = std::mem::take(&mut self.soft.scan);
+        let mut open = Vec::new();
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
             last = Some(chunk);
+            if scan.passes == 0 && meta.open {
+                open.push((chunk, meta.clone()));
+            }
             if let Some(need) = self.look(chunk, &meta, takers, &mut scan) {
                 needs.push((chunk, meta, need));
             }
@@ -131,6 +135,7 @@ impl Core {
         std::mem::take(&mut scan.above).into_iter().for_each(|chunk| self.soft.load.is_above(chunk));
         let lower = std::mem::take(&mut scan.lower);
         self.soft.scan = scan;
+        open.iter().for_each(|(chunk, meta)| self.unsettle_from_before(*chunk, meta));
         self.goals_are_lower(&lower);
         for (chunk, meta, need) in needs {
             match need {

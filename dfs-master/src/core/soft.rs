@@ -33,6 +33,7 @@ use super::sessions::live::LiveSessions;
 use super::state::State;
 use super::table::CowTable;
 use super::truncate::Truncates;
+use super::unsettled::Unsettled;
 use super::watched::Watched;
 
 /// Chunk ids reserved by one record: few records at any rate of creation, and few ids lost to a restart.
@@ -124,6 +125,7 @@ pub struct Soft {
     pub(super) balance: Balance,
     pub(super) closing: Closing,
     pub(super) drops: Drops,
+    pub(super) unsettled: Unsettled,
     pub(super) truncate: Truncates,
     pub(super) scrubs: Orders,
     pub(super) watched: Watched,
@@ -181,6 +183,7 @@ impl Soft {
             balance: Balance::default(),
             closing: Closing::default(),
             drops: Drops::default(),
+            unsettled: Unsettled::default(),
             truncate: Truncates::default(),
             scrubs: Orders::default(),
             watched: Watched::default(),
@@ -220,6 +223,7 @@ impl Soft {
         self.away.forget(chunk);
         self.balance.forget(chunk);
         self.closing.forget(chunk);
+        self.unsettled.settled(chunk);
     }
 }
 

@@ -30,7 +30,9 @@ fn full(servers: usize) -> Full {
         let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
         cluster.write(&place, 1, 11);
         cluster.commit_synced(client, &attr, &place, CHUNK);
-        cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(n + 1))] }).unwrap();
+        cluster
+            .ask(client.conn, &Release { handles: vec![(attr.ino, Handle(n + 1))], unsettled: Vec::new() })
+            .unwrap();
         chunks.push(place.chunk());
     }
     Full { cluster, client, chunks }

@@ -149,7 +149,7 @@ impl Chaos {
         let handles = vec![(file.ino, Handle(file.handle))];
         let unlink = Unlink { parent: Ino::ROOT, name, creds: Creds::default() };
         if self.cluster.ask(self.client.conn, &unlink).is_ok() {
-            let _ = self.cluster.ask(self.client.conn, &Release { handles });
+            let _ = self.cluster.ask(self.client.conn, &Release { handles, unsettled: Vec::new() });
             self.files.remove(&chunk);
         }
     }

@@ -125,7 +125,7 @@ fn a_chunk_that_is_given_up_begins_as_zeros_elsewhere() {
     };
     cluster.ask(client.conn, &unlink).unwrap();
     let handles = vec![(attr.ino, HANDLE)];
-    cluster.ask(client.conn, &dfs_proto::meta::Release { handles }).unwrap();
+    cluster.ask(client.conn, &dfs_proto::meta::Release { handles, unsettled: Vec::new() }).unwrap();
     cluster.until(120_000, |cluster| last.iter().all(|num| cluster.server(*num).deleted == [chunk]));
     all.iter().for_each(|num| assert_eq!(cluster.server(*num).deleted, []));
     assert_eq!(check(&mut cluster, tool).0, []);

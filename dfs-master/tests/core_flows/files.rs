@@ -131,7 +131,7 @@ fn what_was_not_used_is_given_back() {
     // While it is open for writing, an answer on its way may name the chunk again.
     cluster.ask(client.conn, &unused).unwrap();
     assert_eq!(cluster.core.state().chunks.len(), 1);
-    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))], unsettled: Vec::new() }).unwrap();
     cluster.ask(client.conn, &unused).unwrap();
     assert_eq!(cluster.core.state().chunks.len(), 0);
     assert!(cluster.core.state().tombstones.get(place.chunk()).is_some());
@@ -269,13 +269,15 @@ fn the_grant_stays_after_close() {
     let client = cluster.client();
     let created = cluster.create(client, "f", 1).unwrap();
     let ino = created.opened.attr.ino;
-    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))], unsettled: Vec::new() }).unwrap();
     // Late write-back under the grant still finds its place.
     assert!(cluster.map_write(client, ino, 0).is_ok());
     let again = cluster.open(client, ino, 2, RO).unwrap();
     assert_eq!(again.grant, created.opened.grant);
-    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(2))] }).unwrap();
-    cluster.ask(client.conn, &GrantBack { grants: vec![(ino, again.grant.id)] }).unwrap();
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(2))], unsettled: Vec::new() }).unwrap();
+    cluster
+        .ask(client.conn, &GrantBack { grants: vec![(ino, again.grant.id)], unsettled: Vec::new() })
+        .unwrap();
     assert_eq!(cluster.map_write(client, ino, 0).unwrap_err(), Status::BadHandle);
     assert_eq!(cluster.open(client, ino, 3, RO).unwrap().grant.kind, GrantKind::Read);
 }
@@ -295,7 +297,7 @@ fn a_file_that_grows_by_a_hole_has_not_written_its_chunk() {
     let both = Commit { hole: true, synced: vec![chunk], ..grow(40_000) };
     assert_eq!(cluster.ask(client.conn, &both), Err(Status::Invalid));
     // So it is not waited for to be closed, and nobody misses its files.
-    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))], unsettled: Vec::new() }).unwrap();
     cluster.run(120_000);
     assert!(!cluster.meta(chunk).written);
     cluster.core.state().check().unwrap();

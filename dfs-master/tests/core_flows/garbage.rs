@@ -42,7 +42,7 @@ fn an_open_file_outlives_its_name() {
         .unwrap();
     cluster.run(2_000);
     assert!(cluster.ask(conn, &Getattr { ino }).is_ok());
-    cluster.ask(conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    cluster.ask(conn, &Release { handles: vec![(ino, Handle(1))], unsettled: Vec::new() }).unwrap();
     cluster.run(200);
     assert_eq!(cluster.ask(conn, &Getattr { ino }), Err(Status::Stale));
     assert!(cluster.core.state().tombstones.get(place.chunk()).is_some());
@@ -58,7 +58,9 @@ fn replicas_are_deleted_after_the_delay_and_a_snapshot() {
     cluster.write(&place, 1, 1);
     sized(&mut cluster, client, &attr);
     unlink(&mut cluster, client, "f");
-    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(1))] }).unwrap();
+    cluster
+        .ask(client.conn, &Release { handles: vec![(attr.ino, Handle(1))], unsettled: Vec::new() })
+        .unwrap();
     cluster.run(10_000);
     let tombstone = cluster.core.state().tombstones.get(place.chunk()).unwrap();
     assert!(tombstone.done);
@@ -76,7 +78,12 @@ fn nothing_is_deleted_before_its_time_or_without_a_snapshot() {
     let place = created.opened.first.unwrap();
     cluster.write(&place, 1, 1);
     unlink(&mut cluster, client, "f");
-    cluster.ask(client.conn, &Release { handles: vec![(created.opened.attr.ino, Handle(1))] }).unwrap();
+    cluster
+        .ask(
+            client.conn,
+            &Release { handles: vec![(created.opened.attr.ino, Handle(1))], unsettled: Vec::new() },
+        )
+        .unwrap();
     cluster.run(18_000);
     assert_eq!(cluster.core.state().tombstones.len(), 1);
     assert!(cluster.servers.iter().all(|server| server.deleted.is_empty()));
@@ -111,7 +118,12 @@ fn a_server_that_was_away_deletes_later() {
     let away = place.members[2].server;
     cluster.kill(away);
     unlink(&mut cluster, client, "f");
-    cluster.ask(client.conn, &Release { handles: vec![(created.opened.attr.ino, Handle(1))] }).unwrap();
+    cluster
+        .ask(
+            client.conn,
+            &Release { handles: vec![(created.opened.attr.ino, Handle(1))], unsettled: Vec::new() },
+        )
+        .unwrap();
     cluster.run(20_000);
     assert!(!cluster.core.state().tombstones.get(place.chunk()).unwrap().done);
     cluster.revive(away, true);
@@ -141,7 +153,9 @@ fn a_stale_replica_goes_when_the_chunk_is_whole_again() {
     assert_eq!(cluster.meta(place.chunk()).members.len(), 3);
     // While it is open for writing, nobody knows that all members have the same on their disks.
     assert!(cluster.server(away).deleted.is_empty());
-    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))] }).unwrap();
+    cluster
+        .ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))], unsettled: Vec::new() })
+        .unwrap();
     cluster.run(60_000);
     assert_eq!(cluster.server(away).deleted, [place.chunk()]);
     for member in cluster.meta(place.chunk()).members.iter() {

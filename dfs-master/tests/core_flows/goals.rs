@@ -42,7 +42,7 @@ fn file_in(cluster: &mut Cluster, client: Client, parent: Ino, name: &str) -> (A
     let (attr, place): (Attr, ChunkPlace) = (created.opened.attr, created.opened.first.unwrap());
     cluster.write(&place, 1, 11);
     cluster.commit_synced(client, &attr, &place, 10_000);
-    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, handle)] }).unwrap();
+    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, handle)], unsettled: Vec::new() }).unwrap();
     (attr, place.chunk())
 }
 

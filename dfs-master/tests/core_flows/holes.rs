@@ -106,14 +106,18 @@ fn share(cluster: &mut Cluster, client: Client, attr: &Attr) -> Client {
     let (_, op, body) = cluster.notified.pop().unwrap();
     assert_eq!(op, Op::Recall);
     let Recall { ino, grant } = rmp_serde::from_slice(&body).unwrap();
-    cluster.ask(client.conn, &GrantBack { grants: vec![(ino, grant)] }).unwrap();
+    cluster.ask(client.conn, &GrantBack { grants: vec![(ino, grant)], unsettled: Vec::new() }).unwrap();
     assert_eq!(cluster.open(other, attr.ino, 8, RW).unwrap().grant.kind, GrantKind::None);
     other
 }
 
 fn release_both(cluster: &mut Cluster, one: Client, other: Client, attr: &Attr) {
-    cluster.ask(one.conn, &Release { handles: vec![(attr.ino, Handle(HANDLE))] }).unwrap();
-    cluster.ask(other.conn, &Release { handles: vec![(attr.ino, Handle(8))] }).unwrap();
+    cluster
+        .ask(one.conn, &Release { handles: vec![(attr.ino, Handle(HANDLE))], unsettled: Vec::new() })
+        .unwrap();
+    cluster
+        .ask(other.conn, &Release { handles: vec![(attr.ino, Handle(8))], unsettled: Vec::new() })
+        .unwrap();
 }
 
 #[test]
@@ -149,7 +153,9 @@ fn one_that_may_be_empty_for_what_it_lost_is_closed_and_stays() {
         let replica = cluster.server_mut(member.server).replicas.get_mut(&place.chunk()).unwrap();
         replica.digest = digest_of(&[]).0;
     }
-    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(HANDLE))] }).unwrap();
+    cluster
+        .ask(client.conn, &Release { handles: vec![(attr.ino, Handle(HANDLE))], unsettled: Vec::new() })
+        .unwrap();
     cluster.run(CLOSED_MS);
     let meta = cluster.meta(place.chunk());
     assert_eq!((meta.open, meta.digest), (false, digest_of(&[]).0), "who owes a sync of it is told");

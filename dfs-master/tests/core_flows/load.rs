@@ -51,7 +51,9 @@ fn hot_in(mut cluster: Cluster) -> Hot {
     let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
     cluster.write(&place, 1, 11);
     cluster.commit_synced(client, &attr, &place, 64 << 20);
-    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))] }).unwrap();
+    cluster
+        .ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))], unsettled: Vec::new() })
+        .unwrap();
     set(&mut cluster, numbers());
     Hot { cluster, client, attr, chunk: place.chunk() }
 }

@@ -163,7 +163,9 @@ fn what_is_made_meanwhile_waits_for_nothing() {
     let (attr, place) = (created.opened.attr, created.opened.first.unwrap());
     cluster.write(&place, 1, 11);
     cluster.commit_synced(client, &attr, &place, 10_000);
-    cluster.ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))] }).unwrap();
+    cluster
+        .ask(client.conn, &Release { handles: vec![(attr.ino, Handle(7))], unsettled: Vec::new() })
+        .unwrap();
     cluster.run(60_000);
     let meta = cluster.meta(place.chunk());
     assert!(meta.members.len() == 2 && !meta.open, "it is closed with the two that there are: {meta:?}");

@@ -21,7 +21,7 @@ fn an_open_that_outlives_its_session_holds_nothing() {
     let mut cluster = Cluster::new(3, 3);
     let (a, b) = (cluster.client(), cluster.client());
     let (attr, _) = cluster.written_file(a, "a");
-    let end = CloseSession {};
+    let end = CloseSession { settled: true };
     cluster.ask(a.conn, &end).unwrap();
     let open = Open { ino: attr.ino, handle: Handle(7), access: RW, truncate: true, creds: Creds::default() };
     // The truncation takes a record; the session ends before the open goes on behind it.
@@ -36,7 +36,7 @@ fn a_place_is_not_given_of_a_chunk_that_is_being_dropped() {
     let client = cluster.client();
     let created = cluster.create(client, "a", 1).unwrap();
     let (ino, place) = (created.opened.attr.ino, created.opened.first.unwrap());
-    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))] }).unwrap();
+    cluster.ask(client.conn, &Release { handles: vec![(ino, Handle(1))], unsettled: Vec::new() }).unwrap();
     let commit = Commit {
         size_epoch: created.opened.attr.size_epoch,
         unused: vec![(place.index, place.chunk())],
@@ -229,7 +229,7 @@ fn an_evicted_session_is_not_heard_and_ends_with_its_lease() {
 fn a_closed_session_is_no_more() {
     let mut cluster = Cluster::new(0, 1);
     let client = cluster.client();
-    cluster.ask(client.conn, &CloseSession {}).unwrap();
+    cluster.ask(client.conn, &CloseSession { settled: true }).unwrap();
     assert_eq!(cluster.ask(client.conn, &Getattr { ino: Ino::ROOT }), Err(Status::NoSession));
     let resume = ResumeSession {
         session: client.session,

@@ -104,7 +104,7 @@ fn a_cut_whose_session_ends_before_its_last_record_ends_all_the_same() {
     assert!(cluster.answer(client.conn, req).is_none());
     cluster.server_mut(primary).cut_off = false;
     cluster.now_ms += 500;
-    cluster.tick_and_send(client, &CloseSession {});
+    cluster.tick_and_send(client, &CloseSession { settled: true });
     cluster.run(3_000);
     assert!(cluster.core.state().ns.intent(attr.ino).is_none(), "nobody could ever write it again");
     assert_eq!(cluster.ask(other.conn, &Getattr { ino: attr.ino }).unwrap().size, CHUNK + 100);

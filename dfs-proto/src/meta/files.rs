@@ -59,6 +59,8 @@ pub struct Opened {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Release {
     pub handles: Vec<(Ino, Handle)>,
+    /// Of these, writes were given up that may still take effect: they are not to be cached before those are over.
+    pub unsettled: Vec<Ino>,
 }
 request!(Release => Done);
 
@@ -249,6 +251,8 @@ pub struct HoleChunk {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GrantBack {
     pub grants: Vec<(Ino, GrantId)>,
+    /// As of [`Release`].
+    pub unsettled: Vec<Ino>,
 }
 request!(GrantBack => Done);
 

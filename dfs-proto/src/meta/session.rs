@@ -76,7 +76,10 @@ pub struct SessionResumed {
 
 /// Ends a session: its opens, locks and grants end with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct CloseSession {}
+pub struct CloseSession {
+    /// Every write of it has an answer.
+    pub settled: bool,
+}
 request!(CloseSession => Done);
 
 /// Renews the session's lease when nothing else did, and reads the master's clock.

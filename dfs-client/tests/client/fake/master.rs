@@ -38,6 +38,8 @@ pub(crate) struct Master {
     pub(crate) setattrs: usize,
     pub(crate) given_back: Vec<GrantId>,
     pub(crate) releases: usize,
+    /// Files that closes, and then grants that came back, said writes of may still take effect.
+    pub(crate) unsettled: Vec<Ino>,
     pub(crate) want_groups: bool,
     pub(crate) index: u64,
     /// What truncations leave for the chunk servers to zero.
@@ -70,6 +72,7 @@ impl Master {
             setattrs: 0,
             given_back: Vec::new(),
             releases: 0,
+            unsettled: Vec::new(),
             want_groups: false,
             index: 0,
             zeros: Vec::new(),
@@ -174,6 +177,7 @@ impl Master {
             Op::DropHoles => Outgoing::reply(head, &self.drop_holes(&body!())?),
             Op::GrantBack => {
                 let back: GrantBack = body!();
+                self.unsettled.extend(&back.unsettled);
                 for (ino, given) in back.grants {
                     self.given_back.push(given);
                     if let Some(file) = self.files.get_mut(&ino) {
@@ -184,6 +188,7 @@ impl Master {
             }
             Op::Release => {
                 let release: Release = body!();
+                self.unsettled.extend(&release.unsettled);
                 self.releases += release.handles.len();
                 Outgoing::reply(head, &Done {})
             }

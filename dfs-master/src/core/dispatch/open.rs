@@ -15,6 +15,7 @@ use crate::core::namespace::{self, Caller as By};
 use crate::core::ops::{self, NsCommand, TruncateBy};
 use crate::core::reply::Caller;
 use crate::core::state::min_write_for;
+use crate::core::unsettled::Settling;
 use crate::core::{After, Core};
 
 /// An open under way.
@@ -188,6 +189,7 @@ impl Core {
             return Err(Status::Recovering);
         }
         self.clear_grants(ino, flow.session, writes)?;
+        let cache = self.may_cache(ino, flow.session, flow.access.write)?;
         if flow.truncate {
             let by = TruncateBy { caller: flow.by.clone(), by_handle: false };
             let command = NsCommand::Truncate(ops::Truncate { ino, size: 0, now: self.now.wall, by });
@@ -206,12 +208,33 @@ impl Core {
             self.propose(None, command, Then::Open(Box::new(flow)))?;
             return Ok(());
         }
-        self.finish_open(&flow, ino, attr)
+        self.finish_open(&flow, ino, attr, cache)
     }
 
-    fn finish_open(&mut self, flow: &OpenFlow, ino: Ino, attr: meta::Attr) -> Result<(), Status> {
+    /// Whether a grant may be given.
+    ///
+    /// # Errors
+    /// `Recalling` while writes that were left under way are waited for.
+    fn may_cache(&mut self, ino: Ino, session: SessionId, write: bool) -> Result<bool, Status> {
+        if !self.soft.grants.would_give(ino, session, write) {
+            return Ok(true);
+        }
+        match self.settle(ino) {
+            Settling::Settled => Ok(true),
+            Settling::Wait => Err(Status::Recalling),
+            Settling::InDoubt => Ok(false),
+        }
+    }
+
+    fn finish_open(
+        &mut self,
+        flow: &OpenFlow,
+        ino: Ino,
+        attr: meta::Attr,
+        cache: bool,
+    ) -> Result<(), Status> {
         let write = flow.access.write;
-        let grant = self.soft.grants.open(ino, flow.session, flow.handle, write);
+        let grant = self.soft.grants.open(ino, flow.session, flow.handle, write, cache);
         let first = match self.state.ns.chunk_at(ino, ChunkIndex(0))? {
             Some(chunk) if write && self.after_opening(chunk) == After::Now => {
                 self.place_to_write(flow.session, chunk).ok()

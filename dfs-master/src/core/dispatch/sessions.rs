@@ -4,8 +4,8 @@ use dfs_proto::control::ServerEvent;
 use dfs_proto::ids::{ChunkId, Ino, LogIndex, SessionId};
 use dfs_proto::meta::Done;
 use dfs_proto::meta::{
-    Alive, EvictSession, Grant, GrantBack, GrantKind, KeepAlive, OpenSession, Release, ResumeSession,
-    SessionOpened, SessionResumed,
+    Alive, CloseSession, EvictSession, Grant, GrantBack, GrantKind, KeepAlive, OpenSession, Release,
+    ResumeSession, SessionOpened, SessionResumed,
 };
 use dfs_proto::status::Status;
 
@@ -91,7 +91,10 @@ impl Core {
     /// A session whose connection broke, with this leader all along: what the client names is open, what
     /// it does not name it has closed, and grants are as this leader knows them.
     fn reclaim(&mut self, session: SessionId, request: &ResumeSession) -> Vec<(Ino, Grant)> {
-        self.soft.grants.keep_opens(session, &request.opens);
+        for ino in self.soft.grants.keep_opens(session, &request.opens) {
+            // What it said of their writes when it closed them was lost with the connection.
+            self.unsettle(ino);
+        }
         self.held_grants(session, request)
     }
 
@@ -111,11 +114,11 @@ impl Core {
         index > self.raft.last() || low_half(self.log.term_at(index).0) > low_half(term.0)
     }
 
-    pub(super) fn close_session(&mut self, client: &Client) -> Result<(), Status> {
+    pub(super) fn close_session(&mut self, client: &Client, request: CloseSession) -> Result<(), Status> {
         let session = client.session;
         self.propose(None, Command::EndSession { session }, Then::CloseSession(client.caller))?;
         if let Some(live) = self.soft.sessions.get_mut(session) {
-            live.ending = true;
+            (live.ending, live.settled) = (true, request.settled);
         }
         Ok(())
     }
@@ -127,6 +130,7 @@ impl Core {
     }
 
     pub(super) fn release(&mut self, client: &Client, request: &Release) -> Result<(), Status> {
+        request.unsettled.iter().for_each(|ino| self.unsettle(*ino));
         for (ino, handle) in &request.handles {
             self.soft.grants.release(*ino, client.session, *handle);
         }
@@ -135,6 +139,7 @@ impl Core {
     }
 
     pub(super) fn grant_back(&mut self, client: &Client, request: &GrantBack) -> Result<(), Status> {
+        request.unsettled.iter().for_each(|ino| self.unsettle(*ino));
         for (ino, grant) in &request.grants {
             self.soft.grants.give_back(*ino, client.session, *grant);
         }
@@ -181,6 +186,9 @@ impl Core {
     /// A session's end is in the log: what it had ends with it.
     pub(in crate::core) fn session_ended(&mut self, index: LogIndex, session: SessionId) {
         let live = self.soft.sessions.remove(session);
+        if !live.as_ref().is_some_and(|live| live.settled) {
+            self.unsettle_all_of(session);
+        }
         self.soft.grants.end_session(session);
         for link in self.links.values_mut().filter(|link| link.session == Some(session)) {
             link.session = None;

@@ -280,6 +280,7 @@ impl Core {
             self.soft.recovery.zeroing.remove(&chunk);
             self.soft.damage.forget(chunk);
             self.soft.doubts.forget(chunk);
+            self.soft.unsettled.settled(chunk);
             if plan.filled {
                 self.soft.seen.insert(chunk.0, ());
             }

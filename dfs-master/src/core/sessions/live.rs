@@ -24,6 +24,8 @@ pub struct LiveSession {
     spoken: bool,
     /// Its end is proposed.
     pub ending: bool,
+    /// Its client said, when it closed it, that nothing of it is under way.
+    pub settled: bool,
     /// An operator wants it to end: it is not heard any more, and its lease runs out.
     pub evicted: bool,
     /// Allocated for it; by chunk.
@@ -37,6 +39,7 @@ impl LiveSession {
             heard: now,
             spoken: conn.is_some(),
             ending: false,
+            settled: false,
             evicted: false,
             fresh: BTreeMap::new(),
         }
