@@ -278,6 +278,13 @@ impl Cluster {
         self.send(client.conn, b, second, done.0)
     }
 
+    /// A request of a peer that has no session, which is there when what follows arrives, and no record of it is written.
+    pub(crate) fn send_before<R: Request>(&mut self, conn: ConnId, request: &R) {
+        let (op, req, body) = (R::OP, ReqId(self.number()), encode(request));
+        let (rid, done) = (RequestId(0), RequestId(0));
+        self.inputs.push_back(Input::Request { conn, req, op, rid, done, body });
+    }
+
     /// A tick, and a request that is there before what the tick sets going is answered.
     pub(crate) fn tick_and_send<R: Request>(&mut self, client: Client, request: &R) -> ReqId {
         self.inputs.push_back(Input::Tick);

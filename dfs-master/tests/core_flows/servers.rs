@@ -77,6 +77,24 @@ fn a_late_registration_does_not_bury_the_process_that_followed() {
 }
 
 #[test]
+fn a_late_registration_does_not_overtake_the_record_of_the_process_that_followed() {
+    let mut cluster = Cluster::new(1, 1);
+    let num = cluster.servers[0].num;
+    cluster.kill(num);
+    cluster.servers[0].restart(false);
+    let late = cluster.servers[0].register();
+    cluster.servers[0].restart(false);
+    let (dead, alive) = (cluster.connect(Role::ChunkServer), cluster.connect(Role::ChunkServer));
+    let register = cluster.servers[0].register();
+    cluster.send_before(alive, &register);
+    assert_eq!(cluster.ask(dead, &late).unwrap_err(), Status::Overloaded);
+    // Who is alive may ask again.
+    cluster.ask(alive, &register).unwrap();
+    cluster.revive(num, false);
+    assert!(cluster.heartbeat(0).unwrap().granted);
+}
+
+#[test]
 fn a_server_that_knows_more_puts_the_master_on_hold() {
     let newer: [fn(&mut dfs_proto::control::Register); 3] = [
         |register| register.generation = Generation(2),

@@ -8,7 +8,7 @@ use dfs_proto::control::{
     ActiveConfig, GracefulStop, Heartbeat, HeartbeatReply, Inventory, LearnerReady, Register, Registered,
     ReplicaInfo, ReportTrouble, ServerEvent,
 };
-use dfs_proto::ids::{BootId, ChunkId, KeyId, LogIndex, Seq, ServerNum};
+use dfs_proto::ids::{BootId, ChunkId, KeyId, LogIndex, Seq, ServerId, ServerNum};
 use dfs_proto::key::{IssuedKey, KEY_TURN_BITS};
 use dfs_proto::meta::Done;
 use dfs_proto::planted;
@@ -28,6 +28,7 @@ use crate::core::servers::{Server, ServerInfo};
 #[derive(Clone, Debug)]
 pub(in crate::core) struct Registration {
     pub(super) caller: Caller,
+    server: ServerId,
     boot: BootId,
     boot_is_new: bool,
     disks: Vec<dfs_proto::control::DiskReport>,
@@ -79,6 +80,11 @@ impl Core {
             self.hold.ahead(&request, why);
             return Err(Status::Behind);
         }
+        let is_of = |then: &Then| matches!(then, Then::Register(other) if other.server == request.server);
+        if self.pending.values().any(|pending| is_of(&pending.then)) {
+            // Which of two processes came after the other is only told from what the log says by then.
+            return Err(Status::Overloaded);
+        }
         let known = self.state.servers.by_id(request.server);
         if let Some(server) = known
             && self.soft.servers.get(server.num).is_some_and(|live| live.dead_boots.contains(&request.boot))
@@ -99,7 +105,7 @@ impl Core {
         let Register { server: id, boot, os_boot, hb_ctr, name, version, tcp, unix, labels, disks, .. } =
             request;
         let info = ServerInfo { id, boot, os_boot, hb_ctr, name, tcp, unix, labels, version };
-        let registration = Registration { caller, boot, boot_is_new, disks };
+        let registration = Registration { caller, server: id, boot, boot_is_new, disks };
         match known.filter(|server| server.info == info).map(|server| server.num) {
             Some(num) => self.server_logged(registration, &Answer::Server(num), self.state.applied),
             None => {
@@ -157,7 +163,7 @@ impl Core {
 
     /// The registration is in the log; answers once it is on the disk.
     pub(super) fn server_logged(&mut self, registration: Registration, answer: &Answer, index: LogIndex) {
-        let Registration { caller, boot, boot_is_new, disks } = registration;
+        let Registration { caller, boot, boot_is_new, disks, .. } = registration;
         let Answer::Server(num) = *answer else { return self.fail(caller, Status::TooBig) };
         let Some(link) = self.links.get_mut(&caller.conn) else { return };
         link.server = Some(num);
