@@ -183,6 +183,8 @@ impl<N: Net> Client<N> {
             self.shared.spawn(async move {
                 if let Err(error) = shared.settle(&inode, shared.patience()).await {
                     log::warn!("inode {}: not written back at its close: {error}", inode.ino);
+                    // Its writes may still be under way.
+                    inode.lock().given_up += 1;
                 }
                 shared.closed(&inode, id);
             });

@@ -181,6 +181,12 @@ impl Closing {
         self.idle.add(chunk, due);
     }
 
+    /// Nobody writes the chunk, and it is to be closed with the next ones.
+    pub(super) fn hurry(&mut self, chunk: ChunkId, now: Micros) {
+        self.idle.remove(chunk);
+        self.idle.add(chunk, now);
+    }
+
     #[must_use]
     pub(super) fn is_closing(&self, chunk: ChunkId) -> bool {
         self.jobs.contains_key(&chunk)

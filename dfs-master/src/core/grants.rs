@@ -116,13 +116,10 @@ impl Grants {
             .collect()
     }
 
-    /// The inodes that the session has open for writing, or holds a Write grant on.
+    /// The inodes that the session has open for writing. Of one that it closed, every write has an answer.
     #[must_use]
     pub fn written_by(&self, session: SessionId) -> Vec<Ino> {
-        let writes = |ino: &Ino| {
-            self.is_open(*ino, session, true) || self.held(*ino, session).kind == GrantKind::Write
-        };
-        self.inodes_of(session).into_iter().filter(writes).collect()
+        self.inodes_of(session).into_iter().filter(|ino| self.is_open(*ino, session, true)).collect()
     }
 
     /// Whether an open would be given more than the session holds.

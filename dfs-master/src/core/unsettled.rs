@@ -6,7 +6,9 @@
 //! or is gone. An open that would be given a grant has the chunks closed at once and waits a moment for that; when it
 //! does not come to it, the file is opened without a grant.
 //!
-//! Soft: a new leader does not trust any chunk that is open when it begins.
+//! Soft: a new leader does not trust any chunk that is open when it begins. Those are many, and hardly ever is a write
+//! under way to one: who opens such a file to read does not wait, and gets no grant until its chunks were closed, many
+//! at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +28,8 @@ const WAIT_AGAIN_MS: u64 = 10_000;
 #[derive(Clone, Debug)]
 struct Left {
     chunks: BTreeSet<ChunkId>,
+    /// A leader before this one may have known of a write under way; nothing says that there is one.
+    by_default: bool,
     since: Micros,
     /// When an open began to wait.
     waited: Option<Micros>,
@@ -39,10 +43,11 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    fn add(&mut self, ino: Ino, chunk: ChunkId, now: Micros) {
-        let new = || Left { chunks: BTreeSet::new(), since: now, waited: None };
+    fn add(&mut self, ino: Ino, chunk: ChunkId, by_default: bool, now: Micros) {
+        let new = || Left { chunks: BTreeSet::new(), by_default: true, since: now, waited: None };
         let left = self.inodes.entry(ino).or_insert_with(new);
         left.since = now;
+        left.by_default &= by_default;
         left.chunks.insert(chunk);
         self.chunks.insert(chunk, ino);
     }
@@ -78,7 +83,7 @@ impl Core {
         let chunks = self.state.ns.chunks_after(ino, ChunkIndex(0), usize::MAX).unwrap_or_default();
         for (_, chunk) in chunks {
             if self.state.chunks.get(chunk).is_some_and(|meta| meta.open) {
-                self.soft.unsettled.add(ino, chunk, now);
+                self.soft.unsettled.add(ino, chunk, false, now);
             }
         }
     }
@@ -93,12 +98,12 @@ impl Core {
     /// The first walk of a leader has come to a chunk: what leaders before it knew of writes under way is lost.
     pub(super) fn unsettle_from_before(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
         if meta.open && !self.soft.ids.is_ours(chunk.counter()) {
-            self.soft.unsettled.add(meta.ino, chunk, self.now.mono);
+            self.soft.unsettled.add(meta.ino, chunk, true, self.now.mono);
         }
     }
 
     /// Whether `ino` may be cached, and if not yet, has its chunks closed.
-    pub(super) fn settle(&mut self, ino: Ino) -> Settling {
+    pub(super) fn settle(&mut self, ino: Ino, write: bool) -> Settling {
         if self.soft.scan.passes() == 0 {
             self.unsettle_from_before_in(ino);
         }
@@ -108,6 +113,11 @@ impl Core {
         self.pass_over_unwritten(ino);
         let now = self.now.mono;
         let Some(left) = self.soft.unsettled.inodes.get_mut(&ino) else { return Settling::Settled };
+        if left.by_default && !write {
+            let closing = &mut self.soft.closing;
+            left.chunks.iter().for_each(|chunk| closing.hurry(*chunk, now));
+            return Settling::InDoubt;
+        }
         let waited = left.waited.filter(|since| now.ms_since(*since) < WAIT_AGAIN_MS);
         let waited = *left.waited.insert(waited.unwrap_or(now));
         let chunks: Vec<ChunkId> = left.chunks.iter().copied().collect();

@@ -189,7 +189,8 @@ impl Core {
             return Err(Status::Recovering);
         }
         self.clear_grants(ino, flow.session, writes)?;
-        let cache = self.may_cache(ino, flow.session, flow.access.write)?;
+        // What is cut away is over with its chunks.
+        let cache = flow.truncate || self.may_cache(ino, flow.session, flow.access.write)?;
         if flow.truncate {
             let by = TruncateBy { caller: flow.by.clone(), by_handle: false };
             let command = NsCommand::Truncate(ops::Truncate { ino, size: 0, now: self.now.wall, by });
@@ -219,7 +220,7 @@ impl Core {
         if !self.soft.grants.would_give(ino, session, write) {
             return Ok(true);
         }
-        match self.settle(ino) {
+        match self.settle(ino, write) {
             Settling::Settled => Ok(true),
             Settling::Wait => Err(Status::Recalling),
             Settling::InDoubt => Ok(false),
