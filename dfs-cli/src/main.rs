@@ -15,6 +15,7 @@ mod goal;
 mod heat;
 mod offline;
 mod online;
+mod ops;
 mod output;
 mod policy;
 mod rebuild;
@@ -53,6 +54,8 @@ enum Command {
     Status,
     /// What the cluster moves now: in all, each server, the busiest chunks. Again every second, until interrupted
     Top(top::Args),
+    /// What is under way and what took long lately: on the master, each chunk server and each mount, who waits for whom
+    Ops(ops::Args),
     /// Why the master is on hold, what going on costs, and to go on; or, with --from-servers, a new master's directory
     /// of the copies that chunk servers keep
     Recover(recover::Args),
@@ -130,6 +133,7 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Status => status::run(&target),
         Command::Top(args) => top::run(&target, &args),
+        Command::Ops(args) => ops::run(&target, &args),
         Command::Recover(args) if args.from_servers => return from_servers::run(&target, &args),
         Command::Recover(args) => recover::run(&target, &args),
         Command::SupportBundle(args) => support::run(&target, &args),

@@ -147,6 +147,8 @@ fn start(config: &Config, origin: Option<Origin>) -> anyhow::Result<(Runtime, Si
     }
     let live = runtime.block_on(root(&client, config)).and_then(|root| {
         let shared = Shared::new(client.clone(), &recalls, root, runtime.handle().clone(), &config.options);
+        let stats = Arc::clone(&shared.stats);
+        dfs_proto::conn::tell_more(move || stats.flights());
         if let Some(port) = admin_port {
             admin::serve(port, runtime.handle().clone(), &shared)?;
         }

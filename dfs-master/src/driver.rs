@@ -9,6 +9,7 @@
 mod copies;
 mod held;
 mod load_log;
+mod ops;
 mod service;
 mod snapshots;
 mod stats;

@@ -11,6 +11,7 @@
 mod addr;
 mod calls;
 mod error;
+mod flight;
 mod handshake;
 mod hello;
 mod listen;
@@ -30,6 +31,7 @@ use tokio::sync::Notify;
 
 pub use addr::{BadPeerAddr, PeerAddr};
 pub use error::{BindError, CallError, ConnError};
+pub use flight::{in_flight, tell_more};
 pub use handshake::{Acceptor, HANDSHAKE_MAX};
 pub use hello::{FEATURES, Hello, Role, RoleSet, Welcome};
 pub use listen::Listener;
@@ -38,11 +40,13 @@ pub use responder::Responder;
 pub use stream::Stream;
 
 use crate::conn::calls::Calls;
+use crate::conn::flight::{Entry, Serving};
 use crate::conn::outbox::{Left, Outbox, Waiter};
 use crate::conn::reader::Reader;
 use crate::frame::wire::WireFrame;
 use crate::frame::{Frame, Outgoing};
 use crate::header::{CallId, Flags, Header, Words};
+use crate::meta::Side;
 use crate::request::{Op, Request};
 use crate::status::Status;
 
@@ -99,6 +103,8 @@ struct Inner {
     serving: AtomicUsize,
     /// Their bytes.
     serving_bytes: AtomicUsize,
+    /// What they are.
+    serving_now: Serving,
     closed: AtomicBool,
     over: Notify,
 }
@@ -164,9 +170,11 @@ impl Conn {
             calls: Calls::new(),
             serving: AtomicUsize::new(0),
             serving_bytes: AtomicUsize::new(0),
+            serving_now: Serving::default(),
             closed: AtomicBool::new(false),
             over: Notify::new(),
         });
+        flight::enter(Arc::downgrade(&inner));
         let conn = Conn { inner };
         tokio::spawn(reader::flush(conn.clone(), Arc::clone(&handler)));
         tokio::spawn(reader::sweep(Arc::clone(&conn.inner)));
@@ -201,14 +209,17 @@ impl Conn {
     /// Waits before sending while much is queued. Dropping the future gives the call up.
     pub async fn call_frame(&self, out: Outgoing, deadline: Duration) -> Result<Frame, CallError> {
         let inner = &self.inner;
-        let (until, deadline_ms) = calls::deadline_after(deadline);
+        let (began, until, deadline_ms) = calls::deadline_after(deadline);
         if inner.outbox.is_full(Waiter::Caller) {
             let room = tokio::time::timeout_at(until, inner.outbox.wait_room(Waiter::Caller));
             room.await.map_err(|_elapsed| CallError::Deadline)?;
         }
-        let call = inner.calls.start(until)?;
+        let entry = Entry::new(out.op, &out.meta, began);
+        let call = inner.calls.start(until, entry)?;
         inner.send(WireFrame::new(out, call.id, deadline_ms)?)?;
-        let frame = call.reply().await?;
+        let answer = call.reply().await;
+        entry.over(Side::Calls, &inner.peer);
+        let frame = answer?;
         let status = frame.header.status;
         if status == Status::Ok { Ok(frame) } else { Err(CallError::Status(status, frame.detail())) }
     }

@@ -13,6 +13,7 @@
 //! a list of [`Attr`]. The kernel forgets them with every such change and asks before the next one.
 
 mod attr;
+mod flight;
 mod session;
 mod names;
 mod files;
@@ -27,6 +28,7 @@ pub use attr::*;
 pub use check::*;
 pub use damage::*;
 pub use files::*;
+pub use flight::*;
 pub use goal::*;
 pub use load::*;
 pub use names::*;

@@ -53,6 +53,8 @@ ops! {
     Hello = 1;
     /// Does nothing; measures the way there and back.
     Ping = 2;
+    /// What the process at the other end is at.
+    InFlight = 3;
 
     // Client to master: sessions.
     OpenSession = 16;
@@ -148,6 +150,7 @@ ops! {
     SessionList = 211;
     ChunkChanges = 212;
     EvictSession = 215;
+    Ops = 216;
 
     // Tools to chunk servers.
     ListHeaders = 208;

@@ -4,11 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use dfs_tests::cluster::{Cluster, binaries, refusal, sh};
 use serde_json::Value;
@@ -257,4 +259,59 @@ fn top_shows_what_is_moved_now() {
     cluster.dev("kill", &["cs2"]);
     cluster.wait_for("its end", |status| status["servers_up"] == 2);
     assert_eq!(cluster.json(&["top"])["servers"][0]["name"], "cs2");
+}
+
+/// Each process that `dfs ops` names, and what it is at; none of who does not answer.
+fn ops(cluster: &Cluster, args: &[&str]) -> BTreeMap<String, Option<Vec<Value>>> {
+    let report = cluster.json(&[&["ops"], args].concat());
+    let daemons = report["daemons"].as_array().unwrap().iter();
+    let at = |daemon: &Value| daemon["at"]["flights"].as_array().cloned();
+    daemons.map(|daemon| (daemon["name"].as_str().unwrap().to_owned(), at(daemon))).collect()
+}
+
+#[test]
+fn ops_shows_who_waits_for_whom() {
+    let cluster = up();
+    let at = cluster.path("f");
+    sh(&cluster.mount(), "head -c 100000 /dev/urandom >f; sync f");
+    let ino = fs::metadata(&at).unwrap().ino();
+    let quiet = ops(&cluster, &["--min", "900"]);
+    assert_eq!(quiet.len(), 5, "{quiet:?}");
+    assert!(quiet.values().flatten().all(Vec::is_empty), "{quiet:?}");
+    // A file has two of the three servers: with two of them stopped every one misses at least one.
+    for server in ["cs1", "cs2"] {
+        cluster.dev("pause", &[server]);
+    }
+    // A process of its own: from this one the start of `dfs` would close a copy of the descriptor, and wait as well.
+    let mut writer =
+        Command::new("sh").args(["-c", "echo more >>\"$0\" && sync \"$0\""]).arg(at).spawn().unwrap();
+    let limit = Instant::now() + Duration::from_secs(20);
+    let seen = loop {
+        let seen = ops(&cluster, &[]);
+        let mount = seen.iter().find(|(name, _)| name.starts_with("mount "));
+        let flights = mount.and_then(|(_, flights)| flights.clone()).unwrap();
+        let is = |flight: &Value, side: &str, op: &str| flight["side"] == side && flight["op"] == op;
+        let program = flights.iter().any(|flight| {
+            (is(flight, "program", "fsync") || is(flight, "program", "flush"))
+                && flight["peer"].as_str().unwrap().starts_with("process ")
+        });
+        let call = flights.iter().any(|flight| is(flight, "calls", "Write") && flight["ino"] == ino);
+        if program && call {
+            break seen;
+        }
+        assert!(Instant::now() < limit, "{seen:?}");
+    };
+    let silent: Vec<&str> =
+        seen.iter().filter(|(_, at)| at.is_none()).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(silent, ["chunk server cs1", "chunk server cs2"]);
+    let words = cluster.dfs(&["ops"]);
+    assert!(words.contains("chunk server cs1 does not say") && words.contains("under way: "), "{words}");
+    for server in ["cs1", "cs2"] {
+        cluster.resume(server);
+    }
+    assert!(writer.wait().unwrap().success());
+    let late = cluster.json(&["ops", "--number", "1000"]);
+    let slow = |daemon: &Value| daemon["at"]["slow"].as_array().unwrap().clone();
+    let slow: Vec<Value> = late["daemons"].as_array().unwrap().iter().flat_map(slow).collect();
+    assert!(slow.iter().any(|flight| flight["op"] == "Write" && flight["ino"] == ino), "{late}");
 }

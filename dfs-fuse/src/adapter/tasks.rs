@@ -86,8 +86,8 @@ impl Tasks {
             Started::Done(result) => return answer(result.map_err(code)),
             Started::Waits(operation, parking) => (operation, parking),
         };
-        let (stats, waiting) = (Arc::clone(&self.stats), Stats::take_along());
-        let answered = move || waiting.into_iter().for_each(|waiting| stats.answered(waiting));
+        let (stats, place) = (Arc::clone(&self.stats), self.stats.take_along(pid));
+        let answered = move || place.into_iter().for_each(|place| stats.late_answer(place));
         let rest = async move {
             let mut operation = operation;
             let waited = tokio::select! {

@@ -104,7 +104,7 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
 #[expect(clippy::too_many_lines, reason = "a table; a new operation has to take its place in it")]
 fn role_of(op: Op) -> Option<Role> {
     match op {
-        Op::Hello | Op::Ping => None,
+        Op::Hello | Op::Ping | Op::InFlight => None,
         Op::OpenSession
         | Op::ResumeSession
         | Op::CloseSession
@@ -164,9 +164,10 @@ fn role_of(op: Op) -> Option<Role> {
         | Op::SessionList
         | Op::EvictSession
         | Op::ChunkChanges => Some(Role::Tool),
-        // The driver answers these two: they are of files.
+        // The driver answers these three: two are of files, and one asks other processes.
         Op::ListLog
         | Op::ReadLog
+        | Op::Ops
         | Op::Recall
         | Op::LocationsChanged
         | Op::DirChanged

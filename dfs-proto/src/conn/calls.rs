@@ -11,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::conn::CallError;
+use crate::conn::flight::Entry;
 use crate::frame::Frame;
 use crate::header::CallId;
 use crate::status::Status;
@@ -49,6 +50,7 @@ struct Slot {
 #[derive(Debug)]
 struct Waiting {
     deadline: Instant,
+    entry: Entry,
     done: oneshot::Sender<Outcome>,
 }
 
@@ -83,13 +85,18 @@ impl Calls {
     }
 
     /// Takes a slot for a call that ends at `deadline` at the latest.
-    pub(crate) fn start(&self, deadline: Instant) -> Result<Pending<'_>, CallError> {
+    pub(crate) fn start(&self, deadline: Instant, entry: Entry) -> Result<Pending<'_>, CallError> {
         let (done, reply) = oneshot::channel();
-        let (id, wake) = self.table().start(Waiting { deadline, done })?;
+        let (id, wake) = self.table().start(Waiting { deadline, entry, done })?;
         if wake {
             self.sweep.notify_one();
         }
         Ok(Pending { calls: self, id, reply, ended: false })
+    }
+
+    /// What waits.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.table().slots.iter().filter_map(|slot| Some(slot.waiting.as_ref()?.entry)).collect()
     }
 
     /// Gives the call its reply. A call that is over already gets nothing.
@@ -213,10 +220,11 @@ impl Drop for Pending<'_> {
 /// Longest deadline of a call: a day is for ever to a network.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// When a call that starts now and may take `limit` is overdue, and `limit` as the header says it.
-pub(crate) fn deadline_after(limit: Duration) -> (Instant, u32) {
+/// Now, when a call that starts now and may take `limit` is overdue, and `limit` as the header says it.
+pub(crate) fn deadline_after(limit: Duration) -> (Instant, Instant, u32) {
     let limit = limit.min(DEADLINE_MAX);
     // 0 in the header would say that there is no deadline.
     let ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1);
-    (Instant::now() + limit, ms)
+    let now = Instant::now();
+    (now, now + limit, ms)
 }

@@ -22,6 +22,19 @@ pub enum Role {
     Tool,
 }
 
+impl Role {
+    /// As people call it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Client => "mount",
+            Role::ChunkServer => "chunk server",
+            Role::Master => "master",
+            Role::Tool => "tool",
+        }
+    }
+}
+
 /// The roles that a listener admits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoleSet(u8);

@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::conn::calls::Sweep;
+use crate::conn::flight::in_flight;
 use crate::conn::outbox::{Cork, Left, Waiter};
 use crate::conn::stream::ReadHalf;
 use crate::conn::{Conn, Handler, Inner, Responder};
@@ -118,13 +119,18 @@ impl Reader {
         let header = &frame.header;
         let bytes = frame.meta.len() + frame.payload.len();
         let admitted = self.conn.inner.start_serving(bytes);
-        let reply = Responder::new(self.conn.clone(), header.op, header.call, header.flags, bytes);
+        let reply = Responder::new(self.conn.clone(), &frame, bytes);
         if !admitted {
             reply.fail(Status::Overloaded, "too many requests in flight on this connection");
         } else if header.op == Op::Hello {
             reply.fail(Status::Malformed, "the handshake is done");
         } else if header.op == Op::Ping {
             reply.send(Outgoing::reply_to(header));
+        } else if header.op == Op::InFlight {
+            match frame.decode() {
+                Ok(asked) => reply.send(Outgoing::reply(header, &in_flight(&asked))),
+                Err(error) => reply.fail(Status::Malformed, &error.to_string()),
+            }
         } else {
             self.handler.handle(&self.conn, frame, reply);
         }

@@ -1,8 +1,12 @@
 //! The right, and the duty, to answer one request once.
 
+use tokio::time::Instant;
+
 use crate::conn::Conn;
-use crate::frame::Outgoing;
+use crate::conn::flight::Entry;
+use crate::frame::{Frame, Outgoing};
 use crate::header::{CallId, Flags};
+use crate::meta::Side;
 use crate::request::Op;
 use crate::status::Status;
 
@@ -22,12 +26,16 @@ struct Open {
     /// What the request counts as against the connection's bound on bytes being served.
     bytes: usize,
     one_way: bool,
+    /// Its place in the connection's table.
+    slot: usize,
 }
 
 impl Responder {
-    pub(crate) fn new(conn: Conn, op: Op, call: CallId, flags: Flags, bytes: usize) -> Responder {
-        let one_way = flags.contains(Flags::ONE_WAY);
-        Responder { open: Some(Open { conn, op, call, bytes, one_way }) }
+    pub(crate) fn new(conn: Conn, frame: &Frame, bytes: usize) -> Responder {
+        let header = &frame.header;
+        let slot = conn.inner.serving_now.begin(Entry::new(header.op, &frame.meta, Instant::now()));
+        let one_way = header.flags.contains(Flags::ONE_WAY);
+        Responder { open: Some(Open { conn, op: header.op, call: header.call, bytes, one_way, slot }) }
     }
 
     /// Sends the answer. It does not block: what the socket does not take now is queued. On a broken
@@ -61,7 +69,11 @@ impl Drop for Responder {
 
 impl Open {
     fn answer(self, out: Outgoing) {
-        self.conn.inner.done_serving(self.bytes);
+        let inner = &self.conn.inner;
+        inner.done_serving(self.bytes);
+        if let Some(entry) = inner.serving_now.end(self.slot) {
+            entry.over(Side::Serves, &inner.peer);
+        }
         if !self.one_way {
             self.conn.inner.send_reply(self.op, self.call, out);
         }
