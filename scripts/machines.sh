@@ -117,9 +117,10 @@ await() {
   took=$(($(now_ms) - began))
 }
 
+# Not by pgrep, which reads every process's memory: one that waits for a stuck mount would hold it.
 find_leader() {
   local nspawn
-  nspawn=$(cat "$work/$1/nspawn") && leader[$1]=$(pgrep -P "$nspawn" | head -n 1) && [ -n "${leader[$1]}" ]
+  nspawn=$(cat "$work/$1/nspawn") && read -r "leader[$1]" _ <"/proc/$nspawn/task/$nspawn/children" && [ -n "${leader[$1]}" ]
 }
 
 is_up() { on "$1" systemctl is-system-running --quiet || [ "$(on "$1" systemctl is-system-running)" = degraded ]; }
@@ -155,8 +156,8 @@ stop_machines() {
   for name in "${machines[@]}"; do
     for _ in $(seq 50); do umount -R "$work/$name/root" 2>/dev/null && break; sleep 0.1; done
     ip netns del "$lab-$name" 2>/dev/null || true
-    # Processes that were killed leave their groups a little later.
-    for _ in $(seq 50); do leave_cgroup "$lab-$name" && break; sleep 0.1; done
+    # Processes that were killed leave their groups a little later, a mount's daemon after 10 s at most.
+    for _ in $(seq 200); do leave_cgroup "$lab-$name" && break; sleep 0.1; done
   done
   ip netns del "$lab" 2>/dev/null || true
   if [ $code -eq 0 ]; then rm -rf "$work"; exit; fi
