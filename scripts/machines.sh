@@ -120,7 +120,8 @@ await() {
 # Not by pgrep, which reads every process's memory: one that waits for a stuck mount would hold it.
 find_leader() {
   local nspawn
-  nspawn=$(cat "$work/$1/nspawn") && read -r "leader[$1]" _ <"/proc/$nspawn/task/$nspawn/children" && [ -n "${leader[$1]}" ]
+  # The list ends without a newline.
+  nspawn=$(cat "$work/$1/nspawn") && leader[$1]=$(tr -d ' ' <"/proc/$nspawn/task/$nspawn/children") && [ -n "${leader[$1]}" ]
 }
 
 is_up() { on "$1" systemctl is-system-running --quiet || [ "$(on "$1" systemctl is-system-running)" = degraded ]; }
