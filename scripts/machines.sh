@@ -148,7 +148,8 @@ stop_machines() {
   local code=$? name
   trap - EXIT
   for name in "${machines[@]}"; do
-    [ $code = 0 ] || timeout 10 nsenter -t "${leader[$name]}" -m -n -p sh -c "systemctl list-jobs --no-pager; journalctl -b --no-pager" >"$work/$name/journal" 2>&1 || true
+    # One that did not boot has no leader.
+    [ $code = 0 ] || [ -z "${leader[$name]:-}" ] || timeout 10 nsenter -t "${leader[$name]}" -m -n -p sh -c "systemctl list-jobs --no-pager; journalctl -b --no-pager" >"$work/$name/journal" 2>&1 || true
     # Not to boot again, then the end of all that runs in it.
     kill "$(cat "$work/$name/runner")" 2>/dev/null || true
     kill -9 "$(cat "$work/$name/nspawn")" ${leader[$name]:+"${leader[$name]}"} 2>/dev/null || true
