@@ -98,7 +98,9 @@ leave_cgroup() {
   local at left=0
   for at in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
     [ -d "$at/$1" ] || continue
-    find "$at/$1" -depth -type d -exec rmdir {} \; 2>/dev/null || left=1
+    # find itself does not fail when rmdir does.
+    find "$at/$1" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    [ ! -d "$at/$1" ] || left=1
   done
   return $left
 }
