@@ -6,19 +6,35 @@ lab=dfs-lab-$$
 net=10.77.0
 declare -A leader
 
+# What a machine has, beside Debian's smallest system. rpm, to install the other kind of packages with.
+inside=systemd,systemd-sysv,dbus,fuse3,iproute2,procps,iputils-ping,rpm
+
 # make_tree: the Debian tree, once. Its directory is kept under target/.
 make_tree() {
   need_packages debootstrap systemd-container iproute2
-  [ -e "$tree.done" ] && return
+  can_boot
+  [ "$(cat "$tree.done" 2>/dev/null)" != "$inside" ] || return 0
   say "a Debian tree, by debootstrap"
   rm -rf "$tree"
   mkdir -p "${tree%/*}"
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,fuse3,iproute2,procps,iputils-ping \
-    bookworm "$tree" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$tree.log" || die "see $tree.log"
+  debootstrap --variant=minbase --include="$inside" bookworm "$tree" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$tree.log" || die "see $tree.log"
   rm -f "$tree/etc/machine-id"
   # What would wait for hardware or a network manager that is not there.
   chroot "$tree" systemctl mask --quiet systemd-networkd-wait-online.service systemd-udev-trigger.service
-  touch "$tree.done"
+  # Nothing of this is read once it is installed.
+  rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/*
+  echo "$inside" >"$tree.done"
+}
+
+# can_boot: says what this machine lacks that machines inside it need.
+can_boot() {
+  local at groups=
+  for at in /sys/fs/cgroup/systemd /sys/fs/cgroup; do
+    [ ! -e "$at/cgroup.procs" ] || { mkdir "$at/$lab-try" 2>/dev/null && rmdir "$at/$lab-try" && groups=1; } || true
+  done
+  [ -n "$groups" ] || die "cannot boot machines here: no cgroup hierarchy below /sys/fs/cgroup that can be written (a container has to be given it)"
+  [ -c /dev/autofs ] || die "cannot boot machines here: /dev/autofs is missing, which mounts of fstab are made by: load autofs4"
+  unshare -m -n -p -f -u -i true || die "cannot boot machines here: no namespaces of their own: run as the machine's root"
 }
 
 # start_machines NAME...: sets $work; addresses are $net.1, $net.2, ... in this order.
@@ -82,7 +98,9 @@ leave_cgroup() {
   local at left=0
   for at in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
     [ -d "$at/$1" ] || continue
-    find "$at/$1" -depth -type d -exec rmdir {} \; 2>/dev/null || left=1
+    # find itself does not fail when rmdir does.
+    find "$at/$1" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    [ ! -d "$at/$1" ] || left=1
   done
   return $left
 }
@@ -101,9 +119,11 @@ await() {
   took=$(($(now_ms) - began))
 }
 
+# Not by pgrep, which reads every process's memory: one that waits for a stuck mount would hold it.
 find_leader() {
   local nspawn
-  nspawn=$(cat "$work/$1/nspawn") && leader[$1]=$(pgrep -P "$nspawn" | head -n 1) && [ -n "${leader[$1]}" ]
+  # The list ends without a newline.
+  nspawn=$(cat "$work/$1/nspawn") && leader[$1]=$(tr -d ' ' <"/proc/$nspawn/task/$nspawn/children") && [ -n "${leader[$1]}" ]
 }
 
 is_up() { on "$1" systemctl is-system-running --quiet || [ "$(on "$1" systemctl is-system-running)" = degraded ]; }
@@ -130,7 +150,8 @@ stop_machines() {
   local code=$? name
   trap - EXIT
   for name in "${machines[@]}"; do
-    [ $code = 0 ] || timeout 10 nsenter -t "${leader[$name]}" -m -n -p sh -c "systemctl list-jobs --no-pager; journalctl -b --no-pager" >"$work/$name/journal" 2>&1 || true
+    # One that did not boot has no leader.
+    [ $code = 0 ] || [ -z "${leader[$name]:-}" ] || timeout 10 nsenter -t "${leader[$name]}" -m -n -p sh -c "systemctl list-jobs --no-pager; journalctl -b --no-pager" >"$work/$name/journal" 2>&1 || true
     # Not to boot again, then the end of all that runs in it.
     kill "$(cat "$work/$name/runner")" 2>/dev/null || true
     kill -9 "$(cat "$work/$name/nspawn")" ${leader[$name]:+"${leader[$name]}"} 2>/dev/null || true
@@ -139,10 +160,16 @@ stop_machines() {
   for name in "${machines[@]}"; do
     for _ in $(seq 50); do umount -R "$work/$name/root" 2>/dev/null && break; sleep 0.1; done
     ip netns del "$lab-$name" 2>/dev/null || true
-    # Processes that were killed leave their groups a little later.
-    for _ in $(seq 50); do leave_cgroup "$lab-$name" && break; sleep 0.1; done
+    # Processes that were killed leave their groups a little later, a mount's daemon after 10 s at most.
+    for _ in $(seq 200); do leave_cgroup "$lab-$name" && break; sleep 0.1; done
   done
   ip netns del "$lab" 2>/dev/null || true
-  if [ $code -ne 0 ]; then echo "consoles and journals are in $work" >&2; else rm -rf "$work"; fi
+  if [ $code -eq 0 ]; then rm -rf "$work"; exit; fi
+  # What a machine said last, where the files are not kept.
+  for name in "${machines[@]}"; do
+    echo "-- console of $name" >&2
+    tail -n 5 "$work/$name/console" | sed 's/\x1b\[[0-9;]*m//g' >&2 || true
+  done
+  echo "consoles and journals are in $work" >&2
   exit $code
 }

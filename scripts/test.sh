@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them: the checks, the unit, model and crash tests, seeds of the simulator,
 # the mounted and kill tests with real processes, the status page in a browser, power cuts on loop-mounted filesystems, faults in
-# network namespaces, and the POSIX suites. As root, with /dev/fuse, loop devices and network namespaces.
+# network namespaces, the POSIX suites, and packages on machines that boot systemd. As root, with /dev/fuse, loop devices,
+# network namespaces and a cgroup hierarchy.
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 [ "$(id -u)" = 0 ] || die "run as root: the tests mount file systems"
@@ -29,4 +30,6 @@ say "tests"
 timeout --kill-after=10 2400 cargo test --workspace --locked --quiet || die "tests failed, or did not end in 40 minutes"
 took "tests done"
 scripts/posix.sh; took "POSIX suites done"
+# What was built is packed; a release build would take longer than the rest of it.
+scripts/test-systemd.sh; took "machines done"
 say "all passed"
