@@ -125,8 +125,9 @@ impl<N: Net> Shared<N> {
         self.spawn(async move {
             inode
                 .until(|state| {
-                    // A truncation under way may itself wait for this; it leaves nothing to write.
-                    let clean = state.grant.kind == GrantKind::Read && state.is_settled();
+                    // A truncation under way may itself wait for this. There is nothing to write, also where another open
+                    // of ours was answered meanwhile that no grant stands any more.
+                    let clean = state.grant.kind != GrantKind::Write && state.is_settled();
                     (state.dead || state.gate != Gate::Cutting || clean).then_some(())
                 })
                 .await;
