@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_proto::ids::{ChunkId, Handle, Ino};
+use dfs_proto::ids::{ChunkId, GrantId, Handle, Ino};
 use dfs_proto::meta::{Access, Attr, Commit, Create, Created, Grant, GrantKind, Name, Open, Opened, Release};
 use dfs_proto::units::{ChunkIndex, Micros};
 use tokio::sync::Notify;
@@ -280,7 +280,7 @@ impl<N: Net> Shared<N> {
         }
         let draining = lost && (leaves || state.gate == Gate::Draining);
         if !draining {
-            state.grant = grant;
+            state.take_grant(grant);
         }
         state.handles.insert(handle, access.write);
         if let Some(idle) = state.idle.take() {
@@ -421,11 +421,12 @@ impl<N: Net> Shared<N> {
             inodes.remove(&inode.ino);
             lock(&self.owed).keep(inode.ino, &mut state, self.session.log_seen().1);
             self.session.raise_op_floor(state.forget_ops());
-            self.note_given(inode.ino, state.grant.id, state.left_writes());
-            (state.grant, state.left_writes(), state.take_unused())
+            let grant = state.last_grant;
+            self.note_given(inode.ino, grant, state.left_writes());
+            (grant, state.left_writes(), state.take_unused())
         };
         self.drop_unused(inode, unused).await;
-        (grant.kind != GrantKind::None).then_some(Back { ino: inode.ino, grant: grant.id, left })
+        (grant != GrantId(0)).then_some(Back { ino: inode.ino, grant, left })
     }
 
     /// Gives back chunks that were allocated for us and never written.

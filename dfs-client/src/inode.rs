@@ -59,6 +59,9 @@ pub(crate) enum Mapped {
 pub(crate) struct State {
     pub(crate) dead: bool,
     pub(crate) grant: Grant,
+    /// The last grant that was held and has not been given back. An answer that none stands comes also while that is being
+    /// recalled: the master has it still.
+    pub(crate) last_grant: GrantId,
     /// The grant that is being handed back.
     pub(crate) returning: Option<GrantId>,
     pub(crate) gate: Gate,
@@ -136,6 +139,7 @@ impl Inode {
         let state = State {
             dead: false,
             grant: Grant { id: GrantId(0), kind: GrantKind::None },
+            last_grant: GrantId(0),
             returning: None,
             gate: Gate::Open,
             drains: 0,

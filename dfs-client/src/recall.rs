@@ -91,7 +91,8 @@ impl<N: Net> Shared<N> {
         if state.returning == Some(id) {
             return;
         }
-        if state.grant.kind == GrantKind::None || state.grant.id != id {
+        // One that was held before is given back all the same: the opens that are under way may wait for just that.
+        if id > state.last_grant {
             drop(state);
             self.recalled_unknown(ino, id);
             return;
@@ -175,6 +176,9 @@ impl<N: Net> Shared<N> {
             if state.returning == Some(id) {
                 state.returning = None;
             }
+            if state.last_grant == id {
+                state.last_grant = GrantId(0);
+            }
         }
     }
 
@@ -252,7 +256,7 @@ impl<N: Net> Shared<N> {
             }
             // The master answered before it had heard that a grant is given back.
             match grants.get(&inode.ino).filter(|grant| !self.is_on_its_way_back(inode.ino, grant.id)) {
-                Some(grant) if grant.kind >= state.grant.kind => state.grant = *grant,
+                Some(grant) if grant.kind >= state.grant.kind => state.take_grant(*grant),
                 Some(_) | None if state.grant.kind == GrantKind::None => {}
                 Some(_) | None => {
                     if state.gate == Gate::Open {
@@ -297,6 +301,13 @@ impl<N: Net> Shared<N> {
 }
 
 impl State {
+    pub(crate) fn take_grant(&mut self, grant: Grant) {
+        self.grant = grant;
+        if grant.kind != GrantKind::None {
+            self.last_grant = self.last_grant.max(grant.id);
+        }
+    }
+
     /// What is buffered or not committed is lost, and every handle will say so. Returns the bytes freed.
     fn lose_dirty(&mut self) -> u64 {
         if !self.is_settled() {

@@ -43,6 +43,34 @@ async fn a_recall_writes_commits_invalidates_and_only_then_gives_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recall_is_answered_though_another_open_was_told_that_no_grant_stands() {
+    let net = FakeNet::new();
+    let maker = net.client().await;
+    let made = make(&maker, "a").await;
+    let ino = made.ino();
+    net.world().master.files.get_mut(&ino).unwrap().grant = None;
+    let (client, kernel) = net.client_with(|_| ()).await;
+    let ro = Access { read: true, write: false };
+    let file = client.open(ino, ro, false, WHO).await.unwrap();
+    let grant = grant_of(&net, &file);
+    // The master answers so while it has the grant recalled.
+    net.world().master.shared = true;
+    let second = client.open(ino, ro, false, WHO).await.unwrap();
+    assert!(file.cached() && !second.cached());
+    // A third waits for just that recall.
+    net.fault(Op::Open, Fault::Slow(Duration::from_secs(5)));
+    let (theirs, began) = (client.clone(), tokio::time::Instant::now());
+    let third = tokio::spawn(async move { theirs.open(ino, RW, true, WHO).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    net.notify(&Recall { ino, grant });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!third.is_finished() && began.elapsed() < Duration::from_secs(1));
+    assert_eq!(net.world().master.given_back, [grant]);
+    assert_eq!(kernel.invalidated.lock().unwrap().first().map(|(ino, _)| *ino), Some(ino));
+    third.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_grant_on_its_way_back_is_not_taken_up_again() {
     let net = FakeNet::new();
     let client = net.client().await;
