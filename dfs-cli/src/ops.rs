@@ -5,7 +5,7 @@ use std::time::Duration;
 use dfs_proto::meta::{DaemonOps, Flight, Ops, OpsReport, Side};
 
 use crate::connect::Target;
-use crate::output::{Table, Tone, span};
+use crate::output::{Table, Tone, micros, span};
 
 /// What has taken longer is worth a look.
 const LONG_US: u64 = 1_000_000;
@@ -86,13 +86,4 @@ fn what(flight: &Flight) -> [(String, Tone); 3] {
         Side::Program => format!("for {}", flight.peer),
     };
     [plain(flight.op.clone()), plain(on), plain(with)]
-}
-
-/// A time in the unit that suits it.
-fn micros(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} us"),
-        1_000..10_000_000 => format!("{} ms", us / 1_000),
-        _ => format!("{} s", us / 1_000_000),
-    }
 }

@@ -156,6 +156,16 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
+/// How long something took, in the unit that fits.
+pub(crate) fn micros(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..100_000 => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
+        100_000..10_000_000 => format!("{} ms", us / 1_000),
+        _ => format!("{} s", us / 1_000_000),
+    }
+}
+
 /// A span of time in the two largest units.
 pub(crate) fn span(ms: u64) -> String {
     let s = ms / 1000;
@@ -171,6 +181,14 @@ pub(crate) fn span(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_the_unit_that_fits() {
+        assert_eq!(
+            [999, 1_050, 99_999, 100_000, 12_345_678].map(micros),
+            ["999 us", "1.0 ms", "99.9 ms", "100 ms", "12 s"]
+        );
+    }
 
     #[test]
     fn sizes_and_spans() {

@@ -6,7 +6,7 @@ use dfs_proto::meta::{ClusterReport, ClusterStatus, Heat, HeatReport, ServerList
 
 use crate::connect::{Line, Target};
 use crate::heat;
-use crate::output::{Table, Tone, bytes, on_terminal};
+use crate::output::{Table, Tone, bytes, micros, on_terminal};
 
 /// A server that is busier than this is worth a look.
 const BUSY_PERMILLE: u16 = 800;
@@ -90,8 +90,8 @@ fn row(server: &ServerReport) -> Vec<(String, Tone)> {
         (rate(bytes_in_per_s), Tone::Plain),
         (rate(bytes_out_per_s), Tone::Plain),
         (format!("{requests_per_s}/s"), Tone::Plain),
-        (micros(service_p50_us), Tone::Plain),
-        (micros(service_p99_us), Tone::Plain),
+        (took(service_p50_us), Tone::Plain),
+        (took(service_p99_us), Tone::Plain),
         (server.queue.to_string(), Tone::Plain),
     ]
 }
@@ -122,24 +122,7 @@ fn rate(per_s: u64) -> String {
     format!("{}/s", bytes(per_s))
 }
 
-fn micros(us: u32) -> String {
-    match us {
-        0 => "-".to_owned(),
-        1..1_000 => format!("{us} us"),
-        1_000..100_000 => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
-        _ => format!("{} ms", us / 1_000),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_the_unit_that_fits() {
-        assert_eq!(
-            [0, 999, 1_050, 99_999, 100_000].map(micros),
-            ["-", "999 us", "1.0 ms", "99.9 ms", "100 ms"]
-        );
-    }
+/// Of requests, of which there may have been none.
+fn took(us: u32) -> String {
+    if us == 0 { "-".to_owned() } else { micros(us.into()) }
 }
