@@ -81,15 +81,17 @@ impl Subject {
     }
 }
 
-/// The first field of a message, which is an array in MessagePack, if it is a number.
+/// The first field of a message, which is a map with names in MessagePack, if it is a number.
 fn first_number(meta: &[u8]) -> Option<u64> {
     let (head, rest) = meta.split_first()?;
-    let rest = match head {
-        0x90..=0x9f => rest,
-        0xdc => rest.get(2..)?,
-        _ => return None,
-    };
-    let (mark, rest) = rest.split_first()?;
+    if !(0x81..=0x8f).contains(head) {
+        return None;
+    }
+    let (name, rest) = rest.split_first()?;
+    if !(0xa0..=0xbf).contains(name) {
+        return None;
+    }
+    let (mark, rest) = rest.get(usize::from(name & 0x1f)..)?.split_first()?;
     let len = match mark {
         0..=0x7f => return Some(u64::from(*mark)),
         0xcc => 1,
@@ -269,9 +271,10 @@ mod tests {
             assert_eq!(Subject::of(out.op, &out.meta).ino, Some(Ino(ino)));
         }
         assert_eq!(first_number(b""), None);
-        assert_eq!(first_number(&[0x91]), None);
-        assert_eq!(first_number(&[0x91, 0xcf, 1, 2]), None);
-        assert_eq!(first_number(&[0x91, 0xa1, b'x']), None);
+        assert_eq!(first_number(&[0x81]), None);
+        assert_eq!(first_number(&[0x81, 0xa1]), None);
+        assert_eq!(first_number(&[0x81, 0xa1, b'i', 0xcf, 1, 2]), None);
+        assert_eq!(first_number(&[0x81, 0xa1, b'i', 0xa1, b'x']), None);
         assert_eq!(Subject::of(Op::Read, &[1, 2, 3]), Subject::default());
     }
 
