@@ -81,9 +81,8 @@ fn what(flight: &Flight) -> [(String, Tone); 3] {
         (None, None) => String::new(),
     };
     let with = match flight.side {
-        Side::Serves => format!("for {}", flight.peer),
+        Side::Serves | Side::Program => format!("for {}", flight.peer),
         Side::Calls => format!("waits for {}", flight.peer),
-        Side::Program => format!("for {}", flight.peer),
     };
     [plain(flight.op.clone()), plain(on), plain(with)]
 }

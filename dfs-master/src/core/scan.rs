@@ -126,7 +126,7 @@ impl Core {
         for (chunk, meta) in self.state.chunks.iter_from(from).take(SLICE) {
             last = Some(chunk);
             if scan.passes == 0 && meta.open {
-                open.push((chunk, meta.clone()));
+                open.push((meta.ino, chunk));
             }
             if let Some(need) = self.look(chunk, &meta, takers, &mut scan) {
                 needs.push((chunk, meta, need));
@@ -135,7 +135,7 @@ impl Core {
         std::mem::take(&mut scan.above).into_iter().for_each(|chunk| self.soft.load.is_above(chunk));
         let lower = std::mem::take(&mut scan.lower);
         self.soft.scan = scan;
-        open.iter().for_each(|(chunk, meta)| self.unsettle_from_before(*chunk, meta));
+        open.into_iter().for_each(|(ino, chunk)| self.unsettle_from_before(ino, chunk));
         self.goals_are_lower(&lower);
         for (chunk, meta, need) in needs {
             match need {

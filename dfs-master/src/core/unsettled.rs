@@ -17,7 +17,6 @@ use dfs_proto::planted;
 use dfs_proto::units::{ChunkIndex, Micros};
 
 use super::Core;
-use super::chunks::ChunkMeta;
 use super::close::Why;
 
 /// How long an open waits for chunks to be closed.
@@ -78,14 +77,16 @@ pub(super) enum Settling {
 impl Core {
     /// A write may be under way that nobody waits for.
     pub(super) fn unsettle(&mut self, ino: Ino) {
-        let now = self.now.mono;
+        for chunk in self.open_chunks_of(ino) {
+            self.soft.unsettled.add(ino, chunk, false, self.now.mono);
+        }
+    }
+
+    fn open_chunks_of(&self, ino: Ino) -> Vec<ChunkId> {
         // A file that is gone has nothing to cache.
         let chunks = self.state.ns.chunks_after(ino, ChunkIndex(0), usize::MAX).unwrap_or_default();
-        for (_, chunk) in chunks {
-            if self.state.chunks.get(chunk).is_some_and(|meta| meta.open) {
-                self.soft.unsettled.add(ino, chunk, false, now);
-            }
-        }
+        let is_open = |chunk: &ChunkId| self.state.chunks.get(*chunk).is_some_and(|meta| meta.open);
+        chunks.into_iter().map(|(_, chunk)| chunk).filter(is_open).collect()
     }
 
     /// A session ended without a word of what became of its writes.
@@ -95,17 +96,17 @@ impl Core {
         }
     }
 
-    /// The first walk of a leader has come to a chunk: what leaders before it knew of writes under way is lost.
-    pub(super) fn unsettle_from_before(&mut self, chunk: ChunkId, meta: &ChunkMeta) {
-        if meta.open && !self.soft.ids.is_ours(chunk.counter()) {
-            self.soft.unsettled.add(meta.ino, chunk, true, self.now.mono);
+    /// The first walk of a leader has come to an open chunk: what leaders before it knew of writes under way is lost.
+    pub(super) fn unsettle_from_before(&mut self, ino: Ino, chunk: ChunkId) {
+        if !self.soft.ids.is_ours(chunk.counter()) {
+            self.soft.unsettled.add(ino, chunk, true, self.now.mono);
         }
     }
 
     /// Whether `ino` may be cached, and if not yet, has its chunks closed.
     pub(super) fn settle(&mut self, ino: Ino, write: bool) -> Settling {
         if self.soft.scan.passes() == 0 {
-            self.unsettle_from_before_in(ino);
+            self.open_chunks_of(ino).into_iter().for_each(|chunk| self.unsettle_from_before(ino, chunk));
         }
         if planted!(CacheUnsettled) || !self.soft.unsettled.inodes.contains_key(&ino) {
             return Settling::Settled;
@@ -134,15 +135,6 @@ impl Core {
         }
         self.ask_to_close(asks);
         if all_close && now.ms_since(waited) < WAIT_MS { Settling::Wait } else { Settling::InDoubt }
-    }
-
-    fn unsettle_from_before_in(&mut self, ino: Ino) {
-        let chunks = self.state.ns.chunks_after(ino, ChunkIndex(0), usize::MAX).unwrap_or_default();
-        for (_, chunk) in chunks {
-            if let Some(meta) = self.state.chunks.get(chunk) {
-                self.unsettle_from_before(chunk, &meta);
-            }
-        }
     }
 
     /// Nobody may ever have written a chunk that no record calls written, and then nobody can close it: what was sent

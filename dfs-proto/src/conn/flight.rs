@@ -36,13 +36,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What a request is about, as far as its first bytes tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Subject {
+struct Subject {
     ino: Option<Ino>,
     chunk: Option<ChunkId>,
 }
 
 impl Subject {
-    pub(crate) fn of(op: Op, meta: &[u8]) -> Subject {
+    fn of(op: Op, meta: &[u8]) -> Subject {
         match op {
             // A capability, or what a forward says in its place: chunk, session, inode.
             Op::Read | Op::Write | Op::Forward => {
@@ -111,9 +111,9 @@ fn is_question(op: Op) -> bool {
 /// One that is under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    pub(crate) op: Op,
-    pub(crate) subject: Subject,
-    pub(crate) began: Instant,
+    op: Op,
+    subject: Subject,
+    began: Instant,
 }
 
 impl Entry {
